@@ -1,9 +1,10 @@
-"""Competing load: bursts of work on one core while a command runs, for trials of the gate under load.
+"""Competing load: bursts of work on one core while a command runs, for trials of the gate under
+load.
 
-    python benchmarks/competing_load.py [--busy 0.2] [--core N] hpml-bench check --self-test --out loaded
+    python benchmarks/competing_load.py [--busy 0.2] [--core N] COMMAND...
 
-Bursts last 0.1 to 2 s; pauses are such that the core is busy for the given share of the time. Ends with the command's
-exit status.
+Bursts last 0.1 to 2 s; pauses are such that the core is busy for the given share of the time. Ends
+with the command's exit status.
 """
 
 import argparse
@@ -17,9 +18,13 @@ from hpml_bench.gate.machine import shared_core
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--busy", type=float, default=0.2, help="share of the time")
-    parser.add_argument("--core", type=int, default=shared_core(), help="by default the one that a check times on")
+    parser.add_argument(
+        "--core", type=int, default=shared_core(), help="by default the one that a check times on"
+    )
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     if not 0 < options.busy < 1 or not options.command:

@@ -2,11 +2,13 @@
 
     python benchmarks/fake_cuda.py [--only A,B] [--markdown FILE]
 
-For each combination the harness's own code assembles a run, rehearses it, takes two steps, evaluates, generates
-answers, merges, and evaluates the merged model. It needs torch's build for CUDA, and neither a card nor a driver:
-values are computed on the CPU, and the devices of each operator's arguments are checked by torch's rules (`fake_card`).
-Parameters and buffers must be on the card, trained parameters float32 with a gradient, and losses finite. What can't
-run like that, `CANNOT`, runs on the CPU, with steps in which a tensor that is made without a device is on another one.
+For each combination the harness's own code assembles a run, rehearses it, takes two steps,
+evaluates, generates answers, merges, and evaluates the merged model. It needs torch's build for
+CUDA, and neither a card nor a driver: values are computed on the CPU, and the devices of each
+operator's arguments are checked by torch's rules (`fake_card`). Parameters and buffers must be on
+the card, trained parameters float32 with a gradient, and losses finite. What can't run like that,
+`CANNOT`, runs on the CPU, with steps in which a tensor that is made without a device is on another
+one.
 
 A line per combination says
 
@@ -16,8 +18,8 @@ A line per combination says
 - unsupported: the harness refuses the method there, and on the CPU in the same words;
 - FAIL: where and why.
 
-Exit status 1 if a combination failed, 2 without torch's build for CUDA. Not
-shown: kernels and which of them torch takes, NCCL and DDP's reducer, streams, memory, loading straight to a card.
+Exit status 1 if a combination failed, 2 without torch's build for CUDA. Not shown: kernels and
+which of them torch takes, NCCL and DDP's reducer, streams, memory, loading straight to a card.
 """
 
 import argparse
@@ -57,19 +59,40 @@ from hpml_bench.training.evaluation import evaluate
 from hpml_bench.training.kernels import WEIGHTS
 from hpml_bench.training.trainer import Trainer, make_trainer
 
-CANNOT = {"qlora": "bitsandbytes keeps 4-bit weights in a class of tensors of its own, which is none of the card's"}
+CANNOT = {
+    "qlora": (
+        "bitsandbytes keeps 4-bit weights in a class of tensors of its own, which is none of the "
+        "card's"
+    )
+}
 """Method that can't run on the card here -> why."""
-OF_OTHERS = {"trained", "command"}  # methods that another program trains, which need a folder or a command
+OF_OTHERS = {
+    "trained",
+    "command",
+}  # methods that another program trains, which need a folder or a command
 STATUSES = ("ok", "ok on the CPU", "reads values", "unsupported", "FAIL")
 VARIATIONS: tuple[dict[str, Any], ...] = (
-    {"gradient_checkpointing": True}, {"precision": "fp16"}, {"precision": "fp32"}, {"micro_batch": 2},
-    {"weights": "bfloat16"}, {"trained_weights": "bfloat16"},
+    {"gradient_checkpointing": True},
+    {"precision": "fp16"},
+    {"precision": "fp32"},
+    {"micro_batch": 2},
+    {"weights": "bfloat16"},
+    {"trained_weights": "bfloat16"},
     *({"optimizer": name} for name in registry.names("optimizers") if name != "adamw"),
-)  # fmt: skip
+)
 SETTINGS: dict[str, Any] = {
-    "device": "cuda", "world_size": 1, "steps": 2, "log_every": 1, "global_batch": 4, "eval_batch": 8,
-    "validation_samples": 8, "test_samples": 8, "max_length": 32, "precision": "bf16", "dropout": 0.1,
-}  # fmt: skip
+    "device": "cuda",
+    "world_size": 1,
+    "steps": 2,
+    "log_every": 1,
+    "global_batch": 4,
+    "eval_batch": 8,
+    "validation_samples": 8,
+    "test_samples": 8,
+    "max_length": 32,
+    "precision": "bf16",
+    "dropout": 0.1,
+}
 Step = Callable[[int, np.ndarray], None]
 
 
@@ -86,7 +109,9 @@ class Combination:
     @property
     def name(self) -> str:
         changes = " ".join(f"{key}={value}" for key, value in self.changes.items())
-        return " ".join(filter(None, (self.model, self.task, self.options.get("type", self.method), changes)))
+        return " ".join(
+            filter(None, (self.model, self.task, self.options.get("type", self.method), changes))
+        )
 
 
 @dataclass
@@ -95,7 +120,9 @@ class Finding:
 
     status: str
     why: str = ""
-    waits: list[str] = field(default_factory=list)  # lines where the host waits for the card in a step
+    waits: list[str] = field(
+        default_factory=list
+    )  # lines where the host waits for the card in a step
     kernels: int = 0  # kernels of the last step, a fused one of many tensors counted once
     casts: int = 0  # those that cast a tensor
 
@@ -105,7 +132,9 @@ class Wrong(Exception):  # noqa: N818 - a finding
 
 
 def combinations() -> list[Combination]:
-    """Return all methods and types of PEFT on a classifier and a language model, each task, and the variations."""
+    """Return all methods and types of PEFT on a classifier and a language model, each task, and
+    the variations.
+    """
     from peft import PeftType
 
     from hpml_bench.builtin.methods.peft import ALIASES
@@ -115,16 +144,28 @@ def combinations() -> list[Combination]:
     methods += [("peft", {"type": kind}) for kind in (*(kind.value for kind in PeftType), *ALIASES)]
     kinds = (("gpt2", "sequence_classification"), ("llama", "causal_lm"))
     found = [Combination(*kind, *method) for kind in kinds for method in methods]
-    found += [Combination("gpt2", task, name) for task in ("regression", "token_classification") for name in own]
+    found += [
+        Combination("gpt2", task, name)
+        for task in ("regression", "token_classification")
+        for name in own
+    ]
     trained = ("lora", "full", "prompt_tuning")
-    return found + [Combination(*kinds[1], name, changes=changes) for changes in VARIATIONS for name in trained]
+    return found + [
+        Combination(*kinds[1], name, changes=changes) for changes in VARIATIONS for name in trained
+    ]
 
 
 class Looks(Probe):
-    """Refuses in each step trained parameters of another type, or without a gradient of their device, type, shape."""
+    """Refuses in each step trained parameters of another type, or without a gradient of their
+    device, type, shape.
+    """
 
     def start(self, run: Run) -> None:
-        self.model, self.device, self.matrices = run.model, run.group.device, WEIGHTS[run.settings.trained_weights]
+        self.model, self.device, self.matrices = (
+            run.model,
+            run.group.device,
+            WEIGHTS[run.settings.trained_weights],
+        )
         check_placed(self.model, self.device)
 
     def after_backward(self, index: int) -> None:  # noqa: ARG002 - an event
@@ -149,15 +190,28 @@ def check_placed(model: torch.nn.Module, device: torch.device) -> None:
 
 
 def save_models(folder: Path) -> dict[str, Path]:
-    """Save a GPT-2 and a Llama of two layers, width 64, with the tests' tokenizer; return their folders."""
+    """Save a GPT-2 and a Llama of two layers, width 64, with the tests' tokenizer; return their
+    folders.
+    """
     from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    common = {"vocab_size": tiny.VOCABULARY, "bos_token_id": None, "eos_token_id": tiny.VOCABULARY - 1}
-    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    common = {
+        "vocab_size": tiny.VOCABULARY,
+        "bos_token_id": None,
+        "eos_token_id": tiny.VOCABULARY - 1,
+    }
+    shape = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     models = {
         "gpt2": GPT2Model(GPT2Config(n_embd=64, n_layer=2, n_head=2, n_positions=64, **common)),
-        "llama": LlamaForCausalLM(LlamaConfig(intermediate_size=128, max_position_embeddings=64, **shape, **common)),
+        "llama": LlamaForCausalLM(
+            LlamaConfig(intermediate_size=128, max_position_embeddings=64, **shape, **common)
+        ),
     }
     for name, model in models.items():
         for old in ("config.json", "model.safetensors"):
@@ -176,9 +230,15 @@ class Bench:
     def spec(self, combination: Combination) -> RunSpec:
         """Return the run of a combination: two steps of four rows."""
         method = combination.method
-        options = registry.plugin("methods", method).Options.model_validate(combination.options).model_dump()
+        options = (
+            registry.plugin("methods", method)
+            .Options.model_validate(combination.options)
+            .model_dump()
+        )
         chosen = MethodSpec(name=method, method=method, lr=1e-3, options=options)
-        settings = tiny.task_settings(self.folder, combination.task, rows=64, **SETTINGS | combination.changes)
+        settings = tiny.task_settings(
+            self.folder, combination.task, rows=64, **SETTINGS | combination.changes
+        )
         return RunSpec(suite="fake", settings=settings, method=chosen, seed=0)
 
     def prepared(self, combination: Combination, spec: RunSpec) -> Prepared:
@@ -195,7 +255,9 @@ def run(bench: Bench, combination: Combination) -> Finding:
             warnings.simplefilter("ignore")
             return (on_cpu if combination.method in CANNOT else on_card)(bench, combination)
     except Unsupported as error:
-        return Finding("unsupported" if str(error) == refusal(bench, combination) else "FAIL", str(error))
+        return Finding(
+            "unsupported" if str(error) == refusal(bench, combination) else "FAIL", str(error)
+        )
     except Exception as error:
         return Finding("FAIL", reason(error))
     finally:
@@ -220,11 +282,15 @@ def on_card(bench: Bench, combination: Combination) -> Finding:
 
     with card() as (mode, group):
         do_run(spec, prepared, group, partial(counted, mode))
-    return Finding("reads values" if waited else "ok", "", sorted(waited), kernels.total(), kernels["_to_copy"])
+    return Finding(
+        "reads values" if waited else "ok", "", sorted(waited), kernels.total(), kernels["_to_copy"]
+    )
 
 
 def on_cpu(bench: Bench, combination: Combination) -> Finding:
-    """Do a run on the CPU; in its steps the default device is another, so that a tensor made without one is refused."""
+    """Do a run on the CPU; in its steps the default device is another, so that a tensor made
+    without one is refused.
+    """
     spec = bench.spec(replace(combination, changes=combination.changes | {"device": "cpu"}))
     prepared = bench.prepared(combination, spec)
 
@@ -241,18 +307,24 @@ def on_cpu(bench: Bench, combination: Combination) -> Finding:
 
 
 def refusal(bench: Bench, combination: Combination) -> str:
-    """Return why the harness refuses a combination on the CPU; nothing where it doesn't, or where something fails."""
+    """Return why the harness refuses a combination on the CPU; nothing where it doesn't, or
+    where something fails.
+    """
     spec = bench.spec(replace(combination, changes=combination.changes | {"device": "cpu"}))
     with suppress(Exception), tiny.alone() as group:
         try:
-            make_trainer(assemble(spec, bench.prepared(combination, spec), group), [], lambda _: None)
+            make_trainer(
+                assemble(spec, bench.prepared(combination, spec), group), [], lambda _: None
+            )
         except Unsupported as error:
             return str(error)
     return ""
 
 
 def do_run(spec: RunSpec, prepared: Prepared, group: Group, around: Callable[[Step], Step]) -> None:
-    """Assemble a run, train with something around each step, evaluate, merge, and evaluate what is merged."""
+    """Assemble a run, train with something around each step, evaluate, merge, and evaluate what
+    is merged.
+    """
     assembly, probe = assemble(spec, prepared, group), Looks()
     probe.start(replace(assembly, folder=Path(prepared.data), began=time.monotonic()))
     trainer = make_trainer(assembly, [probe], lambda _: None)
@@ -263,32 +335,57 @@ def do_run(spec: RunSpec, prepared: Prepared, group: Group, around: Callable[[St
     if merged is not None:
         again = assembly.model.with_encoder(merged)
         check_placed(again, group.device)
-        evaluate(replace(assembly, model=again, generator=None), assembly.test, "test", assembly.steps)
+        evaluate(
+            replace(assembly, model=again, generator=None), assembly.test, "test", assembly.steps
+        )
 
 
 def reason(error: BaseException) -> str:
     """Return an error's kind, first line, and the innermost lines of ours and of the libraries."""
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [f"{Path(each.filename).parent.name}/{Path(each.filename).stem}:{each.lineno}" for each in frames]
-    inner = [line for line in lines if not line.startswith(("fake_card/", "benchmarks/", "utils/_python_dispatch"))]
+    lines = [
+        f"{Path(each.filename).parent.name}/{Path(each.filename).stem}:{each.lineno}"
+        for each in frames
+    ]
+    inner = [
+        line
+        for line in lines
+        if not line.startswith(("fake_card/", "benchmarks/", "utils/_python_dispatch"))
+    ]
     first = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {first[:200]} [{' < '.join(reversed(inner[-4:]))}]"
 
 
 def markdown(found: dict[str, Finding]) -> str:
-    """Return the page of docs/: versions, counts, and what each combination is that did not just run."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "bitsandbytes"))
+    """Return the page of docs/: versions, counts, and what each combination is that did not just
+    run.
+    """
+    versions = ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "bitsandbytes")
+    )
     lines = [
-        "# CUDA without a card", "",
-        "Written by `python benchmarks/fake_cuda.py --markdown docs/fake-cuda.md` (`tox -e cuda`), whose first lines",
-        "say what a combination is and what is checked.", "",
-        f"Python {platform.python_version()}, {versions}, CUDA {torch.version.cuda}: {len(found)} combinations, "
+        "# CUDA without a card",
+        "",
+        (
+            "Written by `python benchmarks/fake_cuda.py --markdown docs/fake-cuda.md` (`tox -e "
+            "cuda`), whose first lines"
+        ),
+        "say what a combination is and what is checked.",
+        "",
+        f"Python {platform.python_version()}, {versions}, CUDA {torch.version.cuda}: {len(found)} "
+        f"combinations, "
         f"{counted(found)}.",
-    ]  # fmt: skip
+    ]
     for status in STATUSES[1:]:
         rows = [(name, of) for name, of in found.items() if of.status == status]
         if rows:
-            lines += ["", f"## {status[0].upper()}{status[1:]}", "", "| combination | where or why |", "|---|---|"]
+            lines += [
+                "",
+                f"## {status[0].upper()}{status[1:]}",
+                "",
+                "| combination | where or why |",
+                "|---|---|",
+            ]
             for name, of in rows:
                 where = (", ".join(of.waits) or of.why).replace("|", "\\|").replace("\n", " ")
                 lines.append(f"| {name} | {where} |")
@@ -301,9 +398,15 @@ def counted(found: dict[str, Finding]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="combinations with one of these words in their name", metavar="A,B")
-    parser.add_argument("--markdown", type=Path, help="write a page of the findings here", metavar="FILE")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", help="combinations with one of these words in their name", metavar="A,B"
+    )
+    parser.add_argument(
+        "--markdown", type=Path, help="write a page of the findings here", metavar="FILE"
+    )
     options = parser.parse_args()
     if torch.version.cuda is None:
         lacking = f"torch {torch.__version__} is built without CUDA; tox -e cuda installs one"

@@ -1,4 +1,6 @@
-"""Faults of a sweep at random moments, here or on a cluster; what is left then, and what must be equal."""
+"""Faults of a sweep at random moments, here or on a cluster; what is left then, and what must be
+equal.
+"""
 
 import os
 import random
@@ -26,25 +28,49 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.system import heartbeat, temporary
 
 SETTINGS = (
-    "epochs=null", "steps=8", "train_samples=64", "validation_samples=32", "test_samples=64", "global_batch=8",
-    "log_every=2", "warmup_steps=1", "latency_samples=2", "device=cpu", "world_size=2", "threads=1", "precision=fp32",
-)  # fmt: skip
+    "epochs=null",
+    "steps=8",
+    "train_samples=64",
+    "validation_samples=32",
+    "test_samples=64",
+    "global_batch=8",
+    "log_every=2",
+    "warmup_steps=1",
+    "latency_samples=2",
+    "device=cpu",
+    "world_size=2",
+    "threads=1",
+    "precision=fp32",
+)
 PROFILE = Path(__file__).parents[1] / "tests" / "slurm" / "slurm.yaml"
 STALL_SECONDS = 8.0
 MOST_CALLS = 12
-TORCHS = "torchinductor_"  # start of the name of torch's cache, which it makes for all processes of a user
-SEGMENTS = ("torch", "psm", "sem.mp-")  # how the segments of torch and multiprocessing begin; others aren't a sweep's
-WAIT_SECONDS, CLUSTER_WAIT_SECONDS = 300.0, 900.0  # without a fault and without an end, after which a call is given up
+# start of the name of torch's cache, which it makes for all processes of a user
+TORCHS = "torchinductor_"
+SEGMENTS = (
+    "torch",
+    "psm",
+    "sem.mp-",
+)  # how the segments of torch and multiprocessing begin; others aren't a sweep's
+WAIT_SECONDS, CLUSTER_WAIT_SECONDS = (
+    300.0,
+    900.0,
+)  # without a fault and without an end, after which a call is given up
 LAST_SECONDS = 10.0  # for the kernel, and the fork server, to end what has lost its parent
 BETWEEN = (2.0, 25.0)  # seconds from a fault of a cluster to the next
 COMMENTS = ("project=x", "")  # comments that the site gives to jobs
 STOPPED = (1.0, 15.0)  # seconds for which a process is stopped
-AWAY = (0.0, 40.0)  # seconds for which a node is lost or its link down: Slurm gives it up after about 30
+AWAY = (
+    0.0,
+    40.0,
+)  # seconds for which a node is lost or its link down: Slurm gives it up after about 30
 
 
 @dataclass
 class Sweep:
-    """`run-all` on tiny settings, called as often as it takes, in a folder with a cache of its own."""
+    """`run-all` on tiny settings, called as often as it takes, in a folder with a cache of its
+    own.
+    """
 
     room: Path
     methods: str
@@ -54,20 +80,34 @@ class Sweep:
     options: tuple[str, ...] = tuple(part for value in SETTINGS for part in ("--set", value))
     by_step: bool = False  # whether moments of faults are steps of the training, else seconds
     calls: int = 0
-    resident_mb: dict[int, list[float]] = field(default_factory=dict)  # call -> the memory of its parent, all along
+    resident_mb: dict[int, list[float]] = field(
+        default_factory=dict
+    )  # call -> the memory of its parent, all along
     descriptors: dict[int, list[float]] = field(default_factory=dict)  # likewise
     rng: random.Random = field(default_factory=random.Random)
     process: Any = None  # of the call under way
 
     def __post_init__(self) -> None:
-        self.out, self.temporary, self.cache = (self.room / name for name in ("out", "tmp", "cache"))
+        self.out, self.temporary, self.cache = (
+            self.room / name for name in ("out", "tmp", "cache")
+        )
         self.folder = self.out / Path(self.suite).stem
         self.temporary.mkdir(parents=True)
 
     def start(self) -> subprocess.Popen[str]:
         """Call it once, in a session of its own."""
         self.calls += 1
-        command = [sys.executable, "-m", "hpml_bench", "run-all", self.suite, "--out", str(self.out), "--wandb", "off"]
+        command = [
+            sys.executable,
+            "-m",
+            "hpml_bench",
+            "run-all",
+            self.suite,
+            "--out",
+            str(self.out),
+            "--wandb",
+            "off",
+        ]
         command += ["--methods", self.methods, "--seeds", str(self.seeds)]
         command += ["--on", str(PROFILE)] if self.cluster else ["--stall", str(STALL_SECONDS)]
         command += self.options
@@ -75,15 +115,30 @@ class Sweep:
         variables |= {} if self.cluster else {"TMPDIR": str(self.temporary)}
         with (self.room / "said.log").open("a") as log:
             return subprocess.Popen(
-                command, env=variables, start_new_session=True, text=True, stdout=log, stderr=subprocess.STDOUT
+                command,
+                env=variables,
+                start_new_session=True,
+                text=True,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
 
     def moment(self, began: float) -> float:
-        """Return the seconds since a call, or a fault, began; or the step of the training under way."""
+        """Return the seconds since a call, or a fault, began; or the step of the training under
+        way.
+        """
         if not self.by_step:
             return time.monotonic() - began
-        beats = (beat for run in self.folder.glob("*/") for beat in heartbeat.read(run) if psutil.pid_exists(beat.pid))
-        return max((int(beat.where.split()[2]) for beat in beats if beat.where.startswith("training")), default=-1)
+        beats = (
+            beat
+            for run in self.folder.glob("*/")
+            for beat in heartbeat.read(run)
+            if psutil.pid_exists(beat.pid)
+        )
+        return max(
+            (int(beat.where.split()[2]) for beat in beats if beat.where.startswith("training")),
+            default=-1,
+        )
 
     def choice(self, values: Iterable[Any]) -> Any:
         """Return one of these values, None where there is none."""
@@ -101,17 +156,24 @@ class Sweep:
             self.descriptors.setdefault(self.calls, []).append(parent.num_fds())
 
 
-Fault = Callable[[Sweep], bool | str]  # returns whether there was something to break, or the fault that it was
+Fault = Callable[
+    [Sweep], bool | str
+]  # returns whether there was something to break, or the fault that it was
 
 
 def still_there(process: subprocess.Popen[str]) -> list[str]:
-    """Return the processes, itself apart, that live on a while after the call that started them ended."""
+    """Return the processes, itself apart, that live on a while after the call that started them
+    ended.
+    """
     deadline = time.monotonic() + LAST_SECONDS
     while True:
         alive = []
         for other in psutil.process_iter():
             with suppress(ProcessLookupError, psutil.Error):
-                if os.getsid(other.pid) == process.pid != other.pid and other.status() != psutil.STATUS_ZOMBIE:
+                if (
+                    os.getsid(other.pid) == process.pid != other.pid
+                    and other.status() != psutil.STATUS_ZOMBIE
+                ):
                     alive.append(str(other))
         if not alive or time.monotonic() > deadline:
             return alive
@@ -152,16 +214,21 @@ def interrupt(twice: bool, sweep: Sweep) -> bool:
 
 
 def cut_file(sweep: Sweep) -> bool | str:
-    """Cut a file of some run at a random byte, as a crash of the machine might, which ends hpml-bench if it is there.
+    """Cut a file of some run at a random byte, as a crash of the machine might, which ends
+    hpml-bench if it is there.
 
     As long as there is no file, it is only a kill.
     """
     if not sweep.cluster:
         sweep.process.kill()
         sweep.process.wait()
-        still_there(sweep.process)  # else they might write to a file that is cut; one that stays is reported later
+        still_there(
+            sweep.process
+        )  # else they might write to a file that is cut; one that stays is reported later
     names, folder = (RECORD, POINTS, PREDICTIONS), sweep.folder
-    path = sweep.choice(path for name in names for path in folder.glob(f"*/{name}") if path.stat().st_size)
+    path = sweep.choice(
+        path for name in names for path in folder.glob(f"*/{name}") if path.stat().st_size
+    )
     if path is None:
         return False if sweep.cluster else "SIGKILL of hpml-bench"
     os.truncate(path, sweep.rng.randrange(path.stat().st_size))
@@ -185,7 +252,9 @@ FAULTS: dict[str, Fault] = {
 
 def of_a_job(command: str, sweep: Sweep) -> bool:
     """Call a command of Slurm's for a running job; words of it may name the job and its node."""
-    running = sweep.choice((job, node) for job, (state, node) in TwoNodes.jobs().items() if state == "RUNNING")
+    running = sweep.choice(
+        (job, node) for job, (state, node) in TwoNodes.jobs().items() if state == "RUNNING"
+    )
     if running is not None:  # it may have ended meanwhile
         words = [word.format(job=running[0], node=running[1]) for word in shlex.split(command)]
         subprocess.run(words, capture_output=True, check=False)
@@ -211,11 +280,15 @@ def of_a_process(rank: bool, names: Sequence[str], sweep: Sweep) -> bool:
 
 
 def of_a_node(before: str, after: str, down: bool, sweep: Sweep) -> bool:
-    """Call slurm.sh for a node, and again after a while; with `down` the controller learns that the node is down."""
+    """Call slurm.sh for a node, and again after a while; with `down` the controller learns that
+    the node is down.
+    """
     node = sweep.rng.choice(NODES)
 
     def state() -> str:
-        return slurm("sinfo", "--noheader", f"--nodes={node}", "--partition=low", "--format=%T").strip()
+        return slurm(
+            "sinfo", "--noheader", f"--nodes={node}", "--partition=low", "--format=%T"
+        ).strip()
 
     sweep.cluster.do(*before.format(node).split())
     if down:
@@ -229,7 +302,9 @@ def of_a_node(before: str, after: str, down: bool, sweep: Sweep) -> bool:
 
 
 def remove_temporary(sweep: Sweep) -> bool:
-    """Remove the temporary folder of a living process of the sweep: of run-all, of a job or of its ranks."""
+    """Remove the temporary folder of a living process of the sweep: of run-all, of a job or of
+    its ranks.
+    """
     found: set[Path] = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -243,7 +318,9 @@ def remove_temporary(sweep: Sweep) -> bool:
 
 def stop_sweep(sweep: Sweep) -> bool:
     """`hpml-bench stop` in another terminal."""
-    subprocess.run([sys.executable, "-m", "hpml_bench", "stop", sweep.folder], capture_output=True, check=False)
+    subprocess.run(
+        [sys.executable, "-m", "hpml_bench", "stop", sweep.folder], capture_output=True, check=False
+    )
     return True
 
 
@@ -279,20 +356,31 @@ CLUSTER_FAULTS: dict[str, Fault] = {
 
 def content(folder: Path) -> dict[str, Any]:
     """Return what a sweep computed, by run; no times and no memory."""
-    return {record.run_id: content_of(folder / record.run_id, record) for record in load_records(folder).records}
+    return {
+        record.run_id: content_of(folder / record.run_id, record)
+        for record in load_records(folder).records
+    }
 
 
 def content_of(folder: Path, record: RunRecord) -> dict[str, Any]:
-    """Return all of a run, in its folder, that must not differ from an undisturbed one's, whatever nodes it is on."""
+    """Return all of a run, in its folder, that must not differ from an undisturbed one's,
+    whatever nodes it is on.
+    """
     points = read_points(folder)
-    timed = {metric.name for metric in record.definitions if metric.depends_on_machine} | {"timed_steps"}
+    timed = {metric.name for metric in record.definitions if metric.depends_on_machine} | {
+        "timed_steps"
+    }
     predictions = folder / PREDICTIONS
     return {
         "ended": (record.status, record.error),
         "points": [point.model_dump() for point in points if point.metric != "step_seconds"],
         "steps": [(p.step, p.tokens, p.real_tokens) for p in points if p.metric == "step_seconds"],
         "predictions": predictions.read_bytes() if predictions.exists() else None,
-        "metrics": {n: value for n, value in record.metrics.items() if n not in timed and "_nodes_bytes" not in n},
+        "metrics": {
+            n: value
+            for n, value in record.metrics.items()
+            if n not in timed and "_nodes_bytes" not in n
+        },
         "consumed": record.consumed,
         "checks": [(check.name, check.passed) for check in record.checks],
     }
@@ -301,20 +389,28 @@ def content_of(folder: Path, record: RunRecord) -> dict[str, Any]:
 def disturb(
     rng: random.Random, sweep: Sweep, moments: Sequence[float], comments: int = 0, only: str = ""
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Call the sweep until it is complete, a fault after each of `moments` (seconds of calls since the last).
+    """Call the sweep until it is complete, a fault after each of `moments` (seconds of calls since
+    the last).
 
-    During the first `comments` of them the cluster's site replaces jobs' comments. `only`: a word of the faults' names.
-    Return the faults, each kind about as often, and what was left of a call that had ended.
+    During the first `comments` of them the cluster's site replaces jobs' comments. `only`: a word
+    of the faults' names. Return the faults, each kind about as often, and what was left of a call
+    that had ended.
     """
-    faults, patience = (CLUSTER_FAULTS, CLUSTER_WAIT_SECONDS) if sweep.cluster else (FAULTS, WAIT_SECONDS)
+    faults, patience = (
+        (CLUSTER_FAULTS, CLUSTER_WAIT_SECONDS) if sweep.cluster else (FAULTS, WAIT_SECONDS)
+    )
     chosen = [name for name in faults if only in name]
     names = rng.sample(chosen * (1 + len(moments) // len(chosen)), len(moments))
     events: list[dict[str, Any]] = []
     left: list[str] = []
     todo, status, touched = list(zip(moments, names, strict=True)), 1, False
     while (status != 0 or todo or touched) and sweep.calls < MOST_CALLS + 2 * len(moments):
-        if status == 0 and todo:  # complete before all faults were spent: there must be something left to do
-            shutil.rmtree(rng.choice(sorted(path.parent for path in sweep.folder.glob(f"*/{RECORD}"))))
+        if (
+            status == 0 and todo
+        ):  # complete before all faults were spent: there must be something left to do
+            shutil.rmtree(
+                rng.choice(sorted(path.parent for path in sweep.folder.glob(f"*/{RECORD}")))
+            )
         site = set_comments(rng, sweep, len(events) < comments)
         process, touched = sweep.start(), False
         sweep.rng, sweep.process, began, last = rng, process, time.monotonic(), time.monotonic()
@@ -323,11 +419,19 @@ def disturb(
             time.sleep(0.1 if sweep.cluster else 0.02)
             if todo and sweep.moment(began) >= todo[0][0] and (done := faults[todo[0][1]](sweep)):
                 name = done if isinstance(done, str) else todo[0][1]
-                events.append({"fault": name, "seconds": round(time.monotonic() - began, 2), "call": sweep.calls})
+                events.append(
+                    {
+                        "fault": name,
+                        "seconds": round(time.monotonic() - began, 2),
+                        "call": sweep.calls,
+                    }
+                )
                 events[-1] |= {} if site is None else {"comments": site}
                 site = set_comments(rng, sweep, len(events) < comments)
                 todo, began, last = todo[1:], time.monotonic(), time.monotonic()
-                touched = sweep.cluster is not None  # a call that ends well may have left what the next one mends
+                touched = (
+                    sweep.cluster is not None
+                )  # a call that ends well may have left what the next one mends
         if process.poll() is None:
             left.append(f"call {sweep.calls} was not done after {patience:.0f} s")
             os.killpg(process.pid, signal.SIGKILL)
@@ -341,7 +445,9 @@ def disturb(
 
 
 def set_comments(rng: random.Random, sweep: Sweep, replaced: bool) -> str | None:
-    """Let a sweep's cluster replace the comments of jobs, or leave them; return the one that it gives."""
+    """Let a sweep's cluster replace the comments of jobs, or leave them; return the one that it
+    gives.
+    """
     site = rng.choice(COMMENTS) if replaced else None
     if sweep.cluster:
         sweep.cluster.do("comments", *([] if site is None else [site]))
@@ -349,8 +455,12 @@ def set_comments(rng: random.Random, sweep: Sweep, replaced: bool) -> str | None
 
 
 def leftovers(sweep: Sweep) -> list[str]:
-    """Return the temporary files, jobs, claims and processes of nodes that a completed sweep left."""
-    deadline = time.monotonic() + (60 if sweep.cluster else 0)  # jobs end after run-all has seen their last record
+    """Return the temporary files, jobs, claims and processes of nodes that a completed sweep
+    left.
+    """
+    deadline = time.monotonic() + (
+        60 if sweep.cluster else 0
+    )  # jobs end after run-all has seen their last record
     while True:
         here = [path for path in sweep.temporary.iterdir() if not path.name.startswith(TORCHS)]
         found = [*here, *sweep.out.rglob(".*.tmp"), *sweep.cache.rglob(".new.*")]
@@ -361,7 +471,11 @@ def leftovers(sweep: Sweep) -> list[str]:
             left += [f"claim of {job.name} on unit {job.unit}" for job in claims(sweep.folder)]
             for node in NODES:
                 lines = sweep.cluster.do("in", node, "ps", "-eo", "args").splitlines()
-                left += [f"{node}: {line}" for line in lines if "hpml_bench" in line or "forkserver" in line]
+                left += [
+                    f"{node}: {line}"
+                    for line in lines
+                    if "hpml_bench" in line or "forkserver" in line
+                ]
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.5)

@@ -2,11 +2,12 @@
 
     python benchmarks/fit_ratios.py [--only NAME]
 
-trains models of a few layers with random weights: every method of the packaged suites and PEFT's types, each with and
-without gradient checkpointing, in micro-batches, and with weights in bfloat16. It prints the ratio of the predicted to
-the real peak of each phase: the smallest, the median, the largest, and the worst cases by name. Part of a real peak
-are buffers inside kernels, which differ from processor to processor; ONEDNN_MAX_CPU_ISA (AVX512_CORE, AVX2) and
-ATEN_CPU_CAPABILITY (avx512, avx2) give the kernels of processors that have less.
+trains models of a few layers with random weights: every method of the packaged suites and PEFT's
+types, each with and without gradient checkpointing, in micro-batches, and with weights in bfloat16.
+It prints the ratio of the predicted to the real peak of each phase: the smallest, the median, the
+largest, and the worst cases by name. Part of a real peak are buffers inside kernels, which differ
+from processor to processor; ONEDNN_MAX_CPU_ISA (AVX512_CORE, AVX2) and ATEN_CPU_CAPABILITY (avx512,
+avx2) give the kernels of processors that have less.
 """
 
 import argparse
@@ -31,7 +32,13 @@ from torch import Tensor
 from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model, LlamaConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2Model,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import weight_files, weight_types
@@ -41,7 +48,14 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import write_rows
 from hpml_bench.plugins.task import make_task
 from hpml_bench.suite import registry
-from hpml_bench.suite.settings import CLASSIFICATION, Digests, MethodSpec, RunSpec, Settings, TaskSpec
+from hpml_bench.suite.settings import (
+    CLASSIFICATION,
+    Digests,
+    MethodSpec,
+    RunSpec,
+    Settings,
+    TaskSpec,
+)
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import evaluation, saving
 from hpml_bench.training import model as model_module
@@ -56,10 +70,33 @@ WIDTH, LAYERS, VOCABULARY, LENGTH = 128, 3, 2048, 64
 """Shape of the models: large enough that a batch's activations are most of the memory."""
 ROWS, BATCH = 16, 8
 TYPES = (
-    "IA3", "P_TUNING", "PREFIX_TUNING", "LN_TUNING", "VERA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "HRA", "C3A",
-    "RANDLORA", "ROAD", "GRALORA", "FOURIERFT", "DORA", "RSLORA", "PISSA", "DELORA", "MISS", "TRAINABLE_TOKENS",
-    "CPT", "UNILORA", "VBLORA", "WAVEFT",
-)  # fmt: skip
+    "IA3",
+    "P_TUNING",
+    "PREFIX_TUNING",
+    "LN_TUNING",
+    "VERA",
+    "ADALORA",
+    "LOHA",
+    "LOKR",
+    "OFT",
+    "BOFT",
+    "HRA",
+    "C3A",
+    "RANDLORA",
+    "ROAD",
+    "GRALORA",
+    "FOURIERFT",
+    "DORA",
+    "RSLORA",
+    "PISSA",
+    "DELORA",
+    "MISS",
+    "TRAINABLE_TOKENS",
+    "CPT",
+    "UNILORA",
+    "VBLORA",
+    "WAVEFT",
+)
 """PEFT's types whose memory is compared."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
@@ -80,15 +117,19 @@ class Measured(NamedTuple):
     evaluation: int
     generation: int
     tensors: dict[str, int]
-    """Peak of each phase without kernels' buffers: on every processor the same to some kB, if operators copy alike."""
+    """Peak of each phase without kernels' buffers: on every processor the same to some kB, if
+    operators copy alike.
+    """
 
 
 def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
-    """Return the memory of a real rehearsal and step: tensors that are there, and the allocator's events from then on.
+    """Return the memory of a real rehearsal and step: tensors that are there, and the allocator's
+    events from then on.
 
-    The allocator doesn't report frees of what it gave before the profile began, so DDP and the optimizer are made in
-    it, and frozen weights converted before it. Nor does it report frees by other threads, so that DDP sends no weights
-    when it is made: the thread of gloo that sends them is sometimes the last to hold the buffer.
+    The allocator doesn't report frees of what it gave before the profile began, so DDP and the
+    optimizer are made in it, and frozen weights converted before it. Nor does it report frees by
+    other threads, so that DDP sends no weights when it is made: the thread of gloo that sends them
+    is sometimes the last to hold the buffer.
     """
     load = model_module.load_backbone
 
@@ -121,26 +162,37 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
             train(trainer)
         else:
             _evaluate(run)
-        gc.collect()  # what is freed after a profile keeps its size there, and is counted again in the next one
+        # what is freed after a profile keeps its size there, and is counted again in the next one
+        gc.collect()
     live, peaks = _peaks(profiled)
     _, tensors = _peaks(profiled, buffers=False)
     held = live.get("evaluation", 0)
     alone = {phase: weights + peak for phase, peak in tensors.items()}
     alone["loading"] = _peak_of_loading(loaded, files, buffers=False)
-    step, evaluated, generated = (weights + peaks[phase] if phase in peaks else 0 for phase in PHASES[1:])
+    step, evaluated, generated = (
+        weights + peaks[phase] if phase in peaks else 0 for phase in PHASES[1:]
+    )
     return Measured(weights + held, loading, step, evaluated, generated, alone)
 
 
 def _peak_of_loading(profiled: profile, files: Sequence[Path], *, buffers: bool = True) -> int:
-    """Return the peak of what the allocator gave; mapping a file is an event too, of the file's size."""
+    """Return the peak of what the allocator gave; mapping a file is an event too, of the file's
+    size.
+    """
     sizes = {file.stat().st_size for file in files}
     events = _events([*_nodes(profiled)], buffers)
-    changes = (event.extra_fields.alloc_size for event in events if abs(event.extra_fields.alloc_size) not in sizes)
+    changes = (
+        event.extra_fields.alloc_size
+        for event in events
+        if abs(event.extra_fields.alloc_size) not in sizes
+    )
     return int(max(accumulate(changes)))
 
 
 def train(trainer: Trainer, phase: Phase = record_function) -> None:
-    """Rehearse the largest evaluation batches and take a step on the largest training batches, each in its phase."""
+    """Rehearse the largest evaluation batches and take a step on the largest training batches,
+    each in its phase.
+    """
     trainer.model.train()
     batches = trainer.largest()
     with trainer.stepped_nowhere(batches[0][: trainer.group.world]):
@@ -159,9 +211,13 @@ def _evaluate(run: Assembly, phase: Phase = record_function) -> None:
 
 
 def _peaks(profiled: profile, *, buffers: bool = True) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the bytes that the allocator's events leave allocated when a phase begins, and their peak in it."""
+    """Return the bytes that the allocator's events leave allocated when a phase begins, and
+    their peak in it.
+    """
     nodes = [*_nodes(profiled)]
-    phases = {node.name: (node.start_time_ns, node.end_time_ns) for node in nodes if node.name in PHASES}
+    phases = {
+        node.name: (node.start_time_ns, node.end_time_ns) for node in nodes if node.name in PHASES
+    }
     live, first, peaks = 0, dict[str, int](), dict[str, int]()
     for event in _events(nodes, buffers):
         size = event.extra_fields.alloc_size
@@ -180,7 +236,9 @@ def _nodes(profiled: profile) -> Iterator[Any]:
 def _events(nodes: Sequence[Any], buffers: bool) -> list[Any]:
     """Return the allocator's events in their order, with those of kernels' buffers or without."""
     left_out = set() if buffers else {id(event) for node in nodes for event in _buffers(node)}
-    events = (node for node in nodes if node.tag == _EventType.Allocation and id(node) not in left_out)
+    events = (
+        node for node in nodes if node.tag == _EventType.Allocation and id(node) not in left_out
+    )
     return sorted(events, key=lambda event: int(event.start_time_ns))
 
 
@@ -192,7 +250,8 @@ def _below(nodes: list[Any]) -> Iterator[Any]:
 
 
 def _buffers(operator: Any) -> Iterator[Any]:
-    """Yield the allocator's events of what an operator took and gave back itself, not by an operator within it.
+    """Yield the allocator's events of what an operator took and gave back itself, not by an
+    operator within it.
 
     Those are buffers of its kernel, such as oneDNN's: a tensor outlives the operator that made it.
     """
@@ -207,7 +266,9 @@ def _buffers(operator: Any) -> Iterator[Any]:
 
 
 def cases() -> Iterator[tuple[str, RunSpec]]:
-    """Yield name and run: methods and PEFT's types with the variants, on a classifier and on a language model."""
+    """Yield name and run: methods and PEFT's types with the variants, on a classifier and on a
+    language model.
+    """
     own = ("lora", "prompt_tuning", "adapter", "full", "head", "none")
     methods = [*((name, {}) for name in own), *(("peft", {"type": kind}) for kind in TYPES)]
     every = product((CLASSIFICATION, "causal_lm"), methods, VARIANTS.items())
@@ -222,29 +283,51 @@ def cases() -> Iterator[tuple[str, RunSpec]]:
         yield f"{task} {method}", spec_of(task, method, {}, {})
     for optimizer in ("lion", "sgd", "muon", "lora_plus"):
         method = "lora" if optimizer == "lora_plus" else "full"
-        yield f"causal_lm {method} {optimizer}", spec_of("causal_lm", method, {}, {"optimizer": optimizer})
+        yield (
+            f"causal_lm {method} {optimizer}",
+            spec_of("causal_lm", method, {}, {"optimizer": optimizer}),
+        )
 
 
 def spec_of(task: str, method: str, options: dict[str, Any], changes: dict[str, Any]) -> RunSpec:
     """Return a run of one rank on a CPU."""
     of_task = {"scorer": "exact", "max_new_tokens": 8} if task == "causal_lm" else {}
     values: dict[str, Any] = {
-        "backbone": "path:", "dataset": "newswire", "task": {"name": task, "options": of_task}, "steps": 100,
-        "global_batch": BATCH, "eval_batch": BATCH, "max_length": LENGTH, "device": "cpu", "world_size": 1,
-        "threads": 1, "precision": "fp32", "dropout": 0.1,
-    }  # fmt: skip
+        "backbone": "path:",
+        "dataset": "newswire",
+        "task": {"name": task, "options": of_task},
+        "steps": 100,
+        "global_batch": BATCH,
+        "eval_batch": BATCH,
+        "max_length": LENGTH,
+        "device": "cpu",
+        "world_size": 1,
+        "threads": 1,
+        "precision": "fp32",
+        "dropout": 0.1,
+    }
     kind = registry.plugin("methods", method)
-    made = MethodSpec(name=method, method=method, options=kind.Options(**options).model_dump(), lr=kind.lr)
-    return RunSpec(suite="fit", settings=Settings.model_validate(values | changes), method=made, seed=0)
+    made = MethodSpec(
+        name=method, method=method, options=kind.Options(**options).model_dump(), lr=kind.lr
+    )
+    return RunSpec(
+        suite="fit", settings=Settings.model_validate(values | changes), method=made, seed=0
+    )
 
 
 def prepare(
-    folder: Path, task: TaskSpec, rows: int = ROWS, length: int = LENGTH, shape: dict[str, Any] | None = None,
+    folder: Path,
+    task: TaskSpec,
+    rows: int = ROWS,
+    length: int = LENGTH,
+    shape: dict[str, Any] | None = None,
     device: str = "cpu",
-) -> Prepared:  # fmt: skip
-    """Save a model with random weights and rows of lengths from a quarter of the longest on, once per folder.
+) -> Prepared:
+    """Save a model with random weights and rows of lengths from a quarter of the longest on, once
+    per folder.
 
-    `shape` is that of a Llama other than the small one, whose weights are made on a device, in bfloat16.
+    `shape` is that of a Llama other than the small one, whose weights are made on a device, in
+    bfloat16.
     """
     made = make_task(task, tuple("abcd"))
     backbone, data = folder / made.model_kind, folder / f"{task.name}-{rows}"
@@ -252,45 +335,84 @@ def prepare(
         _save_model(backbone, made.model_kind, length, shape, device)
     if not data.exists():
         for split in ("train", "validation", "test"):
-            write_rows(data / split, [_rows(made, rows, length)], made.label_type(), made.extra_types())
+            write_rows(
+                data / split, [_rows(made, rows, length)], made.label_type(), made.extra_types()
+            )
     facts = {"mean": 0.5, "sd": 0.3, "deviation": 0.3, "baseline_mae": 0.1}
     digests = Digests(weights="", tokenizer="", data="")
     return Prepared(
-        backbone=str(backbone), data=str(data), label_names=tuple("abcd"), facts=facts, digests=digests, pad_id=1
+        backbone=str(backbone),
+        data=str(data),
+        label_names=tuple("abcd"),
+        facts=facts,
+        digests=digests,
+        pad_id=1,
     )
 
 
-def _save_model(folder: Path, kind: str, length: int, shape: dict[str, Any] | None, device: str) -> None:
+def _save_model(
+    folder: Path, kind: str, length: int, shape: dict[str, Any] | None, device: str
+) -> None:
     common = COMMON | {"vocab_size": VOCABULARY}
-    small = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2}
+    small = {
+        "hidden_size": WIDTH,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     if kind == "encoder":
-        model = GPT2Model(GPT2Config(n_embd=WIDTH, n_layer=LAYERS, n_head=4, n_positions=2 * length, **common))
+        model = GPT2Model(
+            GPT2Config(n_embd=WIDTH, n_layer=LAYERS, n_head=4, n_positions=2 * length, **common)
+        )
     else:
         own = shape or small | {"intermediate_size": 3 * WIDTH}
         config = LlamaConfig(max_position_embeddings=2 * length, **common | own)
         with torch.device(device if shape else "cpu"):
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if shape else torch.float32)
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=torch.bfloat16 if shape else torch.float32
+            )
     model.save_pretrained(folder)
     words = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))  # noqa: S106 - no password
     PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(folder)  # noqa: S106
 
 
 def _rows(task: Any, rows: int, length: int) -> dict[str, list[Any]]:
-    """Return rows from a quarter of the length to all of it; a language model's second half are targets."""
+    """Return rows from a quarter of the length to all of it; a language model's second half are
+    targets.
+    """
     lengths = np.linspace(length // 4, length, rows).astype(int)
     ids = [[5 + place % 50 for place in range(tokens)] for tokens in lengths]
-    per_token, numeric = pa.types.is_list(task.label_type()), pa.types.is_floating(task.label_type())
+    per_token, numeric = (
+        pa.types.is_list(task.label_type()),
+        pa.types.is_floating(task.label_type()),
+    )
     half = [[IGNORE_INDEX] * (len(row) // 2) + row[len(row) // 2 :] for row in ids]
-    tags = half if task.model_kind == "language_model" else [[place % 4 for place in range(len(row))] for row in ids]
-    labels: list[Any] = tags if per_token else [number / rows if numeric else number % 4 for number in range(rows)]
-    values: dict[str, list[Any]] = {"prompt": [len(row) // 2 for row in ids], "bytes": [9] * rows, "cut": [0] * rows}
-    texts: dict[str, list[Any]] = {"question": ["q"] * rows, "expected": ["a"] * rows, "choices": [["a", "b"]] * rows}
+    tags = (
+        half
+        if task.model_kind == "language_model"
+        else [[place % 4 for place in range(len(row))] for row in ids]
+    )
+    labels: list[Any] = (
+        tags if per_token else [number / rows if numeric else number % 4 for number in range(rows)]
+    )
+    values: dict[str, list[Any]] = {
+        "prompt": [len(row) // 2 for row in ids],
+        "bytes": [9] * rows,
+        "cut": [0] * rows,
+    }
+    texts: dict[str, list[Any]] = {
+        "question": ["q"] * rows,
+        "expected": ["a"] * rows,
+        "choices": [["a", "b"]] * rows,
+    }
     more = values | texts | {"choice_ids": [[[5], [6]]] * rows, "turns": [""] * rows}
     return {"input_ids": ids, "label": labels} | {name: more[name] for name in task.extra_types()}
 
 
 class Compared(NamedTuple):
-    """A case with predicted and real bytes of each phase, real ones of tensors alone, and why there are none."""
+    """A case with predicted and real bytes of each phase, real ones of tensors alone, and why
+    there are none.
+    """
 
     name: str
     predicted: dict[str, int]
@@ -300,10 +422,14 @@ class Compared(NamedTuple):
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Predicted over real bytes, of the phases that there are; for loading also over those of tensors alone."""
+        """Predicted over real bytes, of the phases that there are; for loading also over those
+        of tensors alone.
+        """
         found = {phase: self.predicted[phase] / real for phase, real in self.real.items() if real}
         alone = self.tensors.get("loading")
-        return found | ({} if alone is None else {"loading, tensors": self.predicted["loading"] / alone})
+        return found | (
+            {} if alone is None else {"loading, tensors": self.predicted["loading"] / alone}
+        )
 
 
 def compare(name: str, spec: RunSpec, folder: Path, group: Group) -> Compared:
@@ -314,7 +440,9 @@ def compare(name: str, spec: RunSpec, folder: Path, group: Group) -> Compared:
     except Unsupported as error:
         return Compared(name, {}, {}, {}, str(error))
     found = trace(spec, prepared)
-    predicted, peaks = ({phase: int(getattr(of, phase)) for phase in PHASES} for of in (found, real))
+    predicted, peaks = (
+        {phase: int(getattr(of, phase)) for phase in PHASES} for of in (found, real)
+    )
     return Compared(name, predicted, peaks, real.tensors)
 
 
@@ -332,7 +460,10 @@ def main() -> None:
                 found.append(compare(name, spec, Path(folder), group))
             except Exception as error:  # named, and the others go on
                 found.append(Compared(name, {}, {}, {}, f"{type(error).__name__}: {error}"[:300]))
-            shown = " ".join(f"{phase} {ratio:.4f}" for phase, ratio in found[-1].ratios.items()) or found[-1].reason
+            shown = (
+                " ".join(f"{phase} {ratio:.4f}" for phase, ratio in found[-1].ratios.items())
+                or found[-1].reason
+            )
             print(f"{name}: {shown}", flush=True)
     for phase in (*PHASES, "loading, tensors"):
         if ratios := {one.name: one.ratios[phase] for one in found if phase in one.ratios}:
@@ -340,7 +471,8 @@ def main() -> None:
             within = sum(1 <= ratio <= MOST for ratio in ratios.values())
             print(
                 f"{phase}: {len(ratios)} runs, {ratios[low]:.4f} ({low}), median "
-                f"{statistics.median(ratios.values()):.4f}, {ratios[high]:.4f} ({high}); {within} from 1 to {MOST}"
+                f"{statistics.median(ratios.values()):.4f}, {ratios[high]:.4f} ({high}); {within} "
+                f"from 1 to {MOST}"
             )
 
 

@@ -15,7 +15,13 @@ from pydantic.fields import FieldInfo
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.suite import registry
-from hpml_bench.suite.settings import DatasetSpec, OptimizerSpec, QuantizationSpec, Settings, TaskSpec
+from hpml_bench.suite.settings import (
+    DatasetSpec,
+    OptimizerSpec,
+    QuantizationSpec,
+    Settings,
+    TaskSpec,
+)
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -23,14 +29,26 @@ POINTS = {
     "train_loss": "loss of one global batch, mean over its samples",
     "grad_norm": "L2 norm of the gradient in one step, before clipping",
     "learning_rate": "learning rate of the method's parameters in one step",
-    "step_seconds": "seconds of one step: from the moment all ranks had ended the one before until all had ended it; "
-    "beside it `ranks`, each rank's own seconds, and `tokens` and `real_tokens`, "
-    "the step's tokens over all ranks with and without padding",
+    "step_seconds": (
+        "seconds of one step: from the moment all ranks had ended the one before until all had "
+        "ended it; "
+        "beside it `ranks`, each rank's own seconds, and `tokens` and `real_tokens`, "
+        "the step's tokens over all ranks with and without padding"
+    ),
     "validation_loss": "mean loss over the validation rows",
-    "validation_<headline>": "the task's headline metric of the validation rows, such as `validation_accuracy`",
+    "validation_<headline>": (
+        "the task's headline metric of the validation rows, such as `validation_accuracy`"
+    ),
 }
 """The series of points.jsonl."""
-NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", types.NoneType: "empty", Any: "anything"}
+NAMES = {
+    int: "integer",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    types.NoneType: "empty",
+    Any: "anything",
+}
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "of a length ≥"}
 SETTINGS: dict[str, type[BaseModel]] = {
     "A suite file": Suite,
@@ -41,13 +59,18 @@ SETTINGS: dict[str, type[BaseModel]] = {
     "`settings.optimizer` and `methods.NAME.optimizer`: a name, or": OptimizerSpec,
     "`settings.quantization`: a name, or": QuantizationSpec,
     "`margin`: differences that are too small to matter": Margin,
-    "`methods.NAME`: what differs between methods\n\nOn the command line: `--set methods.NAME.lr=1e-3`.": MethodEntry,
+    (
+        "`methods.NAME`: what differs between methods\n\nOn the command line: `--set "
+        "methods.NAME.lr=1e-3`."
+    ): MethodEntry,
 }
 """Title of each table of everything that a suite file can say -> its model."""
 OPTIONS: dict[registry.Kind, str] = {
-    "tasks": "settings.task.options", "datasets": "settings.dataset.options", "methods": "methods.NAME.options",
+    "tasks": "settings.task.options",
+    "datasets": "settings.dataset.options",
+    "methods": "methods.NAME.options",
     "optimizers": "optimizer.options",
-}  # fmt: skip
+}
 """Kind of plug-in -> where a suite file has its options."""
 
 
@@ -56,7 +79,9 @@ def documents() -> dict[str, str]:
     found = {"settings.md": settings_page(), "metrics.md": metrics_page()}
     models: dict[str, type[BaseModel]] = {"record": RunRecord, "report": PageSummary}
     for name, model in models.items():
-        found[f"{name}.schema.json"] = json.dumps(model.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
+        found[f"{name}.schema.json"] = (
+            json.dumps(model.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
+        )
     return found
 
 
@@ -64,7 +89,8 @@ def settings_page() -> str:
     """Return the page of everything a suite file can say."""
     parts = [
         "# Settings\n",
-        "Made by `python benchmarks/generate_docs.py` from the code. *required* marks what has no default; *empty* is "
+        "Made by `python benchmarks/generate_docs.py` from the code. *required* marks what has no "
+        "default; *empty* is "
         "`null` in YAML.\n",
     ]
     for title, model in SETTINGS.items():
@@ -82,9 +108,12 @@ def metrics_page() -> str:
     head = ("name", "title", "unit", "better", "over ranks", "over steps", "phase", "definition")
     parts = [
         "# Metrics\n",
-        "Made by `python benchmarks/generate_docs.py` from the definitions of probes and tasks, which also stand in "
-        "records and in the report's glossary. *Over ranks* says how the ranks' values become one (`same`: they "
-        "are equal on all), *over steps* how the steps' do. A metric that can't be measured on a machine is left out "
+        "Made by `python benchmarks/generate_docs.py` from the definitions of probes and tasks, "
+        "which also stand in "
+        "records and in the report's glossary. *Over ranks* says how the ranks' values become one "
+        "(`same`: they "
+        "are equal on all), *over steps* how the steps' do. A metric that can't be measured on a "
+        "machine is left out "
         "of its records.\n",
     ]
     kinds: tuple[registry.Kind, ...] = ("probes", "tasks")
@@ -93,37 +122,70 @@ def metrics_page() -> str:
             parts += [f"## {registry.ONE[kind]} {name}\n", table(head, map(metric_row, metrics))]
     # what a language model has beside its losses where a scorer is set: of answers, and of choices
     task = registry.plugin("tasks", "causal_lm")
-    found = {m.name: m for scorer in ("exact", "choice") for m in task(task.Options(scorer=scorer)).metrics}
-    said = {"title": "the scorer's", "definition": "Mean over the test rows of the scorer's score of a row."}
+    found = {
+        m.name: m
+        for scorer in ("exact", "choice")
+        for m in task(task.Options(scorer=scorer)).metrics
+    }
+    said = {
+        "title": "the scorer's",
+        "definition": "Mean over the test rows of the scorer's score of a row.",
+    }
     scored = [found.pop("test_score").model_copy(update=said)]
     scored += [m for name, m in found.items() if name not in {plain.name for plain in task.metrics}]
     scorers = {name: registry.plugin("scorers", name) for name in registry.names("scorers")}
     compared = [
-        (f"`{name}`", one.title, f"generated {one.of}" if one.of == "answers" else one.of, one.definition)
+        (
+            f"`{name}`",
+            one.title,
+            f"generated {one.of}" if one.of == "answers" else one.of,
+            one.definition,
+        )
         for name, one in scorers.items()
     ]
     ranking = [registry.plugin("metrics", name) for name in registry.names("metrics")]
-    return "\n".join([
-        *parts,
-        "## task causal_lm with a scorer\n", table(head, map(metric_row, scored)),
-        "## Scorers: what `test_score` is\n",
-        "`settings.task.options.scorer`; the score is the mean over test rows.\n",
-        table(("scorer", "title", "compares", "definition"), compared),
-        "## Metrics to rank by\n", "`settings.rank_by`, in place of a task's score.\n",
-        table(("learnt", *head), [(one.target, *metric_row(one.metric)) for one in ranking]),
-        "## Series of `points.jsonl`\n", "Each point is a metric, a step (from 1) and a value.\n",
-        table(("metric", "value"), [(f"`{name}`", meaning) for name, meaning in POINTS.items()]),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *parts,
+            "## task causal_lm with a scorer\n",
+            table(head, map(metric_row, scored)),
+            "## Scorers: what `test_score` is\n",
+            "`settings.task.options.scorer`; the score is the mean over test rows.\n",
+            table(("scorer", "title", "compares", "definition"), compared),
+            "## Metrics to rank by\n",
+            "`settings.rank_by`, in place of a task's score.\n",
+            table(("learnt", *head), [(one.target, *metric_row(one.metric)) for one in ranking]),
+            "## Series of `points.jsonl`\n",
+            "Each point is a metric, a step (from 1) and a value.\n",
+            table(
+                ("metric", "value"), [(f"`{name}`", meaning) for name, meaning in POINTS.items()]
+            ),
+        ]
+    )
 
 
 def metric_row(m: Metric) -> tuple[str, ...]:
-    return f"`{m.name}`", m.title, m.unit, m.better, m.over_ranks, m.over_steps, m.phase, m.definition
+    return (
+        f"`{m.name}`",
+        m.title,
+        m.unit,
+        m.better,
+        m.over_ranks,
+        m.over_steps,
+        m.phase,
+        m.definition,
+    )
 
 
 def fields_table(model: type[BaseModel]) -> str:
     """Return a table of a model's fields: key, type, default, meaning."""
     rows = [
-        (f"`{name}`", type_name(field.annotation) + limits(field.metadata), default(field), field.description or "")
+        (
+            f"`{name}`",
+            type_name(field.annotation) + limits(field.metadata),
+            default(field),
+            field.description or "",
+        )
         for name, field in model.model_fields.items()
     ]
     return table(("key", "type", "default", "meaning"), rows)
@@ -139,7 +201,9 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def type_name(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        limited = limits([part for field in inner[1:] for part in getattr(field, "metadata", [field])])
+        limited = limits(
+            [part for field in inner[1:] for part in getattr(field, "metadata", [field])]
+        )
         return type_name(inner[0]) + (f" ({limited.removeprefix(', ')})" if limited else "")
     if origin in {Union, types.UnionType}:
         return " or ".join(dict.fromkeys(type_name(kind) for kind in inner))
@@ -147,7 +211,11 @@ def type_name(annotation: Any) -> str:
         return ", ".join(f"`{value}`" for value in inner)
     if origin in {tuple, list}:
         several = origin is list or inner[-1] is Ellipsis
-        return f"list of {type_name(inner[0])}" if several else f"[{', '.join(type_name(kind) for kind in inner)}]"
+        return (
+            f"list of {type_name(inner[0])}"
+            if several
+            else f"[{', '.join(type_name(kind) for kind in inner)}]"
+        )
     if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return "mapping"
     return NAMES.get(annotation) or str(annotation)

@@ -2,23 +2,27 @@
 
     python benchmarks/on_gpu.py [--only context,launcher,...] [--json FILE] [--minutes 9]
 
-Each check is a process of its own with a time limit, and all together end within the minutes given: what these or the
-card's memory are too little for is skipped, with the reason. What is known is written after each case, as JSON, with
-the card and the software. Where a process ends in a case, which then counts as failed, another does the cases that are
-left. No network is needed. Without a GPU the checks that need one are skipped, and the others are done on the CPU, on
-small models. Exit status 1 if a check failed.
+Each check is a process of its own with a time limit, and all together end within the minutes given:
+what these or the card's memory are too little for is skipped, with the reason. What is known is
+written after each case, as JSON, with the card and the software. Where a process ends in a case,
+which then counts as failed, another does the cases that are left. No network is needed. Without a
+GPU the checks that need one are skipped, and the others are done on the CPU, on small models. Exit
+status 1 if a check failed.
 
-- context: what a rank takes beside tensors: CUDA's context, cuBLAS's workspaces, NCCL; beside the constants of `fit`;
-- launcher: GPT-2, `lora` and `full`, by the harness's own launcher, and the share of its time that steps are; the same
-  steps in one process: kernels, places of waits, busy share;
-- fit: peaks of real steps, evaluations and answers of a Llama of 280 million parameters within 10 % of what
-  `hpml-bench fit` predicts;
-- levers: the same on a Llama of 3 billion parameters with one thing changed at a time: micro-batch, checkpointing,
-  quantisation, type of the weights;
-- attention: gradients with a mask at lengths at which cuDNN's kernel gives NaN, against the plain kernel's;
-- generation: answers, greedy and sampled, side by side, padded on the left, and alone, in float32 and bf16;
-- methods: three steps of each method and type of PEFT on a model of two layers, in float32 on the CPU and on a card,
-  the methods in bf16, fp16 and on int8 weights too: losses.
+- context: what a rank takes beside tensors: CUDA's context, cuBLAS's workspaces, NCCL; beside the
+  constants of `fit`;
+- launcher: GPT-2, `lora` and `full`, by the harness's own launcher, and the share of its time that
+  steps are; the same steps in one process: kernels, places of waits, busy share;
+- fit: peaks of real steps, evaluations and answers of a Llama of 280 million parameters within 10 %
+  of what `hpml-bench fit` predicts;
+- levers: the same on a Llama of 3 billion parameters with one thing changed at a time: micro-batch,
+  checkpointing, quantisation, type of the weights;
+- attention: gradients with a mask at lengths at which cuDNN's kernel gives NaN, against the plain
+  kernel's;
+- generation: answers, greedy and sampled, side by side, padded on the left, and alone, in float32
+  and bf16;
+- methods: three steps of each method and type of PEFT on a model of two layers, in float32 on the
+  CPU and on a card, the methods in bf16, fp16 and on int8 weights too: losses.
 """
 
 import argparse
@@ -39,34 +43,62 @@ from hpml_bench.system.files import write_atomically
 
 Check = Callable[[], Cases]
 CHECKS: dict[str, tuple[float, Check]] = {
-    "context": (40, steps.context), "launcher": (90, steps.launcher), "fit": (90, steps.fit),
-    "levers": (120, steps.levers), "attention": (40, numbers.attention),
-    "generation": (60, numbers.generation), "methods": (240, numbers.methods),
-}  # fmt: skip
+    "context": (40, steps.context),
+    "launcher": (90, steps.launcher),
+    "fit": (90, steps.fit),
+    "levers": (120, steps.levers),
+    "attention": (40, numbers.attention),
+    "generation": (60, numbers.generation),
+    "methods": (240, numbers.methods),
+}
 """The limit in seconds of each check, and its cases, in the order in which they are done."""
 ON_CPU: dict[str, Check] = {
-    **{name: partial(of, "cpu", steps.SMALL) for name, of in (("fit", steps.fit), ("levers", steps.levers))},
-    "attention": partial(numbers.attention, "cpu"), "generation": partial(numbers.generation, "cpu"),
-}  # fmt: skip
+    **{
+        name: partial(of, "cpu", steps.SMALL)
+        for name, of in (("fit", steps.fit), ("levers", steps.levers))
+    },
+    "attention": partial(numbers.attention, "cpu"),
+    "generation": partial(numbers.generation, "cpu"),
+}
 """The checks that a machine without a card does, for which it gets SLOWER times those seconds."""
 SLOWER = 5
 
 
 def in_child(check: str, left: float, options: argparse.Namespace) -> None:
-    """Do a check in a process of its own, and in another what is left where that ends in a case, within `left` s."""
+    """Do a check in a process of its own, and in another what is left where that ends in a case,
+    within `left` s.
+    """
     most = CHECKS[check][0] * (1 if gpus.visible_gpus() else SLOWER)
     limit = min(most, left)
     ends = time.monotonic() + limit
-    command = [sys.executable, __file__, "--check", check, "--json", str(options.json), "--until", str(ends - 5)]
+    command = [
+        sys.executable,
+        __file__,
+        "--check",
+        check,
+        "--json",
+        str(options.json),
+        "--until",
+        str(ends - 5),
+    ]
     write(options, check, {"passed": False, "cases": {}})
     status, before = 1, None
-    while status and (known := read(options)[check]) != before:  # not again where it ends before its first new case
+    while (
+        status and (known := read(options)[check]) != before
+    ):  # not again where it ends before its first new case
         before = known
         try:
-            done = subprocess.run(command, stdout=sys.stderr, timeout=ends - time.monotonic(), check=False)
+            done = subprocess.run(
+                command, stdout=sys.stderr, timeout=ends - time.monotonic(), check=False
+            )
         except subprocess.TimeoutExpired:
             over = {"passed": None, "skipped": f"only {left:.0f} s of --minutes were left"}
-            write(options, check, known | (over if left < most else {"passed": False, "error": f"over {limit:.0f} s"}))
+            write(
+                options,
+                check,
+                known
+                | (over if left < most else {"passed": False, "error": f"over {limit:.0f} s"}),
+            )
             return
         status = done.returncode
     if status:
@@ -80,12 +112,18 @@ def read(options: argparse.Namespace) -> dict[str, Any]:
 
 def write(options: argparse.Namespace, check: str, result: dict[str, Any]) -> None:
     """Write what is known of a check among the others, whole: the process may end at any time."""
-    write_atomically(options.json, json.dumps(read(options) | {check: result}, indent=1, default=str) + "\n")
+    write_atomically(
+        options.json, json.dumps(read(options) | {check: result}, indent=1, default=str) + "\n"
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="checks, separated by commas", metavar="A,B", default=",".join(CHECKS))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", help="checks, separated by commas", metavar="A,B", default=",".join(CHECKS)
+    )
     parser.add_argument("--json", type=Path, help="write the results here", metavar="FILE")
     parser.add_argument("--minutes", type=float, help="most minutes of all checks", default=9.0)
     parser.add_argument("--check", choices=CHECKS, help=argparse.SUPPRESS)
@@ -102,7 +140,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         shown, options.json = options.json is None, options.json or Path(name) / "found.json"
         options.json.write_text("{}")
-        write(options, "about", {"passed": None, "cards": gpus.visible_gpus(), "environment": environment.describe()})
+        write(
+            options,
+            "about",
+            {"passed": None, "cards": gpus.visible_gpus(), "environment": environment.describe()},
+        )
         for check in options.only.split(","):
             if check in checks or check not in CHECKS:
                 in_child(check, ends - time.monotonic(), options)

@@ -1,13 +1,15 @@
-"""Speed of the project against its targets: a line for each target with figure, spread and whether it is met.
+"""Speed of the project against its targets: a line for each target with figure, spread and whether
+it is met.
 
     python benchmarks/performance.py [--quick] [--only PART,PART] [--json FILE]
     python benchmarks/performance.py --show FILE
 
-The parts are sweep, rows, reports, probes and training; and, measured only when named, language models against
-TRL (language, which needs `pip install trl`). Contenders take turns on this machine, in processes of their own, in
-random order. The whole takes up to 25 minutes on two cores; `--quick` measures less of everything, within five, and its
-figures that aren't of the target's size are for comparison. With `--only`, FILE keeps the other parts it had, each with
-its date. Probes and language are measured on the CPU only, also where there is a GPU. Exit status 1 if a target is not
+The parts are sweep, rows, reports, probes and training; and, measured only when named, language
+models against TRL (language, which needs `pip install trl`). Contenders take turns on this machine,
+in processes of their own, in random order. The whole takes up to 25 minutes on two cores; `--quick`
+measures less of everything, within five, and its figures that aren't of the target's size are for
+comparison. With `--only`, FILE keeps the other parts it had, each with its date. Probes and
+language are measured on the CPU only, also where there is a GPU. Exit status 1 if a target is not
 met.
 """
 
@@ -27,7 +29,9 @@ from speed import HEADER, Target, harness, language, probes, shapes, training
 from hpml_bench.system.environment import describe
 
 APART = ("language",)
-"""Parts that need a package of the opponent's, measured only when named, with a record of their own."""
+"""Parts that need a package of the opponent's, measured only when named, with a record of their
+own.
+"""
 MINUTES = {False: 25, True: 5}  # that the table may take, whole and by `--quick`
 
 
@@ -45,11 +49,15 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", help="parts, separated by commas", metavar="A,B")
     parser.add_argument("--json", type=Path, help="write the measurements here", metavar="FILE")
-    parser.add_argument("--show", type=Path, help="print the table of a record, and measure nothing", metavar="FILE")
+    parser.add_argument(
+        "--show", type=Path, help="print the table of a record, and measure nothing", metavar="FILE"
+    )
     options = parser.parse_args()
     if options.show:
         record = json.loads(options.show.read_text())
@@ -58,9 +66,13 @@ def main() -> int:
             print("", *ratios_of(record), sep="\n")
         return 0
     known = parts(options.quick)
-    wanted = options.only.split(",") if options.only else [name for name in known if name not in APART]
+    wanted = (
+        options.only.split(",") if options.only else [name for name in known if name not in APART]
+    )
     if unknown := set(wanted) - set(known):
-        parser.error(f"--only: no part is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+        parser.error(
+            f"--only: no part is called {', '.join(sorted(unknown))}; there are {', '.join(known)}"
+        )
     found: list[Target] = []
     started = time.monotonic()
     print(HEADER)
@@ -85,15 +97,22 @@ def main() -> int:
 
 def rows_of(record: dict[str, Any]) -> list[str]:
     kept = [target for part in record["parts"].values() for target in part["targets"]]
-    return [Target(**{key: value for key, value in one.items() if key != "met"}).row() for one in kept]
+    return [
+        Target(**{key: value for key, value in one.items() if key != "met"}).row() for one in kept
+    ]
 
 
 def ratios_of(record: dict[str, Any]) -> list[str]:
     """Return a short table of a record's ratios to the HF Trainer, a line a model and method."""
-    medians = {target["name"]: target["figure"] for target in record["parts"]["training"]["targets"]}
+    medians = {
+        target["name"]: target["figure"] for target in record["parts"]["training"]["targets"]
+    }
     opponents = list(training.TITLES.values())
     cases = dict.fromkeys(name.partition(":")[0] for name in medians if "against" in name)
-    lines = [f"| our samples/s against | {' | '.join(opponents)} |", "|---" * (1 + len(opponents)) + "|"]
+    lines = [
+        f"| our samples/s against | {' | '.join(opponents)} |",
+        "|---" * (1 + len(opponents)) + "|",
+    ]
     for case in cases:
         cells = [f"{medians[f'{case}: samples/s against {title}']:.2f} x" for title in opponents]
         lines.append(f"| {case} | {' | '.join(cells)} |")
@@ -101,10 +120,16 @@ def ratios_of(record: dict[str, Any]) -> list[str]:
 
 
 def revision() -> str | None:
-    """Return the commit of what is measured and measures, with "-dirty" where files differ; None without git."""
+    """Return the commit of what is measured and measures, with "-dirty" where files differ; None
+    without git.
+    """
     git = ["git", "-C", str(Path(__file__).parents[1])]
-    commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], check=False, capture_output=True, text=True)
-    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "hpml_bench", "benchmarks"], check=False)
+    commit = subprocess.run(
+        [*git, "rev-parse", "--short=12", "HEAD"], check=False, capture_output=True, text=True
+    )
+    changed = subprocess.run(
+        [*git, "diff", "--quiet", "HEAD", "--", "hpml_bench", "benchmarks"], check=False
+    )
     return commit.stdout.strip() + "-dirty" * (changed.returncode == 1) or None
 
 
@@ -112,10 +137,12 @@ def keep(file: Path, part: str, targets: list[Target], quick: bool) -> None:
     """Write a part into the record, in place of what was there of it."""
     record = json.loads(file.read_text()) if file.exists() else {"parts": {}}
     record["parts"][part] = {
-        "measured": datetime.now(UTC).isoformat(timespec="seconds"), "environment": describe(),
-        "revision": revision(), "quick": quick,
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": describe(),
+        "revision": revision(),
+        "quick": quick,
         "targets": [{**asdict(target), "met": target.met} for target in targets],
-    }  # fmt: skip
+    }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(record, indent=1) + "\n")
 

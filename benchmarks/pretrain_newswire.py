@@ -1,9 +1,11 @@
-"""Pretraining of the embedded model: trains the quickstart's backbone and tokenizer, and writes them as an asset.
+"""Pretraining of the embedded model: trains the quickstart's backbone and tokenizer, and writes
+them as an asset.
 
     python benchmarks/pretrain_newswire.py [--out FOLDER]
 
-Some minutes on 2 cores. Ends with a check that the backbone has learned who belongs to which topic: a linear
-classifier on its frozen last state must reach a set accuracy on validation rows (a low loss alone wouldn't show it).
+Some minutes on 2 cores. Ends with a check that the backbone has learned who belongs to which topic:
+a linear classifier on its frozen last state must reach a set accuracy on validation rows (a low
+loss alone wouldn't show it).
 """
 
 import argparse
@@ -24,7 +26,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
 
 from hpml_bench.data import newswire
 from hpml_bench.data.newswire_world import make_world
@@ -37,9 +46,11 @@ BATCH, LENGTH, RATE, WARMUP_STEPS = 16, 64, 3e-3, 100
 LEAST_PROBE_ACCURACY = 0.70
 MOST_BYTES = 8_000_000
 ENVIRONMENT = {
-    "MALLOC_MMAP_THRESHOLD_": "1073741824",  # keep freed memory: page faults of large temporaries took half of the time
+    # keep freed memory: page faults of large temporaries took half of the time
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
     "MALLOC_TRIM_THRESHOLD_": "2147483648",
-    "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait slow each other down on a busy machine
+    # threads that spin while they wait slow each other down on a busy machine
+    "OMP_WAIT_POLICY": "passive",
 }
 ASSET = Path(__file__).parents[1] / "hpml_bench/assets/newswire-gpt2"
 
@@ -59,11 +70,21 @@ def main() -> None:
     tokenizer = train_tokenizer(texts[:40_000])
     tokens = torch.tensor([i for encoding in tokenizer.encode_batch(texts) for i in encoding.ids])
     end = tokenizer.token_to_id(EOS)
-    model = GPT2LMHeadModel(GPT2Config(
-        vocab_size=tokenizer.get_vocab_size(), n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=POSITIONS,
-        embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, bos_token_id=end, eos_token_id=end,
-        pad_token_id=tokenizer.token_to_id(PAD),
-    ))  # fmt: skip
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=tokenizer.get_vocab_size(),
+            n_embd=WIDTH,
+            n_layer=LAYERS,
+            n_head=HEADS,
+            n_positions=POSITIONS,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            resid_pdrop=0.0,
+            bos_token_id=end,
+            eos_token_id=end,
+            pad_token_id=tokenizer.token_to_id(PAD),
+        )
+    )
     loss = pretrain(model, tokens)
     figures = {
         "tokens of the stream": len(tokens),
@@ -84,28 +105,39 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=[EOS, PAD], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=VOCABULARY,
+        special_tokens=[EOS, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {EOS}", pair=f"$A {EOS} $B {EOS}", special_tokens=[(EOS, tokenizer.token_to_id(EOS))]
+        single=f"$A {EOS}",
+        pair=f"$A {EOS} $B {EOS}",
+        special_tokens=[(EOS, tokenizer.token_to_id(EOS))],
     )
     return tokenizer
 
 
 def pretrain(model: Any, tokens: torch.Tensor) -> float:
-    """Train for one pass over the stream, in bf16 autocast; return the mean loss of the last tenth, in nats a token."""
+    """Train for one pass over the stream, in bf16 autocast; return the mean loss of the last
+    tenth, in nats a token.
+    """
     rows = tokens[: len(tokens) // LENGTH * LENGTH].view(-1, LENGTH)
     rows = rows[torch.randperm(len(rows))]
     batches = rows[: len(rows) // BATCH * BATCH].view(-1, BATCH, LENGTH)
     groups = [
-        {"params": [p for p in model.parameters() if (p.ndim == 2) is matrices], "weight_decay": 0.01 * matrices}
+        {
+            "params": [p for p in model.parameters() if (p.ndim == 2) is matrices],
+            "weight_decay": 0.01 * matrices,
+        }
         for matrices in (True, False)
     ]
     optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), fused=True)
     total = len(batches)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min((k + 1) / WARMUP_STEPS, (total - k) / total))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda k: min((k + 1) / WARMUP_STEPS, (total - k) / total)
+    )
     losses = []
     for step, batch in enumerate(batches):
         with torch.autocast("cpu", torch.bfloat16):
@@ -129,7 +161,9 @@ def write(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
     backbone.config.architectures = ["GPT2Model"]
     backbone.config.dtype = "float32"  # what it is loaded as; fp16 is how it is stored
     backbone.config.save_pretrained(folder)
-    state = {name: value.detach().half().contiguous() for name, value in backbone.state_dict().items()}
+    state = {
+        name: value.detach().half().contiguous() for name, value in backbone.state_dict().items()
+    }
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     tokens = {"bos_token": EOS, "eos_token": EOS, "pad_token": PAD}
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=POSITIONS, **tokens)
@@ -138,18 +172,27 @@ def write(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
 
 
 def check(folder: Path) -> dict[str, float]:
-    """Load what was written and return its figures; SystemExit where topics are not learned, or files too large."""
+    """Load what was written and return its figures; SystemExit where topics are not learned, or
+    files too large.
+    """
     world = make_world()
-    fit, test = newswire.generate(world, 1024, SEED, "train"), newswire.generate(world, 2000, SEED, "check")
+    fit, test = (
+        newswire.generate(world, 1024, SEED, "train"),
+        newswire.generate(world, 2000, SEED, "check"),
+    )
 
     @torch.no_grad()
     def accuracy_of(model: Any) -> float:
-        """Return a classifier's accuracy on the backbone's hidden state at each text's end token."""
+        """Return a classifier's accuracy on the backbone's hidden state at each text's end
+        token.
+        """
         states, tokenizer = [], AutoTokenizer.from_pretrained(folder)
         for rows in (fit, test):
             batch = tokenizer(newswire.render(world, rows), padding=True, return_tensors="pt")
             mask = batch["attention_mask"]
-            hidden = model.eval()(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
+            hidden = model.eval()(
+                input_ids=batch["input_ids"], attention_mask=mask
+            ).last_hidden_state
             states.append(np.asarray(hidden[torch.arange(len(hidden)), mask.sum(1) - 1]))
         ridge = make_pipeline(StandardScaler(), RidgeClassifier())
         return float(ridge.fit(states[0], fit.topic).score(states[1], test.topic))
@@ -159,11 +202,15 @@ def check(folder: Path) -> dict[str, float]:
     untrained = accuracy_of(AutoModel.from_config(AutoConfig.from_pretrained(folder)))
     size = sum(path.stat().st_size for path in folder.iterdir())
     if accuracy < LEAST_PROBE_ACCURACY:
-        raise SystemExit(f"the probe's accuracy is {accuracy:.3f}, below {LEAST_PROBE_ACCURACY}: topics not learned")
+        raise SystemExit(
+            f"the probe's accuracy is {accuracy:.3f}, below {LEAST_PROBE_ACCURACY}: topics not "
+            f"learned"
+        )
     if size > MOST_BYTES:
         raise SystemExit(f"{folder} has {size} bytes, more than {MOST_BYTES}")
     return {
-        "accuracy of a ridge classifier on the frozen state at the end token (fit on 1,024 rows)": round(accuracy, 3),
+        "accuracy of a ridge classifier on the frozen state at the end token "
+        "(fit on 1,024 rows)": round(accuracy, 3),
         "the same classifier on the untrained model": round(untrained, 3),
         "best possible accuracy": round(newswire.best_accuracy(world, test)[0], 3),
         "MB with the tokenizer": round(size / 1e6, 1),
@@ -171,10 +218,14 @@ def check(folder: Path) -> dict[str, float]:
 
 
 def write_card(folder: Path, figures: dict[str, float]) -> None:
-    """Write the model card: the asset's, with the figures of its table renewed, each of which must have a row."""
+    """Write the model card: the asset's, with the figures of its table renewed, each of which
+    must have a row.
+    """
     card = (ASSET / "README.md").read_text(encoding="utf-8")
     for label, value in figures.items():
-        card, found = re.subn(rf"(?m)^\| {re.escape(label)} \|.*$", f"| {label} | {value:,} |", card)
+        card, found = re.subn(
+            rf"(?m)^\| {re.escape(label)} \|.*$", f"| {label} | {value:,} |", card
+        )
         if found != 1:
             raise SystemExit(f"the model card has {found} rows for {label}")
     (folder / "README.md").write_text(card, encoding="utf-8")

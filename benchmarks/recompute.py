@@ -1,15 +1,16 @@
 """Recomputation of a report's figures from the records beside it; prints what disagrees.
 
     python benchmarks/recompute.py FOLDER [FOLDER...]
-    python benchmarks/recompute.py --over PAGE FOLDER FOLDER...    the page over these suites that lies in PAGE
+    python benchmarks/recompute.py --over PAGE FOLDER FOLDER...    the page over these in PAGE
 
-A second implementation, written from docs/methodology.md, docs/metrics.md and the files of a results folder alone. It
-imports nothing of hpml_bench, so that a mistake there is not repeated here. It chooses the runs by itself, recomputes
-every number, name and verdict of report.json from run.json, points.jsonl, predictions.parquet and suite.json, and
-compares them: numbers to a relative 1e-6. A value that it has no rule for disagrees, sentences apart. The pages' words
-and tables are made from the same values, to which tests hold them; `hpml-bench verify` compares records with the runs'
-files. Exit status: 0 all agree, 1 something doesn't, 2 a wrong call. Where the methodology leaves
-something open, a comment says so.
+A second implementation, written from docs/methodology.md, docs/metrics.md and the files of a
+results folder alone. It imports nothing of hpml_bench, so that a mistake there is not repeated
+here. It chooses the runs by itself, recomputes every number, name and verdict of report.json from
+run.json, points.jsonl, predictions.parquet and suite.json, and compares them: numbers to a relative
+1e-6. A value that it has no rule for disagrees, sentences apart. The pages' words and tables are
+made from the same values, to which tests hold them; `hpml-bench verify` compares records with the
+runs' files. Exit status: 0 all agree, 1 something doesn't, 2 a wrong call. Where the methodology
+leaves something open, a comment says so.
 """
 
 import json
@@ -23,7 +24,10 @@ from audit.study import read_study
 
 def main(arguments: list[str]) -> int:
     over = arguments[:1] == ["--over"]
-    pages, suites = (list(map(Path, part)) for part in ((arguments[1:2], arguments[2:]) if over else [arguments] * 2))
+    pages, suites = (
+        list(map(Path, part))
+        for part in ((arguments[1:2], arguments[2:]) if over else [arguments] * 2)
+    )
     if len(suites) < 1 + over or not all((suite / "suite.json").exists() for suite in suites):
         print(__doc__)
         return 2
@@ -34,7 +38,9 @@ def main(arguments: list[str]) -> int:
         if study is None or study.compared:
             if not given.exists():
                 made = " ".join(map(str, [*suites, "--out", folder] if over else [folder]))
-                print(f"{folder} lacks report.json: `hpml-bench report {made} --format md` makes it")
+                print(
+                    f"{folder} lacks report.json: `hpml-bench report {made} --format md` makes it"
+                )
                 return 2
             recomputed = answer_over(read_over(suites)) if study is None else answer_of(study)
             checked, problems = compared(json.loads(given.read_text(encoding="utf-8")), recomputed)

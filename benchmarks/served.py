@@ -1,9 +1,11 @@
-"""Trials of `score ... as=`: a small server with each of seven faults, and without, and whether the fault is named.
+"""Trials of `score ... as=`: a small server with each of seven faults, and without, and whether the
+fault is named.
 
     PYTHONPATH=$PWD python benchmarks/served.py --trials 20
 
-trains the embedded chat model twice on pairs of questions, serves it by transformers' own `generate`, with weights as
-they are or rounded, and counts how often the fault is named. A trial is a run, 40 of its test rows, and a variant.
+trains the embedded chat model twice on pairs of questions, serves it by transformers' own
+`generate`, with weights as they are or rounded, and counts how often the fault is named. A trial is
+a run, 40 of its test rows, and a variant.
 """
 
 import argparse
@@ -40,14 +42,23 @@ from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.training.served import Agreement, Claim, examine
 
 FAULTS = (
-    "another template", "a second BOS", "a missing end token", "adapter not applied", "adapter applied twice",
-    "sampling on", "lengths cut",
-)  # fmt: skip
+    "another template",
+    "a second BOS",
+    "a missing end token",
+    "adapter not applied",
+    "adapter applied twice",
+    "sampling on",
+    "lengths cut",
+)
 HONEST = ("float32", "bfloat16", "int8")
-"""Weights of a server without fault; int8 has a scale for each row of 32 weights, as llama.cpp's Q8_0."""
+"""Weights of a server without fault; int8 has a scale for each row of 32 weights, as llama.cpp's
+Q8_0.
+"""
 TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}Q: {{ m['content'] }}{% else %} A:"
-    "{{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %} A:{% endif %}"
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}Q: {{ m['content'] }}{% "
+    "else %} A:"
+    "{{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %} A:{% "
+    "endif %}"
 )
 OTHERS = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -55,7 +66,9 @@ OTHERS = (
     "{{ bos_token }}{% for m in messages %}Q: {{ m['content'] }}{% endfor %}",
     "{{ bos_token }}Question: {{ messages[-1]['content'] }}\nAnswer: ",
 )
-"""Templates that a server has instead: a usual one, the suite's without asking for an answer, one that nobody knows."""
+"""Templates that a server has instead: a usual one, the suite's without asking for an answer,
+one that nobody knows.
+"""
 ROWS = 40
 
 
@@ -88,7 +101,9 @@ class Model:
     def chat(self, turns: list[dict[str, Any]], limits: dict[str, Any]) -> dict[str, Any]:
         other = OTHERS[self.of.variant % len(OTHERS)]
         own = {"chat_template": other} if self.of.fault == "another template" else {}
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **own)
+        text = self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True, **own
+        )
         found = self.complete(text, limits)
         return {"message": {"role": "assistant", "content": found.pop("text")}, **found}
 
@@ -100,15 +115,21 @@ class Model:
         if fault == "a second BOS":
             ids = torch.cat([torch.tensor([[self.tokenizer.bos_token_id]]), ids], dim=1)
         most = int(limits["max_tokens"]) if fault != "lengths cut" else 2 + self.of.variant % 2
-        heat = limits.get("temperature") or (0.5 + 0.25 * (self.of.variant % 3) if fault == "sampling on" else 0)
+        heat = limits.get("temperature") or (
+            0.5 + 0.25 * (self.of.variant % 3) if fault == "sampling on" else 0
+        )
         how = {"do_sample": True, "temperature": heat, "top_k": 0} if heat else {"do_sample": False}
         with self.lock:
             self.seen[text] += 1  # in whatever order requests come, a trial samples the same
             torch.manual_seed(zlib.crc32(f"{self.of.variant} {self.seen[text]} {text}".encode()))
             made = self.model.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, pad_token_id=end,
-                eos_token_id=None if fault == "a missing end token" else end, **how,
-            )[0, ids.shape[1] :].tolist()  # fmt: skip
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=most,
+                pad_token_id=end,
+                eos_token_id=None if fault == "a missing end token" else end,
+                **how,
+            )[0, ids.shape[1] :].tolist()
         ended = end in made and fault != "a missing end token"
         text = self.tokenizer.decode(made, skip_special_tokens=True)
         return {"text": text, "finish_reason": "stop" if ended else "length", "count": len(made)}
@@ -132,13 +153,20 @@ def serving(of: Serving) -> Iterator[str]:
 
     class Handler(web.Handler):  # type: ignore[misc]
         def do_GET(self) -> None:  # noqa: N802
-            listed = {"object": "list", "data": [{"id": "small", "object": "model", "owned_by": "benchmarks"}]}
+            listed = {
+                "object": "list",
+                "data": [{"id": "small", "object": "model", "owned_by": "benchmarks"}],
+            }
             self.reply(json.dumps(listed).encode())
 
         def do_POST(self) -> None:  # noqa: N802
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             chat = self.path.endswith("/chat/completions")
-            choice = model.chat(asked["messages"], asked) if chat else model.complete(asked["prompt"], asked)
+            choice = (
+                model.chat(asked["messages"], asked)
+                if chat
+                else model.complete(asked["prompt"], asked)
+            )
             usage = {"completion_tokens": choice.pop("count")}
             self.reply(json.dumps({"model": "small", "choices": [choice], "usage": usage}).encode())
 
@@ -153,16 +181,31 @@ def suite_of_pairs(folder: Path, steps: int = 200) -> Suite:
     files = {}
     for split in ("train", "test"):
         rows = getattr(loaded, split)["contents"]
-        pairs = [{"prompt": f"{one[0].strip()} {two[0].strip()}", "completion": f"{one[1]} and{two[1]}."}
-                 for one, two in zip(rows[::2], rows[1::2], strict=True)]  # fmt: skip
+        pairs = [
+            {"prompt": f"{one[0].strip()} {two[0].strip()}", "completion": f"{one[1]} and{two[1]}."}
+            for one, two in zip(rows[::2], rows[1::2], strict=True)
+        ]
         files[split] = folder / f"{split}.jsonl"
         files[split].write_text("".join(json.dumps(row) + "\n" for row in pairs))
-    task = {"name": "causal_lm", "options": {"scorer": "exact", "max_new_tokens": 12, "template": TEMPLATE}}
-    dataset = {"name": "text_files", "options": {split: f"path:{file}" for split, file in files.items()}}
+    task = {
+        "name": "causal_lm",
+        "options": {"scorer": "exact", "max_new_tokens": 12, "template": TEMPLATE},
+    }
+    dataset = {
+        "name": "text_files",
+        "options": {split: f"path:{file}" for split, file in files.items()},
+    }
     settings: dict[str, Any] = {
-        "task": task, "dataset": dataset, "steps": steps, "eval_every": None, "max_length": 160, "world_size": 1,
-        "train_samples": None, "test_samples": None, "validation_samples": 32,
-    }  # fmt: skip
+        "task": task,
+        "dataset": dataset,
+        "steps": steps,
+        "eval_every": None,
+        "max_length": 160,
+        "world_size": 1,
+        "train_samples": None,
+        "test_samples": None,
+        "validation_samples": 32,
+    }
     return load_suite("chat", settings=settings, seeds=2)
 
 
@@ -187,7 +230,9 @@ def examined(record: RunRecord, folder: Path, of: Serving, rows: Sequence[int]) 
         chosen = replace(ours, texts=replace(texts, answer=own, near_tie=None))
         theirs = replace(ours, texts=replace(texts, answer=tuple(told), near_tie=None, cut=None))
         kept = folder / KEPT
-        return examine(Claim(record.spec, prepared, kept, [row for row, _ in asked], ask), chosen, theirs)
+        return examine(
+            Claim(record.spec, prepared, kept, [row for row, _ in asked], ask), chosen, theirs
+        )
 
 
 def main() -> int:
@@ -203,11 +248,16 @@ def main() -> int:
                 record, folder = runs[number % len(runs)]
                 rows = sorted(random.Random(number).sample(range(200), ROWS))  # noqa: S311 - no secret
                 weights = HONEST[number // 2 % len(HONEST)]
-                found = examined(record, folder, Serving(base, folder / KEPT, fault, weights, number), rows)
+                found = examined(
+                    record, folder, Serving(base, folder / KEPT, fault, weights, number), rows
+                )
                 named[found.cause] += 1
                 if found.cause != fault or (not fault and found.beyond):
                     wrong += 1
-                    print(f"  {fault or 'no fault'}, trial {number}, {weights}: {found.sentence}", flush=True)
+                    print(
+                        f"  {fault or 'no fault'}, trial {number}, {weights}: {found.sentence}",
+                        flush=True,
+                    )
             print(f"{fault or 'no fault'}: {dict(named)}", flush=True)
     return 1 if wrong else 0
 

@@ -1,12 +1,14 @@
-"""Support table: tries every PEFT type on small models with random weights, and writes docs/methods-support.md.
+"""Support table: tries every PEFT type on small models with random weights, and writes
+docs/methods-support.md.
 
     python benchmarks/support_table.py
 
-The models are a bare GPT-2, Llama and BERT, and whole language models. A method runs with a bare model when it can be
-built, trains for three steps with a finite and falling loss, gives every trained parameter a gradient and leaves all
-others alone, and when padding changes no prediction. With a whole language model also reading token by token must give
-the logits of a forward pass over the whole text, and prompts answered side by side must get the answers that they get
-alone. It merges when the merged model's logits are the same.
+The models are a bare GPT-2, Llama and BERT, and whole language models. A method runs with a bare
+model when it can be built, trains for three steps with a finite and falling loss, gives every
+trained parameter a gradient and leaves all others alone, and when padding changes no prediction.
+With a whole language model also reading token by token must give the logits of a forward pass over
+the whole text, and prompts answered side by side must get the answers that they get alone. It
+merges when the merged model's logits are the same.
 """
 
 import tempfile
@@ -38,14 +40,24 @@ from hpml_bench.training.model import build_model
 TABLE = Path(__file__).parent.parent / "docs" / "methods-support.md"
 VOCABULARY, WIDTH, LENGTH = 100, 64, 12
 COMMON = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
-SHAPE = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+SHAPE = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+}
 OF_GPT2 = {"n_embd": WIDTH, "n_layer": 2, "n_head": 4, "n_positions": 64}
 STEPS = 3
 PADDING_TOLERANCE, MERGE_TOLERANCE = 1e-5, 1e-4
 BACKBONES, MODELS = ("GPT-2", "Llama", "BERT"), ("GPT-2", "Llama", "Qwen2", "Gemma 2")
 SPREAD = 0.1
-"""Of the language models' weights: with 0.02 attention is so even that a wrong position changes hardly a logit."""
-LENGTHS, NEW_TOKENS = (8, 5, 7, 2), 5  # numbers of tokens: of the prompts, and of the answers after them
+"""Of the language models' weights: with 0.02 attention is so even that a wrong position changes
+hardly a logit.
+"""
+LENGTHS, NEW_TOKENS = (
+    (8, 5, 7, 2),
+    5,
+)  # numbers of tokens: of the prompts, and of the answers after them
 WINDOW = 8  # tokens that every other layer of Gemma 2 looks back: less than the texts have
 CPU = torch.device("cpu")
 
@@ -60,23 +72,43 @@ class Finding:
 
 
 def save_backbones(folder: Path) -> dict[str, Path]:
-    """Save a GPT-2, a Llama and a BERT of 2 layers and width 64 with random weights, and return their folders."""
+    """Save a GPT-2, a Llama and a BERT of 2 layers and width 64 with random weights, and return
+    their folders.
+    """
     from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
     torch.manual_seed(0)
     models = (
         GPT2Model(GPT2Config(**OF_GPT2, **COMMON)),
-        LlamaModel(LlamaConfig(num_key_value_heads=2, max_position_embeddings=64, **SHAPE, **COMMON)),
+        LlamaModel(
+            LlamaConfig(num_key_value_heads=2, max_position_embeddings=64, **SHAPE, **COMMON)
+        ),
         BertModel(BertConfig(max_position_embeddings=64, **SHAPE, **COMMON)),
     )
-    return {name: _saved(model, folder / name) for name, model in zip(BACKBONES, models, strict=True)}
+    return {
+        name: _saved(model, folder / name) for name, model in zip(BACKBONES, models, strict=True)
+    }
 
 
 def save_language_models(folder: Path) -> dict[str, Path]:
-    """Save the whole models, of 2 layers and width 64 with random weights, and return their folders."""
-    from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, Qwen2Config
+    """Save the whole models, of 2 layers and width 64 with random weights, and return their
+    folders.
+    """
+    from transformers import (
+        AutoModelForCausalLM,
+        Gemma2Config,
+        GPT2Config,
+        LlamaConfig,
+        Qwen2Config,
+    )
 
-    grouped = {"num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": SPREAD, **SHAPE, **COMMON}
+    grouped = {
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "initializer_range": SPREAD,
+        **SHAPE,
+        **COMMON,
+    }
     configs = (
         GPT2Config(**OF_GPT2, initializer_range=SPREAD, **COMMON),
         LlamaConfig(**grouped),
@@ -85,11 +117,16 @@ def save_language_models(folder: Path) -> dict[str, Path]:
     )
     torch.manual_seed(0)
     from_config = AutoModelForCausalLM.from_config
-    return {name: _saved(from_config(config), folder / name) for name, config in zip(MODELS, configs, strict=True)}
+    return {
+        name: _saved(from_config(config), folder / name)
+        for name, config in zip(MODELS, configs, strict=True)
+    }
 
 
 def _saved(model: Any, folder: Path) -> Path:
-    """Save a model; weights of one dimension are moved: biases start at zero, and would get no gradient."""
+    """Save a model; weights of one dimension are moved: biases start at zero, and would get no
+    gradient.
+    """
     for weight in model.parameters():
         if weight.dim() == 1:
             weight.data += 0.1 * torch.randn_like(weight)
@@ -104,18 +141,34 @@ def attempt(backbone: Path, method: str, options: dict[str, object]) -> Finding:
 
 
 def attempt_whole(folder: Path, method: str, options: dict[str, object]) -> Finding:
-    """Build on a whole language model, train, pad, generate and merge; what doesn't hold is the reason."""
+    """Build on a whole language model, train, pad, generate and merge; what doesn't hold is the
+    reason.
+    """
     run, made = _set_up("causal_lm", method, options, max(LENGTHS) + NEW_TOKENS)
     task, inputs = make_task(run.settings.task), texts()
     _, mask, labels = inputs
     learnt = int(mask[:, 1:].sum())
-    return _tried(folder, run, made, inputs, labels, lambda logits: task.loss(logits, labels) / learnt, whole=True)
+    return _tried(
+        folder,
+        run,
+        made,
+        inputs,
+        labels,
+        lambda logits: task.loss(logits, labels) / learnt,
+        whole=True,
+    )
 
 
 def _tried(
-    path: Path, run: RunSpec, made: Method, inputs: Sequence[Tensor], labels: Tensor, loss: Callable[[Tensor], Tensor],
-    *, whole: bool = False,
-) -> Finding:  # fmt: skip
+    path: Path,
+    run: RunSpec,
+    made: Method,
+    inputs: Sequence[Tensor],
+    labels: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    *,
+    whole: bool = False,
+) -> Finding:
     ids, mask, *_ = inputs
     try:
         model: Any = build_model(path, run, made, make_task(run.settings.task, tuple("abcd")))
@@ -129,7 +182,9 @@ def _tried(
             own, padding = model(*inputs), zip(inputs, (1, 0, IGNORE_INDEX), strict=False)
             longer = model(*(pad(part, (0, 4), value=by) for part, by in padding))
             rows = zip(*inputs, mask.sum(1), strict=True)
-            alone = torch.cat([model(*(part[None, :length] for part in row)) for *row, length in rows])
+            alone = torch.cat(
+                [model(*(part[None, :length] for part in row)) for *row, length in rows]
+            )
         change, most = _largest(own - longer, own - alone), NEAR if whole else PADDING_TOLERANCE
         reason = "" if change <= most else f"padding changes its logits by {change:.0e}"
     if whole:
@@ -138,37 +193,59 @@ def _tried(
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
-    """Return four texts of different lengths [4, 8], their mask and labels, the same at every call."""
+    """Return four texts of different lengths [4, 8], their mask and labels, the same at every
+    call.
+    """
     ids = torch.randint(3, VOCABULARY, (4, 8), generator=torch.Generator().manual_seed(0))
     mask = (torch.arange(8) < torch.tensor([8, 5, 7, 2])[:, None]).long()
     return ids.where(mask.bool(), 1), mask, torch.arange(4)
 
 
 def texts() -> tuple[Tensor, Tensor, Tensor]:
-    """Return four prompts of different lengths with what follows [4, 13], their mask and labels, always the same."""
+    """Return four prompts of different lengths with what follows [4, 13], their mask and labels,
+    always the same.
+    """
     length = max(LENGTHS) + NEW_TOKENS
-    ids = torch.randint(3, VOCABULARY, (len(LENGTHS), length), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        3, VOCABULARY, (len(LENGTHS), length), generator=torch.Generator().manual_seed(0)
+    )
     real = torch.arange(length) < torch.tensor(LENGTHS)[:, None] + NEW_TOKENS
     return ids.where(real, 1), real.long(), ids.where(real, IGNORE_INDEX)
 
 
-def _set_up(task: str, method: str, options: dict[str, object], length: int) -> tuple[RunSpec, Method]:
+def _set_up(
+    task: str, method: str, options: dict[str, object], length: int
+) -> tuple[RunSpec, Method]:
     """Return a run of a few steps without dropout, and its method."""
     settings = Settings.model_validate(
-        {"backbone": "path:", "dataset": "newswire", "task": task, "steps": STEPS, "max_length": length, "dropout": 0.0}
+        {
+            "backbone": "path:",
+            "dataset": "newswire",
+            "task": task,
+            "steps": STEPS,
+            "max_length": length,
+            "dropout": 0.0,
+        }
     )
     kind = registry.plugin("methods", method)
-    spec = MethodSpec(name=method, method=method, options=kind.Options(**options).model_dump(), lr=kind.lr)
+    spec = MethodSpec(
+        name=method, method=method, options=kind.Options(**options).model_dump(), lr=kind.lr
+    )
     return RunSpec(suite="support", settings=settings, method=spec, seed=0), make_method(spec)
 
 
 def train(model: TaskModel | LanguageModel, method: Method, loss_of: Callable[[], Tensor]) -> str:
     """Train a few steps on one batch, whose loss `loss_of` computes, and return what went wrong.
 
-    The losses that must fall are those of an evaluation before each step: some types draw random numbers in training.
+    The losses that must fall are those of an evaluation before each step: some types draw random
+    numbers in training.
     """
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    frozen = {name: weight.clone() for name, weight in model.named_parameters() if not weight.requires_grad}
+    frozen = {
+        name: weight.clone()
+        for name, weight in model.named_parameters()
+        if not weight.requires_grad
+    }
     reached, losses = set[str](), []
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-2, weight_decay=0)
     for step in range(1, STEPS + 1):
@@ -179,30 +256,46 @@ def train(model: TaskModel | LanguageModel, method: Method, loss_of: Callable[[]
         loss = loss_of()
         auxiliary = method.auxiliary_loss(model.encoder)
         torch.autograd.backward(loss if auxiliary is None else loss + auxiliary)
-        reached |= {name for name, weight in trained.items() if weight.grad is not None and weight.grad.any()}
+        reached |= {
+            name
+            for name, weight in trained.items()
+            if weight.grad is not None and weight.grad.any()
+        }
         optimizer.step()
         method.after_step(model.encoder, step)
         optimizer.zero_grad()
     if missing := trained.keys() - reached:
         return f"no gradient reaches {min(missing)}"
-    if moved := [n for n, weight in model.named_parameters() if n in frozen and not torch.equal(weight, frozen[n])]:
+    if moved := [
+        n
+        for n, weight in model.named_parameters()
+        if n in frozen and not torch.equal(weight, frozen[n])
+    ]:
         return f"changes the frozen {moved[0]}"
-    return "" if losses[-1] < losses[0] else f"its loss doesn't fall: {losses[0]:.3f} to {losses[-1]:.3f}"
+    return (
+        ""
+        if losses[-1] < losses[0]
+        else f"its loss doesn't fall: {losses[0]:.3f} to {losses[-1]:.3f}"
+    )
 
 
 @torch.no_grad()
 def _changed_by_caching(model: LanguageModel) -> str:
-    """Read texts token by token, two of the four to the end, and compare with a forward pass over the whole texts."""
+    """Read texts token by token, two of the four to the end, and compare with a forward pass
+    over the whole texts.
+    """
     ids, mask, labels = texts()
     before = torch.tensor(LENGTHS)
     answers = labels.where(torch.arange(labels.shape[1]) >= before[:, None], IGNORE_INDEX)
     whole = model(ids, mask, answers).unflatten(0, (len(ids), NEW_TOKENS))
     rows = torch.arange(len(ids))
     starts = [torch.tensor(prompt) for prompt in _prompts()]
-    state = model.read(*(
-        pad_sequence(part, batch_first=True, padding_value=value, padding_side="left")
-        for part, value in ((starts, 1), ([torch.ones_like(start) for start in starts], 0))
-    ))  # fmt: skip
+    state = model.read(
+        *(
+            pad_sequence(part, batch_first=True, padding_value=value, padding_side="left")
+            for part, value in ((starts, 1), ([torch.ones_like(start) for start in starts], 0))
+        )
+    )
     differences = []
     for step in range(NEW_TOKENS):
         differences.append(state.logits - whole[rows, step])
@@ -215,7 +308,9 @@ def _changed_by_caching(model: LanguageModel) -> str:
 
 
 def _changed_by_neighbours(model: LanguageModel) -> str:
-    """Answer prompts alone and side by side, where some end before others, and return what differs, if it does."""
+    """Answer prompts alone and side by side, where some end before others, and return what
+    differs, if it does.
+    """
 
     def greedy(*stop_ids: int) -> Generator:
         return Generator(Decoding(NEW_TOKENS), stop_ids, str, pad_id=1, batch=len(LENGTHS), seed=0)
@@ -240,7 +335,10 @@ def _merges(model: Any, method: Method, logits: Callable[[Any], Tensor]) -> bool
     model.eval()
     before = logits(model)
     merged = method.merge(model.encoder)
-    return merged is not None and _largest(logits(model.with_encoder(merged)) - before) <= MERGE_TOLERANCE
+    return (
+        merged is not None
+        and _largest(logits(model.with_encoder(merged)) - before) <= MERGE_TOLERANCE
+    )
 
 
 def _largest(*differences: Tensor) -> float:
@@ -248,34 +346,61 @@ def _largest(*differences: Tensor) -> float:
     return torch.stack([difference.abs().max() for difference in differences]).max().item()
 
 
-def render(found: Mapping[str, Mapping[str, Finding]], language_models: Mapping[str, Mapping[str, Finding]]) -> str:
-    """Return the table as Markdown, given what was found of each type on the backbones and the language models."""
+def render(
+    found: Mapping[str, Mapping[str, Finding]], language_models: Mapping[str, Mapping[str, Finding]]
+) -> str:
+    """Return the table as Markdown, given what was found of each type on the backbones and the
+    language models.
+    """
     import peft
 
     from hpml_bench.builtin.methods.peft import ALIASES, SINCE
 
     # types that older versions of PEFT lack
-    came = [f"with {of} {', '.join(kind for kind in SINCE if SINCE[kind] == of)}" for of in sorted(set(SINCE.values()))]
+    came = [
+        f"with {of} {', '.join(kind for kind in SINCE if SINCE[kind] == of)}"
+        for of in sorted(set(SINCE.values()))
+    ]
     newer = f"PEFT 0.18 lacks some types, which came {'; '.join(came)}."
     lines = [
-        "# Which PEFT types run", "",
-        f"Generated by `python benchmarks/support_table.py` with PEFT {peft.__version__}: every type tried with the",
-        "options that `method: peft` gives it, on models of 2 layers and width 64. *Trained* counts the parameters on",
-        "that GPT-2 (110,592 parameters), head apart. *Merges*: folds into the model without changing its logits.",
-        f"The last {len(ALIASES)} are options of LORA that `type` takes as names. ADAMSS needs scikit-learn",
-        *wrap(f"and CORDA attrs, packages that PEFT does not install. {newer}", 118), "",
+        "# Which PEFT types run",
+        "",
+        (
+            f"Generated by `python benchmarks/support_table.py` with PEFT {peft.__version__}: "
+            f"every type tried with the"
+        ),
+        (
+            "options that `method: peft` gives it, on models of 2 layers and width 64. *Trained* "
+            "counts the parameters on"
+        ),
+        (
+            "that GPT-2 (110,592 parameters), head apart. *Merges*: folds into the model without "
+            "changing its logits."
+        ),
+        (
+            f"The last {len(ALIASES)} are options of LORA that `type` takes as names. ADAMSS "
+            f"needs scikit-learn"
+        ),
+        *wrap(f"and CORDA attrs, packages that PEFT does not install. {newer}", 118),
+        "",
         *wrap(
-            f"*Causal LM* is a whole language model, of the shapes of {', '.join(MODELS[:-1])} and {MODELS[-1]}. "
-            "A type runs with it when it trains; when its logits depend neither on padding nor on the texts beside "
-            "it; when those of generation, token by token from left-padded prompts, are those of a forward pass over "
-            "the whole text; and when prompts get the same answers alone and side by side. SHADOW reads the "
-            "whole text anew for every token, which takes longer; so do CARTRIDGE and PREFIX_TUNING with a model "
+            f"*Causal LM* is a whole language model, of the shapes of {', '.join(MODELS[:-1])} "
+            f"and {MODELS[-1]}. "
+            "A type runs with it when it trains; when its logits depend neither on padding nor on "
+            "the texts beside "
+            "it; when those of generation, token by token from left-padded prompts, are those of "
+            "a forward pass over "
+            "the whole text; and when prompts get the same answers alone and side by side. SHADOW "
+            "reads the "
+            "whole text anew for every token, which takes longer; so do CARTRIDGE and "
+            "PREFIX_TUNING with a model "
             "whose tokens see a window of places only, as Gemma 2.",
             118,
-        ), "",
+        ),
+        "",
         "| Type | GPT-2 | Llama | BERT | Causal LM | Trained | Merges | Reason |",
         "|---|---|---|---|---|--:|---|---|",
-    ]  # fmt: skip
+    ]
     for kind, findings in found.items():
         whole = language_models[kind]
         marks = ["no" if finding.reason else "yes" for finding in findings.values()]
@@ -285,7 +410,9 @@ def render(found: Mapping[str, Mapping[str, Finding]], language_models: Mapping[
         merges = merged if merged == other or not other else f"{merged}; causal LM: {other}"
         parts = [why] if why == further else [why, f"causal LM: {further}" if further else ""]
         reasons = "; ".join(filter(None, parts)).replace("|", "\\|")
-        lines.append(f"| {' | '.join([kind, *marks, causal_lm_cell(whole), count, merges, reasons])} |")
+        lines.append(
+            f"| {' | '.join([kind, *marks, causal_lm_cell(whole), count, merges, reasons])} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -298,14 +425,23 @@ def causal_lm_cell(findings: Mapping[str, Finding]) -> str:
 def _merging(findings: Mapping[str, Finding]) -> str:
     """Return with which models a type merges, of those with which it runs."""
     runs = {name: finding.merges for name, finding in findings.items() if not finding.reason}
-    return "yes" if runs and all(runs.values()) else ", ".join(filter(runs.get, runs)) or "no" * bool(runs)
+    return (
+        "yes"
+        if runs and all(runs.values())
+        else ", ".join(filter(runs.get, runs)) or "no" * bool(runs)
+    )
 
 
 def _reasons(findings: Mapping[str, Finding]) -> str:
     """Return why a type doesn't run; a reason that holds everywhere once."""
-    of = {finding.reason: [n for n, other in findings.items() if other.reason == finding.reason]
-          for finding in findings.values() if finding.reason}  # fmt: skip
-    return "; ".join(why if len(at) == len(findings) else f"{', '.join(at)}: {why}" for why, at in of.items())
+    of = {
+        finding.reason: [n for n, other in findings.items() if other.reason == finding.reason]
+        for finding in findings.values()
+        if finding.reason
+    }
+    return "; ".join(
+        why if len(at) == len(findings) else f"{', '.join(at)}: {why}" for why, at in of.items()
+    )
 
 
 def main() -> None:
@@ -320,7 +456,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         backbones, models = save_backbones(Path(first)), save_language_models(Path(second))
         found, whole = (
-            {kind: {name: tried(path, "peft", {"type": kind}) for name, path in of.items()} for kind in kinds}
+            {
+                kind: {name: tried(path, "peft", {"type": kind}) for name, path in of.items()}
+                for kind in kinds
+            }
             for tried, of in ((attempt, backbones), (attempt_whole, models))
         )
         TABLE.write_text(render(found, whole), encoding="utf-8")

@@ -1,4 +1,6 @@
-"""A Slurm of two nodes on this machine (tests/slurm/slurm.sh): its commands, and what can befall its nodes."""
+"""A Slurm of two nodes on this machine (tests/slurm/slurm.sh): its commands, and what can befall
+its nodes.
+"""
 
 import os
 import re
@@ -10,7 +12,9 @@ from pathlib import Path
 SCRIPT = Path(__file__).parents[1] / "tests" / "slurm" / "slurm.sh"
 NODES = ("n1", "n2")
 PATIENCE = 180.0
-"""Seconds after which is given up what is waited for; on an idle machine it takes less than 30, real limits apart."""
+"""Seconds after which is given up what is waited for; on an idle machine it takes less than 30,
+real limits apart.
+"""
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
@@ -48,7 +52,9 @@ class TwoNodes:
         return {name: (state, "".join(node)) for name, state, *node in map(str.split, lines)}
 
     def mark_down(self, node: str) -> None:
-        """Tell the controller that a node is down, as it finds out by itself after SlurmdTimeout."""
+        """Tell the controller that a node is down, as it finds out by itself after
+        SlurmdTimeout.
+        """
         slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
     def restore(self) -> None:
@@ -67,13 +73,26 @@ class TwoNodes:
 
     def unwell(self) -> set[str]:
         """Return the nodes that are not idle, or not really."""
-        lines = slurm("sinfo", "--noheader", "--Node", "--partition=low", "--format=%N %T").splitlines()
+        lines = slurm(
+            "sinfo", "--noheader", "--Node", "--partition=low", "--format=%N %T"
+        ).splitlines()
         ill = {name for name, state in map(str.split, lines) if state != "idle"}
-        return ill | {node for node in NODES if self._script("in", node, "pgrep", "-x", "slurmd-wlm|slurmd").returncode}
+        return ill | {
+            node
+            for node in NODES
+            if self._script("in", node, "pgrep", "-x", "slurmd-wlm|slurmd").returncode
+        }
 
     def _script(self, *words: str) -> subprocess.CompletedProcess[str]:
         variables = {**os.environ, **self._variables}
-        return subprocess.run([SCRIPT, *words], capture_output=True, text=True, env=variables, timeout=300, check=False)
+        return subprocess.run(
+            [SCRIPT, *words],
+            capture_output=True,
+            text=True,
+            env=variables,
+            timeout=300,
+            check=False,
+        )
 
 
 def slurm(*command: str) -> str:

@@ -1,4 +1,6 @@
-"""What tests share: a cache of the session's own, so that nothing is written under the checkout, and small fixtures."""
+"""What tests share: a cache of the session's own, so that nothing is written under the checkout,
+and small fixtures.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +25,25 @@ if TYPE_CHECKING:
     from hpml_bench.plugins.group import Group
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported, thus by fixtures only
-# In the background of a script, or under nohup, a process is born with these ignored, and so would be what tests start.
-for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+# In the background of a script, or under nohup, a process is born with these ignored, and so would
+# be what tests start.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, handler)
-hypothesis.settings.register_profile("tests", database=None, deadline=None, derandomize=True, max_examples=60)
+hypothesis.settings.register_profile(
+    "tests", database=None, deadline=None, derandomize=True, max_examples=60
+)
 hypothesis.settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option of README's command."""
-    parser.addoption("--here", action="store_true", help="leave out tests that have an environment of their own")
+    parser.addoption(
+        "--here", action="store_true", help="leave out tests that have an environment of their own"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,11 +54,34 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(server.end)
 
 
-LONGEST_FIRST = ("test_wheel.py", "trackers/test_wandb.py", "launch/", "sweep/", "engines/", "training/", "gate/")
-"""Parts of paths of the tests that take longest: begun last, one would run while the other processes are idle."""
-APART = ("wheel", "browser", "tables", "calibration", "suites", "benchmarks", "disks", "cluster", "cluster_slow",
-         "fit", "cuda")  # fmt: skip
-"""Markers of tests that an environment of their own runs, and README's command doesn't; see CONTRIBUTING.md."""
+LONGEST_FIRST = (
+    "test_wheel.py",
+    "trackers/test_wandb.py",
+    "launch/",
+    "sweep/",
+    "engines/",
+    "training/",
+    "gate/",
+)
+"""Parts of paths of the tests that take longest: begun last, one would run while the other
+processes are idle.
+"""
+APART = (
+    "wheel",
+    "browser",
+    "tables",
+    "calibration",
+    "suites",
+    "benchmarks",
+    "disks",
+    "cluster",
+    "cluster_slow",
+    "fit",
+    "cuda",
+)
+"""Markers of tests that an environment of their own runs, and README's command doesn't; see
+CONTRIBUTING.md.
+"""
 NEEDED_GPUS = {"gpu": 1, "multigpu": 2}
 """GPUs that a marker asks for."""
 
@@ -58,26 +91,37 @@ TRIED = pytest.StashKey[int]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the longest files first, where several processes share the tests; skip what needs more GPUs."""
+    """Put the longest files first, where several processes share the tests; skip what needs more
+    GPUs.
+    """
     if config.getoption("here"):
         apart = [item for item in items if any(map(item.get_closest_marker, APART))]
         config.hook.pytest_deselected(items=apart)
         items[:] = [item for item in items if not any(map(item.get_closest_marker, APART))]
         config.stash[TRIED] = len(items)
-    places = {item.path: next((i for i, p in enumerate(LONGEST_FIRST) if p in str(item.path)), 99) for item in items}
+    places = {
+        item.path: next((i for i, p in enumerate(LONGEST_FIRST) if p in str(item.path)), 99)
+        for item in items
+    }
     items.sort(key=lambda item: places[item.path])
     for marker, least in NEEDED_GPUS.items():
         if len(visible_gpus()) < least:
             for item in (item for item in items if item.get_closest_marker(marker)):
-                item.add_marker(pytest.mark.skip(reason=skips.NO_GPU if least == 1 else skips.ONE_GPU))
+                item.add_marker(
+                    pytest.mark.skip(reason=skips.NO_GPU if least == 1 else skips.ONE_GPU)
+                )
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Let one of two calls, with and without serial tests, select nothing: those chosen may be all serial, or none."""
+    """Let one of two calls, with and without serial tests, select nothing: those chosen may be
+    all serial, or none.
+    """
     tried = session.config.stash.get(TRIED, 0)
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["tried"] = tried
-    elif exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and (tried or ") and " in session.config.option.markexpr):
+    elif exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and (
+        tried or ") and " in session.config.option.markexpr
+    ):
         session.exitstatus = pytest.ExitCode.OK
 
 
@@ -89,7 +133,9 @@ def pytest_testnodedown(node: Any) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, Any, Any]:
-    """Let a test or a file that was skipped fail under CI, unless its reason is among those in `helpers.skips`."""
+    """Let a test or a file that was skipped fail under CI, unless its reason is among those in
+    `helpers.skips`.
+    """
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
         reason = report.longrepr[2]
@@ -167,12 +213,16 @@ def one_rank_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two methods, two seeds, one rank, runs of some seconds."""
     from helpers import tiny
 
-    return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=150, eval_every=150, world_size=1)
+    return tiny.local_suite(
+        tmp_path_factory.mktemp("suite"), steps=150, eval_every=150, world_size=1
+    )
 
 
 @pytest.fixture
 def gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gates]:
-    """A suite whose runs stay at gates, which are open, known to this process and all that are started from here."""
+    """A suite whose runs stay at gates, which are open, known to this process and all that are
+    started from here.
+    """
     from helpers import held, plugin_packages, tiny
 
     for name in ("suite", "gates"):

@@ -32,18 +32,30 @@ from hpml_bench.training.trainer import Trainer
 
 PAGE = Path(__file__).parents[1] / "docs/adding.md"
 EXAMPLES: dict[Any, str] = {
-    "methods": "bitfit", "optimizers": "adafactor", "tasks": "probability", "datasets": "signs", "scorers": "length",
-    "probes": "longest", "trackers": "diary", "engines": "turns", "sections": "machine", "commands": "where",
-}  # fmt: skip
+    "methods": "bitfit",
+    "optimizers": "adafactor",
+    "tasks": "probability",
+    "datasets": "signs",
+    "scorers": "length",
+    "probes": "longest",
+    "trackers": "diary",
+    "engines": "turns",
+    "sections": "machine",
+    "commands": "where",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Write each example to a module of a package that registers it."""
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
     with pytest.MonkeyPatch.context() as patch:
         for (kind, name), block in zip(EXAMPLES.items(), blocks, strict=True):
-            plugin_packages.install(patch, tmp_path_factory.mktemp("package"), kind, **{name: block})
+            plugin_packages.install(
+                patch, tmp_path_factory.mktemp("package"), kind, **{name: block}
+            )
         yield
     plugin_packages.forget()
 
@@ -51,13 +63,25 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def run(folder: Path, **changes: Any) -> RunSpec:
     method = registry.plugin("methods", "bitfit")
     values = {"backbone": "embedded:newswire-gpt2", "task": "probability", "dataset": "signs"}
-    sizes = {"train_samples": 24, "validation_samples": 8, "test_samples": 10, "world_size": 1, "steps": 8}
-    spec = MethodSpec(name="bitfit", method="bitfit", options=method.Options().model_dump(), lr=method.lr)
-    return RunSpec(suite="adding", settings=tiny.settings(**values | sizes | changes), method=spec, seed=0)
+    sizes = {
+        "train_samples": 24,
+        "validation_samples": 8,
+        "test_samples": 10,
+        "world_size": 1,
+        "steps": 8,
+    }
+    spec = MethodSpec(
+        name="bitfit", method="bitfit", options=method.Options().model_dump(), lr=method.lr
+    )
+    return RunSpec(
+        suite="adding", settings=tiny.settings(**values | sizes | changes), method=spec, seed=0
+    )
 
 
 def test_the_examples_train_and_evaluate_together(tmp_path: Path) -> None:
-    """BitFit learns to tell praise from blame by the task's loss; only biases move; the probe sees its steps."""
+    """BitFit learns to tell praise from blame by the task's loss; only biases move; the probe
+    sees its steps.
+    """
     spec = run(tmp_path, dataset={"name": "signs", "options": {"words": 3}})
     prepared = prepare(spec.settings)
     probe = registry.plugin("probes", "longest")()
@@ -68,10 +92,16 @@ def test_the_examples_train_and_evaluate_together(tmp_path: Path) -> None:
         probe.start(replace(assembly, folder=tmp_path))
         trainer = Trainer(assembly, [probe])
         before = trainer.evaluate(test, "test", 0)
-        frozen = {n: p.clone() for n, p in trainer.model.encoder.named_parameters() if not n.endswith("bias")}
+        frozen = {
+            n: p.clone()
+            for n, p in trainer.model.encoder.named_parameters()
+            if not n.endswith("bias")
+        }
         trainer.train()
         after = trainer.evaluate(test, "test", trainer.steps)
-    assert all(trainer.model.encoder.get_parameter(name).equal(weight) for name, weight in frozen.items())
+    assert all(
+        trainer.model.encoder.get_parameter(name).equal(weight) for name, weight in frozen.items()
+    )
     assert after.metrics["loss"] < before.metrics["loss"]
     scores = trainer.task.scores(after.predictions)
     assert scores.mean() == pytest.approx(after.metrics["brier"])
@@ -81,32 +111,57 @@ def test_the_examples_train_and_evaluate_together(tmp_path: Path) -> None:
 
 
 def test_the_example_of_an_optimizer_trains(tmp_path: Path) -> None:
-    """Chosen by the suite or by the method, it is torch's, with its option and the suite's weight decay."""
+    """Chosen by the suite or by the method, it is torch's, with its option and the suite's
+    weight decay.
+    """
     chosen = {"name": "adafactor", "options": {"clipping": 2.0}}
     spec = run(tmp_path, optimizer=chosen, weight_decay=0.1)
     own = spec.method.model_copy(update={"optimizer": OptimizerSpec(**chosen)})
-    for one in (spec, spec.model_copy(update={"settings": run(tmp_path, weight_decay=0.1).settings, "method": own})):
+    for one in (
+        spec,
+        spec.model_copy(
+            update={"settings": run(tmp_path, weight_decay=0.1).settings, "method": own}
+        ),
+    ):
         with tiny.alone() as group:
             trainer = Trainer(assemble(one, prepare(one.settings), group))
             done = trainer.train()
         assert type(trainer.optimizer) is torch.optim.Adafactor
-        assert {(part["d"], part["weight_decay"]) for part in trainer.optimizer.param_groups} == {(2.0, 0.1)}
+        assert {(part["d"], part["weight_decay"]) for part in trainer.optimizer.param_groups} == {
+            (2.0, 0.1)
+        }
         assert done.reached == done.optimized > 0
 
 
 def test_the_example_of_a_task_refuses_three_classes(tmp_path: Path) -> None:
     """In a sentence that names the data set."""
     spec = run(tmp_path)
-    settings = tiny.task_settings(tmp_path, "sequence_classification").model_copy(update={"task": spec.settings.task})
-    with pytest.raises(UserError, match="data set text_files: there are 3 classes, and a probability is of one of two"):
+    settings = tiny.task_settings(tmp_path, "sequence_classification").model_copy(
+        update={"task": spec.settings.task}
+    )
+    with pytest.raises(
+        UserError,
+        match="data set text_files: there are 3 classes, and a probability is of one of two",
+    ):
         prepare(settings)
 
 
 @pytest.mark.suites
-def test_the_example_of_an_engine_does_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its jobs find it as any installed package's, and their runs are recorded with the job that made them."""
+def test_the_example_of_an_engine_does_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its jobs find it as any installed package's, and their runs are recorded with the job that
+    made them.
+    """
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    small = ("steps=3", "train_samples=48", "validation_samples=16", "test_samples=16", "world_size=1", "threads=1")
+    small = (
+        "steps=3",
+        "train_samples=48",
+        "validation_samples=16",
+        "test_samples=16",
+        "world_size=1",
+        "threads=1",
+    )
     suite = load_suite("quickstart", small, seeds=1)
     request = SweepRequest(suite, tmp_path, ("head",))
     sweep = JobSweep.open(request, load_profile("turns"), request.folder, print)
@@ -123,15 +178,21 @@ def test_the_example_of_a_section_says_its_sentence() -> None:
     """It reads the settings of the runs."""
     module = registry.get("sections", "machine")
     settings = SimpleNamespace(device="cpu")
-    found = module.section(SimpleNamespace(reference=SimpleNamespace(spec=SimpleNamespace(settings=settings))))
+    found = module.section(
+        SimpleNamespace(reference=SimpleNamespace(spec=SimpleNamespace(settings=settings)))
+    )
     assert found.blocks[0].sentences == ("Run on cpu.",)
-    assert module.order not in [registry.get("sections", n).order for n in registry.names("sections") if n != "machine"]
+    assert module.order not in [
+        registry.get("sections", n).order for n in registry.names("sections") if n != "machine"
+    ]
 
 
 def test_the_example_of_a_tracker_keeps_its_diary(tmp_path: Path) -> None:
     """It notes a run when it is over, and says of a report where its runs are."""
     (diary,) = make_trackers({"diary": "on"})
-    results = Results.load(made_records.write(tmp_path / "example", made_records.sweep(("lora",), 2)))
+    results = Results.load(
+        made_records.write(tmp_path / "example", made_records.sweep(("lora",), 2))
+    )
     spec = results.compared[0].spec
     with diary.follow(spec, results.folder / spec.run_id, results.folder):
         assert not (results.folder / "diary.txt").exists()
@@ -149,9 +210,14 @@ def test_the_example_of_a_command_prints_its_folders(tmp_path: Path) -> None:
 
 
 def test_the_example_of_a_scorer_is_taken_by_the_task() -> None:
-    """Its title heads the score, and its scores are numbers, so that no test of right and wrong is used."""
+    """Its title heads the score, and its scores are numbers, so that no test of right and wrong
+    is used.
+    """
     task = make_task(TaskSpec(name="causal_lm", options={"scorer": "length"}))
     assert task.headline == "test_score"
-    assert next(metric for metric in task.metrics if metric.name == "test_score").title == "length match"
+    assert (
+        next(metric for metric in task.metrics if metric.name == "test_score").title
+        == "length match"
+    )
     assert not task.binary
     assert registry.plugin("scorers", "length")().score("one two", "one two three four") == 0.5

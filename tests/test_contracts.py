@@ -1,4 +1,6 @@
-"""What every registered method, optimizer, task, data set, probe and section must have, whoever wrote it."""
+"""What every registered method, optimizer, task, data set, probe and section must have, whoever
+wrote it.
+"""
 
 import dataclasses
 import inspect
@@ -36,7 +38,17 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.training.trainer import Trainer
 
 # `import scipy`, which `statistics` has, loads no part of it and costs 10 ms; its parts are heavy
-HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "matplotlib", "scipy.special", "statsmodels", "wandb")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "datasets",
+    "pandas",
+    "matplotlib",
+    "scipy.special",
+    "statsmodels",
+    "wandb",
+)
 TASKS = registry.names("tasks")
 
 
@@ -45,14 +57,22 @@ def parameters(function: object) -> int:
 
 
 KINDS: dict[registry.Kind, type] = {
-    "methods": Method, "optimizers": Optimizer, "engines": Engine, "tasks": Task, "datasets": DatasetLoader,
+    "methods": Method,
+    "optimizers": Optimizer,
+    "engines": Engine,
+    "tasks": Task,
+    "datasets": DatasetLoader,
     "probes": Probe,
-}  # fmt: skip
+}
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in registry.names(kind)])
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in KINDS for name in registry.names(kind)]
+)
 def test_a_plug_in_says_what_it_is(kind: registry.Kind, name: str) -> None:
-    """A first line, a title or targets, explained options with defaults that validate, and no hook of another shape."""
+    """A first line, a title or targets, explained options with defaults that validate, and no
+    hook of another shape.
+    """
     plugin = registry.plugin(kind, name)
     assert registry.get(kind, name).__doc__
     for hook, of in vars(KINDS[kind]).items():
@@ -61,7 +81,9 @@ def test_a_plug_in_says_what_it_is(kind: registry.Kind, name: str) -> None:
     if kind == "probes":
         return
     assert issubclass(plugin.Options, Frozen)
-    assert all(field.description for field in plugin.Options.model_fields.values()), "an option has no docstring"
+    assert all(field.description for field in plugin.Options.model_fields.values()), (
+        "an option has no docstring"
+    )
     if kind == "datasets":
         assert plugin.targets
         assert set(plugin.targets) <= set(TYPES)
@@ -88,19 +110,27 @@ def trained(folder: Path, name: str, group: Group, steps: int = 40) -> tuple[Tra
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_has_metrics_and_columns(name: str) -> None:
-    """It has both losses and its headline, of quality, which leads somewhere, and two columns or more."""
+    """It has both losses and its headline, of quality, which leads somewhere, and two columns or
+    more.
+    """
     kind = registry.plugin("tasks", name)
     assert len(kind.columns) >= 2
     metrics = {metric.name: metric for metric in kind.metrics}
     assert {"train_loss", "test_loss", kind.headline} <= set(metrics)
     assert metrics[kind.headline].better in {"higher", "lower"}
-    assert {metrics[name].group for name in ("train_loss", "test_loss", kind.headline)} == {"quality"}
+    assert {metrics[name].group for name in ("train_loss", "test_loss", kind.headline)} == {
+        "quality"
+    }
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_trains_and_beats_chance(name: str, task_folder: Path, group: Group) -> None:
-    """The loss falls by half, the headline ends better than chance and guess, and losses don't contradict answers."""
-    of_tokens = registry.plugin("tasks", name).target == "answer"  # two, the end too, and out of a whole vocabulary
+    """The loss falls by half, the headline ends better than chance and guess, and losses don't
+    contradict answers.
+    """
+    of_tokens = (
+        registry.plugin("tasks", name).target == "answer"
+    )  # two, the end too, and out of a whole vocabulary
     trainer, losses = trained(task_folder, name, group, steps=120 if of_tokens else 40)
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     rows = Rows(Path(prepare(trainer.settings).data) / "test", 0)
@@ -115,7 +145,9 @@ def test_a_task_trains_and_beats_chance(name: str, task_folder: Path, group: Gro
 
 @pytest.mark.parametrize("name", TASKS)
 def test_padding_changes_no_answer_of_a_task(name: str, task_folder: Path, group: Group) -> None:
-    """Rows padded to the longest, further, or not at all have the same answers, and losses to rounding."""
+    """Rows padded to the longest, further, or not at all have the same answers, and losses to
+    rounding.
+    """
     trainer, _ = trained(task_folder, name, group, steps=4)
     rows, model, task = trainer.validation, trainer.model.eval(), trainer.task
     index = np.arange(len(rows))
@@ -125,7 +157,9 @@ def test_padding_changes_no_answer_of_a_task(name: str, task_folder: Path, group
         for part, value in ((batch.input_ids, 3), (batch.attention_mask, 0), (batch.labels, -100))
     ]
 
-    def answered(ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> tuple[list[Any], list[float]]:
+    def answered(
+        ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[list[Any], list[float]]:
         outputs = model(ids, mask, labels)
         answers = task.predict(outputs, labels).reshape(len(ids), -1)
         width = int(rows.lengths.max())
@@ -136,7 +170,8 @@ def test_padding_changes_no_answer_of_a_task(name: str, task_folder: Path, group
         together = answered(batch.input_ids, batch.attention_mask, batch.labels)
         further = answered(*spare)
         alone = [
-            answered(b.input_ids, b.attention_mask, b.labels) for b in (rows.batch(index[i : i + 1]) for i in index)
+            answered(b.input_ids, b.attention_mask, b.labels)
+            for b in (rows.batch(index[i : i + 1]) for i in index)
         ]
     for answers, losses in (further, ([a[0][0] for a in alone], [a[1][0] for a in alone])):
         assert losses == pytest.approx(together[1], rel=1e-4, abs=1e-5)
@@ -162,14 +197,18 @@ def some_rows(folder: Path, name: str) -> tuple[Task, Rows]:
 
 
 def answered(test: Rows, seed: int | None) -> Predictions:
-    """Return predictions that are all right, or of which some are other rows' answers, brought to their length."""
+    """Return predictions that are all right, or of which some are other rows' answers, brought
+    to their length.
+    """
     reference, rows = test.references, len(test)
     prediction: Any = reference
     order = np.arange(rows) if seed is None else np.random.default_rng(seed).permutation(rows)
     if seed is not None:
         taken = [reference[other] if row % 3 else reference[row] for row, other in enumerate(order)]
         if isinstance(reference, tuple):
-            prediction = tuple(np.resize(answer, len(own)) for answer, own in zip(taken, reference, strict=True))
+            prediction = tuple(
+                np.resize(answer, len(own)) for answer, own in zip(taken, reference, strict=True)
+            )
         else:
             prediction = np.array(taken, dtype=reference.dtype)
     texts = None
@@ -177,14 +216,22 @@ def answered(test: Rows, seed: int | None) -> Predictions:
         expected = tuple(test.column("expected"))
         answers, none = tuple(expected[other] for other in order), np.zeros(rows, dtype=bool)
         texts = TextAnswers(
-            ("",) * rows, expected, np.ones(rows), answers, tokens=np.ones(rows), cut=none, near_tie=none
+            ("",) * rows,
+            expected,
+            np.ones(rows),
+            answers,
+            tokens=np.ones(rows),
+            cut=none,
+            near_tie=none,
         )
     return Predictions(np.arange(rows), reference, prediction, np.linspace(0, 1, rows), texts)
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_scores_have_the_headline_as_their_mean(name: str, task_folder: Path) -> None:
-    """A score a row, whose mean is exactly the headline metric, of right answers and of several kinds of wrong ones."""
+    """A score a row, whose mean is exactly the headline metric, of right answers and of several
+    kinds of wrong ones.
+    """
     task, rows = some_rows(task_folder, name)
     for seed in (None, 0, 1, 2):
         predictions = answered(rows, seed)
@@ -192,17 +239,27 @@ def test_scores_have_the_headline_as_their_mean(name: str, task_folder: Path) ->
             sure = np.eye(task.probable_classes, dtype=np.float32)[predictions.prediction]
             predictions = dataclasses.replace(predictions, probabilities=sure)
         metrics, scores = task.evaluate(predictions), task.scores(predictions)
-        assert {f"test_{key}" for key in metrics} == {metric.name for metric in task.metrics} - {"train_loss"}
+        assert {f"test_{key}" for key in metrics} == {metric.name for metric in task.metrics} - {
+            "train_loss"
+        }
         assert scores.shape == (len(rows),)
         assert (scores.dtype == bool) == task.binary
-        assert scores.mean() == pytest.approx(metrics[task.headline.removeprefix("test_")], rel=1e-12, abs=1e-12)
+        assert scores.mean() == pytest.approx(
+            metrics[task.headline.removeprefix("test_")], rel=1e-12, abs=1e-12
+        )
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_right_answers_get_the_best_value(name: str, task_folder: Path) -> None:
-    """The headline of perfect answers is the end of its bounds; wrong answers, guess and chance are worse."""
+    """The headline of perfect answers is the end of its bounds; wrong answers, guess and chance
+    are worse.
+    """
     task, rows = some_rows(task_folder, name)
-    key, metric, guess = task.headline.removeprefix("test_"), headline(task), task.guess(rows.references)
+    key, metric, guess = (
+        task.headline.removeprefix("test_"),
+        headline(task),
+        task.guess(rows.references),
+    )
     sign = 1 if metric.better == "higher" else -1
     best = metric.bounds[1 if metric.better == "higher" else 0]
     assert best is not None
@@ -223,7 +280,9 @@ def test_right_answers_get_the_best_value(name: str, task_folder: Path) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_labels_come_back_from_disk(name: str, task_folder: Path) -> None:
-    """What `encode` writes with `label_type` is what the ranks read: every row's own labels, in order."""
+    """What `encode` writes with `label_type` is what the ranks read: every row's own labels, in
+    order.
+    """
     settings = tiny.task_settings(task_folder, name)
     task, rows = some_rows(task_folder, name)
     loaded = draw(make_loader(settings).load(settings, task.target), settings)["test"]
@@ -264,13 +323,19 @@ def loaded(folder: Path, name: str, target: Target) -> LoadedData:
         repository.mkdir(exist_ok=True)
         Dataset.from_json(file).to_parquet(repository / "train.parquet")
         options = {"dataset": f"path:{repository}", "test": None}
-    settings = tiny.task_settings(folder, TASK_OF[target], train_samples=24, dataset={"name": name, "options": options})
+    settings = tiny.task_settings(
+        folder, TASK_OF[target], train_samples=24, dataset={"name": name, "options": options}
+    )
     return make_loader(settings).load(settings, target)
 
 
 @pytest.mark.parametrize(("name", "target"), GIVEN)
-def test_a_data_set_gives_the_columns_it_promises(name: str, target: Target, task_folder: Path) -> None:
-    """Enough rows, of the columns and types of the target, labels within the names, and the same ones again."""
+def test_a_data_set_gives_the_columns_it_promises(
+    name: str, target: Target, task_folder: Path
+) -> None:
+    """Enough rows, of the columns and types of the target, labels within the names, and the same
+    ones again.
+    """
     data = loaded(task_folder, name, target)
     text, text_type, label, label_type = TYPES[target]
     assert len(data.train) >= 24
@@ -287,7 +352,9 @@ def test_a_data_set_gives_the_columns_it_promises(name: str, target: Target, tas
                 assert len(row[text]) == len(row[label]) > 0
                 assert {type(word) for word in row[text]} == {str}
             indices = row[label] if target == "tags" else [row[label]]
-            assert target in {"number", "answer"} or set(indices) <= set(range(len(data.label_names)))
+            assert target in {"number", "answer"} or set(indices) <= set(
+                range(len(data.label_names))
+            )
     again = loaded(task_folder, name, target)
     assert again.train[:] == data.train[:]
     assert again.test[:] == data.test[:]
@@ -298,8 +365,12 @@ def test_a_data_set_without_the_tasks_target_is_refused(name: str, task_folder: 
     """A task that learns what the rows don't have ends in one sentence with both names."""
     lacking = sorted(set(TASK_OF) - set(registry.plugin("datasets", name).targets))
     for target in lacking:
-        settings = tiny.task_settings(task_folder, TASK_OF[target], dataset={"name": name, "options": {}})
-        with pytest.raises(UserError, match=f"{name}.*{TASK_OF[target]} learns {IN_WORDS[target]}") as raised:
+        settings = tiny.task_settings(
+            task_folder, TASK_OF[target], dataset={"name": name, "options": {}}
+        )
+        with pytest.raises(
+            UserError, match=f"{name}.*{TASK_OF[target]} learns {IN_WORDS[target]}"
+        ) as raised:
             prepare(settings)
         assert "\n" not in str(raised.value)
 
@@ -338,14 +409,20 @@ def test_a_probe(name: str, tmp_path: Path) -> None:
     found = probe.stop()
     assert all(point.step >= 1 for point in points)
     assert set(found) <= {metric.name for metric in probe.definitions()}
-    assert not probe.metrics or {m.name for m in probe.definitions()} <= {m.name for m in probe.metrics}
+    assert not probe.metrics or {m.name for m in probe.definitions()} <= {
+        m.name for m in probe.metrics
+    }
     for value in found.values():
         assert value is None or isinstance(float(value), float)
 
 
 def test_metrics_have_one_owner() -> None:
-    """No name is defined twice, over all probes and each task; each has a definition and a format that formats."""
-    own: list[Metric] = [m for name in registry.names("probes") for m in registry.plugin("probes", name).metrics]
+    """No name is defined twice, over all probes and each task; each has a definition and a
+    format that formats.
+    """
+    own: list[Metric] = [
+        m for name in registry.names("probes") for m in registry.plugin("probes", name).metrics
+    ]
     for task in TASKS:
         metrics = [*own, *registry.plugin("tasks", task).metrics]
         assert len({metric.name for metric in metrics}) == len(metrics)
@@ -356,11 +433,14 @@ def test_metrics_have_one_owner() -> None:
 
 
 def test_importing_them_imports_nothing_heavy() -> None:
-    """Help comes without libraries, and all files of all kinds, with what the command line needs, without big ones."""
+    """Help comes without libraries, and all files of all kinds, with what the command line
+    needs, without big ones.
+    """
     script = (
         "import sys; import hpml_bench; from hpml_bench import cli\n"
         f"def seen(*more): return [name for name in (*more, *{HEAVY}) if name in sys.modules]\n"
-        "cli.main(['--help'], standalone_mode=False); early = seen('numpy', 'rich', 'pydantic', 'yaml')\n"
+        "cli.main(['--help'], standalone_mode=False); early = seen('numpy', 'rich', 'pydantic', "
+        "'yaml')\n"
         "from hpml_bench.cli.commands import list\n"
         "from hpml_bench.suite import registry, suite; from hpml_bench.records import folder\n"
         "from hpml_bench.system import environment\n"
@@ -368,7 +448,9 @@ def test_importing_them_imports_nothing_heavy() -> None:
         "    for name in registry.names(kind): registry.get(kind, name)\n"
         "print(*early, *seen(), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert "Commands:" in done.stdout
     assert done.stderr.split() == []
 
@@ -385,29 +467,41 @@ def forget() -> Iterator[None]:
 
 
 def test_a_file_of_ours_is_found_by_its_name() -> None:
-    """What lies in the folder is registered, sorted, and comes as its module; an unknown name lists the known."""
+    """What lies in the folder is registered, sorted, and comes as its module; an unknown name
+    lists the known.
+    """
     names = registry.names("methods")
     assert {"lora", "prompt_tuning", "adapter", "full", "head", "peft"} <= set(names)
     assert list(names) == sorted(names)
     assert registry.get("methods", "head").__name__ == "hpml_bench.builtin.methods.head"
-    with pytest.raises(UserError, match=r"there is no data set 'nothing'; registered are .*text_files"):
+    with pytest.raises(
+        UserError, match=r"there is no data set 'nothing'; registered are .*text_files"
+    ):
         registry.get("datasets", "nothing")
 
 
 @pytest.mark.usefixtures("forget")
-@pytest.mark.parametrize(("source", "says"), [
-    ("import no_such_module_here", "can't be imported: No module named 'no_such"),
-    ("raise RuntimeError('needs a licence')", "can't be imported: needs a licence"),
-    ("", "foreign_methods_third defines 0 classes"),
-    (f"{METHOD}pass\nclass B(Method):\n    pass\n", "foreign_methods_third defines 2 classes"),
-    (f"{METHOD}lr = 1.0\n    def build(self, backbone): return backbone\n", r"A lacks title \(docs/adding\.md\)"),
-    (f"{METHOD}title, lr = 'A', 1.0\n", r"A lacks build \(docs/adding\.md\)"),
-    (f"{METHOD}lr = 1.0\n", r"A lacks build, title \(docs/adding\.md\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("import no_such_module_here", "can't be imported: No module named 'no_such"),
+        ("raise RuntimeError('needs a licence')", "can't be imported: needs a licence"),
+        ("", "foreign_methods_third defines 0 classes"),
+        (f"{METHOD}pass\nclass B(Method):\n    pass\n", "foreign_methods_third defines 2 classes"),
+        (
+            f"{METHOD}lr = 1.0\n    def build(self, backbone): return backbone\n",
+            r"A lacks title \(docs/adding\.md\)",
+        ),
+        (f"{METHOD}title, lr = 'A', 1.0\n", r"A lacks build \(docs/adding\.md\)"),
+        (f"{METHOD}lr = 1.0\n", r"A lacks build, title \(docs/adding\.md\)"),
+    ],
+)
 def test_a_module_that_is_no_plug_in_is_told(
     source: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By name: what it raises when it is imported, how many classes it has, or what its class lacks."""
+    """By name: what it raises when it is imported, how many classes it has, or what its class
+    lacks.
+    """
     plugin_packages.install(monkeypatch, tmp_path, "methods", third=source)
     with pytest.raises(UserError, match=f"method 'third'.*{says}"):
         registry.plugin("methods", "third")
@@ -417,7 +511,9 @@ def test_a_module_that_is_no_plug_in_is_told(
 def test_an_entry_point_is_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of a function is told, with where it points."""
     odd = EntryPoint(name="odd", value="os:getcwd", group="hpml_bench.probes")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [odd] if group == "hpml_bench.probes" else [])
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group: [odd] if group == "hpml_bench.probes" else []
+    )
     plugin_packages.forget()
     with pytest.raises(UserError, match="the probe 'odd' of os:getcwd is not a module"):
         registry.get("probes", "odd")

@@ -18,7 +18,14 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("*.md")),
-    *(ROOT / name for name in ("reports/README.md", "reports/reference/README.md", "benchmarks/tuning/README.md")),
+    *(
+        ROOT / name
+        for name in (
+            "reports/README.md",
+            "reports/reference/README.md",
+            "benchmarks/tuning/README.md",
+        )
+    ),
     ROOT / "reports/reference/performance/README.md",
     *sorted(ROOT.glob("hpml_bench/assets/*/README.md")),
 ]
@@ -29,16 +36,24 @@ MOST_WORDS = {ROOT / "README.md": 900} | {
     page: 1200 for page in PAGES if page.parent == ROOT / "docs" and page.name not in GENERATED
 }
 """Words of prose that a first-time reader may be given; an appendix holds what else a page has."""
-NO_PROSE = re.compile(r"^#+ Appendix\b.*|^```.*?^```$|^(?:#|\||<!--| {4})[^\n]*", re.MULTILINE | re.DOTALL)
-"""An appendix to its end, a block of code, and a line of a heading, a table, a comment or indented code."""
+NO_PROSE = re.compile(
+    r"^#+ Appendix\b.*|^```.*?^```$|^(?:#|\||<!--| {4})[^\n]*", re.MULTILINE | re.DOTALL
+)
+"""An appendix to its end, a block of code, and a line of a heading, a table, a comment or
+indented code.
+"""
 EXTERNAL = re.compile(r"^[a-z]+:")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 PYTHON = re.compile(r"(?<![\w.])([\w*./-]*\w\.py)((?:(?:`, `)?::test_\w+)*)(?!\w)")
-INSIDE = re.compile(r"(?<![\w./])((?:hpml_bench|tests|benchmarks|docs|templates|reports/reference)/[\w*./-]*)")
+INSIDE = re.compile(
+    r"(?<![\w./])((?:hpml_bench|tests|benchmarks|docs|templates|reports/reference)/[\w*./-]*)"
+)
 TEST = re.compile(r"`(test_\w+)`")
 MODULE = re.compile(r"\bhpml_bench((?:\.\w+)+)")
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b")
-"""What stands for a name of the reader's own, such as NAME in `methods/NAME.py`: only the folder must exist."""
+"""What stands for a name of the reader's own, such as NAME in `methods/NAME.py`: only the folder
+must exist.
+"""
 
 
 def text(page: Path) -> str:
@@ -55,7 +70,9 @@ def files(name: str, folders: tuple[Path, ...]) -> list[Path]:
     """Return the files or folders of a name in the first of some folders that has any."""
     if PLACEHOLDER.search(name):
         name = PLACEHOLDER.split(name)[0].rpartition("/")[0]
-    return next((found for folder in folders if (found := list(folder.glob(name.rstrip("/") or ".")))), [])
+    return next(
+        (found for folder in folders if (found := list(folder.glob(name.rstrip("/") or ".")))), []
+    )
 
 
 @cache
@@ -75,25 +92,37 @@ def broken_links(page: Path) -> list[str]:
 
 
 def missing_files(page: Path) -> list[str]:
-    """Return the paths that a page names and that don't exist, and the tests that their files don't define."""
+    """Return the paths that a page names and that don't exist, and the tests that their files
+    don't define.
+    """
     folders = (ROOT, ROOT / "hpml_bench", ROOT / FOLDERS.get(page.name, "docs"))
     missing = [name for name in INSIDE.findall(text(page)) if not files(name, folders)]
     for name, tests in PYTHON.findall(text(page)):
         found = files(name, folders)
         missing += [] if found else [name]
-        missing += [test for test in re.findall(r"test_\w+", tests) if found and test not in functions(found[0])]
+        missing += [
+            test
+            for test in re.findall(r"test_\w+", tests)
+            if found and test not in functions(found[0])
+        ]
     return missing
 
 
 def missing_tests(page: Path) -> list[str]:
     """Return what a page names like a test that is neither a test nor a metric nor a setting."""
-    generated = {name for one in ("metrics.md", "settings.md") for name in TEST.findall(text(ROOT / "docs" / one))}
+    generated = {
+        name
+        for one in ("metrics.md", "settings.md")
+        for name in TEST.findall(text(ROOT / "docs" / one))
+    }
     known = generated.union(*(functions(file) for file in (ROOT / "tests").rglob("test_*.py")))
     return [name for name in TEST.findall(text(page)) if name not in known]
 
 
 def missing_modules(page: Path) -> list[str]:
-    """Return the dotted names of a page that are neither a module, nor defined in one, nor a group of entry points."""
+    """Return the dotted names of a page that are neither a module, nor defined in one, nor a
+    group of entry points.
+    """
     missing = []
     for dotted in MODULE.findall(text(page)):
         group = dotted.rpartition(".")[2] in registry.ONE or dotted == ".commands"
@@ -106,7 +135,9 @@ def missing_modules(page: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_names_exists(page: Path) -> None:
-    """Links, files, folders, tests and modules; where a name stands for one of the reader's own, its folder."""
+    """Links, files, folders, tests and modules; where a name stands for one of the reader's own,
+    its folder.
+    """
     assert broken_links(page) == []
     assert missing_files(page) == []
     assert missing_tests(page) == []
@@ -127,8 +158,12 @@ def test_every_command_stands_on_a_page() -> None:
 
 
 def test_the_table_of_packages_is_the_order_of_imports() -> None:
-    """docs/architecture.md names every module and folder at the top of hpml_bench, in the order that imports have."""
-    rows = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", text(ROOT / "docs" / "architecture.md"), re.MULTILINE)
+    """docs/architecture.md names every module and folder at the top of hpml_bench, in the order
+    that imports have.
+    """
+    rows = re.findall(
+        r"^\| `(\w+)(?:\.py|/)` \|", text(ROOT / "docs" / "architecture.md"), re.MULTILINE
+    )
     paths = (ROOT / "hpml_bench").glob("[a-z_]*")
     top = [path.stem for path in paths if path.suffix == ".py" or any(path.glob("*.py"))]
     assert rows == [name for name in ORDER if name in top]
@@ -142,26 +177,36 @@ def test_a_wrong_name_is_found(tmp_path: Path) -> None:
         "# A page\n[here](#a-page) [there](#nowhere) [gone](gone.md) [web](https://example.org)\n"
         "`error.py`, `hpml_bench/builtin/methods/NAME.py`, `hpml_bench/method/NAME.py`,"
         " `hpml_bench/stats/`\n"
-        "`test_suites.py::test_suites_that_are_not_there`, `test_nothing_of_this_name`, `test_accuracy`\n"
-        "`hpml_bench.system.errors.UserError`, `hpml_bench.system.errors.UserErrors`, `hpml_bench.builtin.methods`,"
+        "`test_suites.py::test_suites_that_are_not_there`, `test_nothing_of_this_name`, "
+        "`test_accuracy`\n"
+        "`hpml_bench.system.errors.UserError`, `hpml_bench.system.errors.UserErrors`, "
+        "`hpml_bench.builtin.methods`,"
         " `hpml_bench.sections`\n"
     )
     assert broken_links(page) == ["#nowhere", "gone.md"]
     assert set(missing_files(page)) == {
-        "error.py", "hpml_bench/method/NAME.py", "hpml_bench/stats/", "test_suites_that_are_not_there",
-    }  # fmt: skip
+        "error.py",
+        "hpml_bench/method/NAME.py",
+        "hpml_bench/stats/",
+        "test_suites_that_are_not_there",
+    }
     assert missing_tests(page) == ["test_nothing_of_this_name"]
     assert missing_modules(page) == ["hpml_bench.system.errors.UserErrors"]
 
 
-# Environments: every test is run by README's command or by one that continuous integration runs after it
+# Environments: every test is run by README's command or by one that continuous integration runs
+# after it
 
 NOT_IN_CI = {"cluster_slow", "cuda", "fit"}
 """Markers of tests of many minutes, which are left out on purpose."""
 
 
-def test_what_is_left_out_here_is_run_by_continuous_integration(pytestconfig: pytest.Config) -> None:
-    """By `ci`, or an environment whose calls it does; where one leaves serial tests out, another call has them."""
+def test_what_is_left_out_here_is_run_by_continuous_integration(
+    pytestconfig: pytest.Config,
+) -> None:
+    """By `ci`, or an environment whose calls it does; where one leaves serial tests out, another
+    call has them.
+    """
     tox = ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini", encoding="utf-8")
     commands = tox["testenv:ci"]["commands"]
@@ -181,11 +226,17 @@ def test_what_is_left_out_here_is_run_by_continuous_integration(pytestconfig: py
 
 
 def test_continuous_integration_runs_both() -> None:
-    """README's command, word for word, then `ci`; with CI set, so that no skip passes for a test."""
+    """README's command, word for word, then `ci`; with CI set, so that no skip passes for a
+    test.
+    """
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
-    (command,) = re.findall(r"^    (python3 -m venv .*pip install tox.*)$", text(ROOT / "README.md"), re.MULTILINE)
+    (command,) = re.findall(
+        r"^    (python3 -m venv .*pip install tox.*)$", text(ROOT / "README.md"), re.MULTILINE
+    )
     assert command in script.replace("install -q", "install")
     assert re.search(r"^export CI=1", script, re.MULTILINE)
     after = script.partition("tox -e tests ")[2]
     for key in ("commands", "commands_pre", "pass_env"):
-        assert f"-x 'testenv:tests.{key}={{[testenv:ci]{key}}}'" in after, "all of ci in the tests' environment"
+        assert f"-x 'testenv:tests.{key}={{[testenv:ci]{key}}}'" in after, (
+            "all of ci in the tests' environment"
+        )

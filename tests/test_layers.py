@@ -12,10 +12,29 @@ import hpml_bench
 
 ROOT = Path(hpml_bench.__path__[0])
 ORDER = (
-    "statistics", "system", "suite", "records", "plugins", "data", "report", "comparison",
-    "training", "fit", "launch", "sweep", "starter", "gate", "doctor", "verify", "builtin", "cli", "__main__",
-)  # fmt: skip
-"""The packages and modules at the top: each imports only itself and those before it, in functions too."""
+    "statistics",
+    "system",
+    "suite",
+    "records",
+    "plugins",
+    "data",
+    "report",
+    "comparison",
+    "training",
+    "fit",
+    "launch",
+    "sweep",
+    "starter",
+    "gate",
+    "doctor",
+    "verify",
+    "builtin",
+    "cli",
+    "__main__",
+)
+"""The packages and modules at the top: each imports only itself and those before it, in
+functions too.
+"""
 PLUGINS = "builtin"
 TYPES = ("plugins.group", "plugins.model", "plugins.rows", "plugins.tokenizer")
 """Types that plug-ins share with the core and that need a training library."""
@@ -82,7 +101,9 @@ def heavy(imports: set[str]) -> set[str]:
 
 
 def test_the_reader_of_imports_sees_them() -> None:
-    """The test's own eyes: known imports at the top and inside functions are found, those for typing are not."""
+    """The test's own eyes: known imports at the top and inside functions are found, those for
+    typing are not.
+    """
     assert "hpml_bench.records.run" in AT_TOP["hpml_bench.records.load"]
     assert "pyarrow" in ANYWHERE["hpml_bench.records.predictions"]
     assert "pyarrow" not in AT_TOP["hpml_bench.records.predictions"]
@@ -93,14 +114,18 @@ def test_the_reader_of_imports_sees_them() -> None:
 
 
 def test_every_package_has_its_place() -> None:
-    """The order names all packages, and each says at its head what belongs there and what it may import."""
+    """The order names all packages, and each says at its head what belongs there and what it may
+    import.
+    """
     assert set(TOP) <= set(ORDER)
     for package in TOP:
         folder = ROOT / package
         if folder.is_dir():
             docstring = ast.get_docstring(TREES[f"hpml_bench.{package}"]) or ""
             assert len(docstring) > 40, package
-            assert "import" in docstring.lower(), f"{package}/__init__.py doesn't say what it may import"
+            assert "import" in docstring.lower(), (
+                f"{package}/__init__.py doesn't say what it may import"
+            )
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "hpml_bench"])
@@ -113,42 +138,67 @@ def test_a_module_imports_only_what_comes_before_it(name: str) -> None:
 
 def test_there_is_no_import_circle() -> None:
     """All imports can be put in an order, those inside functions too."""
-    graph = {name: imports - {"hpml_bench", name} for name, imports in OWN.items() if name != "hpml_bench"}
+    graph = {
+        name: imports - {"hpml_bench", name}
+        for name, imports in OWN.items()
+        if name != "hpml_bench"
+    }
     TopologicalSorter(graph).prepare()  # which names the circle
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if within(name, PLUGINS) and name.count(".") > 2])
+@pytest.mark.parametrize(
+    "name", [name for name in FILES if within(name, PLUGINS) and name.count(".") > 2]
+)
 def test_plug_ins_do_not_know_each_other(name: str) -> None:
-    """A method, task, data set, probe, tracker or section imports no other one, unless it is a part of itself."""
+    """A method, task, data set, probe, tracker or section imports no other one, unless it is a
+    part of itself.
+    """
     own = ".".join(name.split(".")[:4])
-    assert {other for other in OWN[name] if within(other, PLUGINS) and not f"{other}.".startswith(f"{own}.")} == set()
+    assert {
+        other
+        for other in OWN[name]
+        if within(other, PLUGINS) and not f"{other}.".startswith(f"{own}.")
+    } == set()
 
 
 def test_core_code_reaches_plug_ins_through_the_registry() -> None:
-    """No module outside their packages imports a method, task, data set, probe or tracker by name."""
+    """No module outside their packages imports a method, task, data set, probe or tracker by
+    name.
+    """
     for name in FILES:
         if not within(name, PLUGINS):
             assert {other for other in OWN[name] if within(other, PLUGINS)} == set(), name
 
 
 def test_only_what_trains_imports_training_libraries() -> None:
-    """`training`, `data`, `fit`, plug-ins, the gate's residents and the launcher; before a training in functions."""
+    """`training`, `data`, `fit`, plug-ins, the gate's residents and the launcher; before a
+    training in functions.
+    """
     launcher, meeting = "hpml_bench.launch.launcher", "hpml_bench.launch.meeting"
-    users = {launcher, "hpml_bench.launch.agent"}  # they import it in functions, and nobody else does
+    users = {
+        launcher,
+        "hpml_bench.launch.agent",
+    }  # they import it in functions, and nobody else does
     assert {name for name in FILES if meeting in OWN[name]} == users
     assert not any(meeting in AT_TOP[user] for user in users)
     trains = {launcher, meeting}
     for name, imports in ANYWHERE.items():
-        if name not in trains and not within(name, "data", "training", "fit", *TYPES, PLUGINS, "gate.workload"):
+        if name not in trains and not within(
+            name, "data", "training", "fit", *TYPES, PLUGINS, "gate.workload"
+        ):
             assert not heavy(imports), name
-    parent = reachable("cli") - reachable("training.worker", "gate.resident", "fit.predict") - {meeting}
+    parent = (
+        reachable("cli") - reachable("training.worker", "gate.resident", "fit.predict") - {meeting}
+    )
     for name in FILES:
         if (within(name, PLUGINS, "plugins") and not within(name, *TYPES)) or name in parent:
             assert not heavy(AT_TOP[name]), name
 
 
 def test_the_report_side_names_no_training_library() -> None:
-    """Reports, compare, verify, statistics, records, config and the registry, and all that they import."""
+    """Reports, compare, verify, statistics, records, config and the registry, and all that they
+    import.
+    """
     sides = ("report", "comparison", "verify", "statistics", "records")
     report = [name.removeprefix("hpml_bench.") for name in FILES if within(name, *sides)]
     for name in reachable(*report, "suite.suite", "suite.registry"):
@@ -158,20 +208,38 @@ def test_the_report_side_names_no_training_library() -> None:
 def test_runs_are_chosen_in_one_place() -> None:
     """What is left out is seen by cautions, answer, counts, verify and compare."""
     users = {
-        name for name, tree in TREES.items()
-        if any(isinstance(node, ast.Attribute) and node.attr == "left_out" for node in ast.walk(tree))
-    }  # fmt: skip
-    known = ("report.results", "report.render", "report.answer.from_results", "verify.folder",
-             "builtin.sections.cautions", "comparison.readers.results")  # fmt: skip
+        name
+        for name, tree in TREES.items()
+        if any(
+            isinstance(node, ast.Attribute) and node.attr == "left_out" for node in ast.walk(tree)
+        )
+    }
+    known = (
+        "report.results",
+        "report.render",
+        "report.answer.from_results",
+        "verify.folder",
+        "builtin.sections.cautions",
+        "comparison.readers.results",
+    )
     assert {name for name in users if not within(name, *known)} == set()
     sections = [ast.dump(tree) for name, tree in TREES.items() if within(name, "builtin.sections")]
-    assert not any("load_records" in section for section in sections), "no section reads records of its own"
+    assert not any("load_records" in section for section in sections), (
+        "no section reads records of its own"
+    )
 
 
 def test_no_task_is_named_outside_tasks() -> None:
     """No module compares with a task's name: what differs between tasks is asked of the task."""
     names = {path.stem for path in (ROOT / "builtin/tasks").glob("*.py") if path.stem != "__init__"}
     others = {name: tree for name, tree in TREES.items() if not within(name, "builtin.tasks")}
-    compared = [(name, node) for name in others for node in ast.walk(others[name]) if isinstance(node, ast.Compare)]
+    compared = [
+        (name, node)
+        for name in others
+        for node in ast.walk(others[name])
+        if isinstance(node, ast.Compare)
+    ]
     for name, compare in compared:
-        assert not names & {part.value for part in ast.walk(compare) if isinstance(part, ast.Constant)}, name
+        assert not names & {
+            part.value for part in ast.walk(compare) if isinstance(part, ast.Constant)
+        }, name

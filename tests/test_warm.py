@@ -19,7 +19,8 @@ from pathlib import Path
 
 import hpml_bench
 
-handlers = {number.name: str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
+numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+handlers = {number.name: str(signal.getsignal(number)) for number in numbers}
 print(json.dumps({
     "arguments": sys.argv,
     "folder": os.getcwd(),
@@ -53,18 +54,28 @@ def test_a_warm_command_is_what_a_cold_one_is(tmp_path: Path) -> None:
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     started = warm.WarmProcess(command, environment, new_session=True, folder=tmp_path)
     cold = subprocess.run(
-        command, env=environment, cwd=tmp_path, start_new_session=True, stdin=subprocess.DEVNULL,
-        capture_output=True, check=True,
-    )  # fmt: skip
+        command,
+        env=environment,
+        cwd=tmp_path,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+    )
     assert json.loads(started.communicate(60)[0]) == json.loads(cold.stdout)
 
 
 @pytest.mark.parametrize("program", ENDS.values(), ids=ENDS)
 def test_it_ends_as_a_cold_one_does(program: str) -> None:
     """By itself, by SystemExit, an error or a signal: the same status and the same last line."""
-    program = f"import atexit, os, signal, threading, time, hpml_bench; print('here', flush=True); {program}"
+    program = (
+        f"import atexit, os, signal, threading, time, hpml_bench; print('here', flush=True); "
+        f"{program}"
+    )
     command = [sys.executable, "-c", program]
-    cold = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    cold = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     process = warm.WarmProcess(command, os.environ)
     said, _ = process.communicate(60)
     assert process.returncode == cold.returncode
@@ -72,7 +83,9 @@ def test_it_ends_as_a_cold_one_does(program: str) -> None:
 
 
 def test_a_fork_server_of_this_process_ends_with_its_handle() -> None:
-    """Its parent is the session's server, and yet it is watched, ended and begun anew as a child would be."""
+    """Its parent is the session's server, and yet it is watched, ended and begun anew as a child
+    would be.
+    """
     from hpml_bench.launch import fork_server
     from hpml_bench.system import processes
 

@@ -1,7 +1,8 @@
-"""Tests over rows alone, whose scores are a method's means over its runs: for other test rows and these trained models.
+"""Tests over rows alone, whose scores are a method's means over its runs: for other test rows and
+these trained models.
 
-McNemar's and Clopper and Pearson's figures are sums of binomial chances, other intervals are searched in the test that
-they invert.
+McNemar's and Clopper and Pearson's figures are sums of binomial chances, other intervals are
+searched in the test that they invert.
 """
 
 import math
@@ -23,13 +24,20 @@ class OverRows(Comparison):
     most: ClassVar[int] = 10_000_000
 
     def guard(self, n: int) -> Guard:
-        """Return the guard at a number of rows, of which as large a share is opposed, rounded down."""
+        """Return the guard at a number of rows, of which as large a share is opposed, rounded
+        down.
+        """
         return replace(
-            self.own, m=n, opposed=tuple(k * n // self.n for k in self.own.opposed), many=self.own.many * n / self.n
+            self.own,
+            m=n,
+            opposed=tuple(k * n // self.n for k in self.own.opposed),
+            many=self.own.many * n / self.n,
         )
 
     def errors(self, n: int) -> list[tuple[float, float]]:
-        """Return standard error and degrees of freedom at a number of rows: no less than one row's change by r."""
+        """Return standard error and degrees of freedom at a number of rows: no less than one
+        row's change by r.
+        """
         return [(max(math.sqrt(self.variance / n), self.own.span / n), self.guard(n).free)]
 
     @property
@@ -40,7 +48,9 @@ class OverRows(Comparison):
 
 @dataclass(frozen=True, kw_only=True)
 class RightAndWrong(OverRows):
-    """Rows, or groups, of two values: McNemar's exact test; plans and margins are those of Student's t."""
+    """Rows, or groups, of two values: McNemar's exact test; plans and margins are those of
+    Student's t.
+    """
 
     only_first: int
     only_second: int
@@ -49,10 +59,14 @@ class RightAndWrong(OverRows):
     def p_different(self) -> float:
         """McNemar's p."""
         differ = self.only_first + self.only_second
-        return min(1.0, 2 * float(stats.binom.cdf(min(self.only_first, self.only_second), differ, 0.5)))
+        return min(
+            1.0, 2 * float(stats.binom.cdf(min(self.only_first, self.only_second), differ, 0.5))
+        )
 
     def accepted(self, level: float) -> tuple[float, float]:
-        """Return the interval among the discordant rows times that of their share, at the end that makes it wider."""
+        """Return the interval among the discordant rows times that of their share, at the end
+        that makes it wider.
+        """
         differ = self.only_first + self.only_second
         share = clopper_pearson(differ, self.n, level)
         theta = clopper_pearson(self.only_first, differ, level) if differ else (0.0, 1.0)
@@ -72,8 +86,12 @@ def of_two_values(scores: Iterable[Floats], span: float) -> bool:
     return span > 0 and bool((np.minimum(np.abs(above), np.abs(above - 1)) < 1e-9).all())
 
 
-def compare_over_rows(d: Floats, span: float, scores: Iterable[Floats], weights: Floats) -> OverRows:
-    """Return the comparison of a difference by row or group; McNemar's where all methods' `scores` have two values."""
+def compare_over_rows(
+    d: Floats, span: float, scores: Iterable[Floats], weights: Floats
+) -> OverRows:
+    """Return the comparison of a difference by row or group; McNemar's where all methods'
+    `scores` have two values.
+    """
     guard = Guard.of(d, span, weights)
     found = float(d.mean()), guard.spread(float(((d - d.mean()) ** 2).sum())), len(d)
     if not of_two_values(scores, span):
@@ -83,10 +101,11 @@ def compare_over_rows(d: Floats, span: float, scores: Iterable[Floats], weights:
 
 
 def interval_over_rows(scores: Floats, span: float, weights: Floats) -> tuple[float, float] | None:
-    """Return the 95 % interval of a mean over rows or groups: of two values Clopper and Pearson's, else Student's t.
+    """Return the 95 % interval of a mean over rows or groups: of two values Clopper and Pearson's,
+    else Student's t.
 
-    The latter is wide enough for rows, off by the range, of which there may be so many unseen; none where equal scores
-    have no range.
+    The latter is wide enough for rows, off by the range, of which there may be so many unseen; none
+    where equal scores have no range.
     """
     n, mean = len(scores), float(scores.mean())
     if of_two_values([scores], span) and np.ptp(scores) > 0:

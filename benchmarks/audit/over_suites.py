@@ -1,8 +1,9 @@
 """Page over several suites: every leaf of its answer, from the suites' records.
 
-What is said within a suite is its own recomputed answer's. Tests over suites are others than the package's formulas:
-F of a two-way analysis of variance of the ranks, sums of signed rank differences counted by convolution, and sums of
-binomial chances. The page is the first look at its folder, whose share of the 5 % is 90.
+What is said within a suite is its own recomputed answer's. Tests over suites are others than the
+package's formulas: F of a two-way analysis of variance of the ranks, sums of signed rank
+differences counted by convolution, and sums of binomial chances. The page is the first look at its
+folder, whose share of the 5 % is 90.
 """
 
 import itertools
@@ -54,7 +55,9 @@ class Over:
 
     @cached_property
     def least(self) -> int:
-        """The fewest suites of which one pattern and its mirror image are rarer than a pair's share of 4.5 %."""
+        """The fewest suites of which one pattern and its mirror image are rarer than a pair's
+        share of 4.5 %.
+        """
         pairs = len(self.methods) * (len(self.methods) - 1) // 2
         return next(n for n in itertools.count(1) if 2 * pairs < 0.045 * 2**n)
 
@@ -64,7 +67,9 @@ class Over:
 
     @cached_property
     def intervals(self) -> list[tuple[float | None, float | None]]:
-        """95 % of the mean ranks: Student's t over the suites, wide enough for a rank that no suite has; else none."""
+        """95 % of the mean ranks: Student's t over the suites, wide enough for a rank that no
+        suite has; else none.
+        """
         if not self.tested:
             return [(None, None)] * len(self.methods)
         n, k = self.ranks.shape
@@ -87,32 +92,47 @@ class Over:
         for (i, j), one, adjusted in zip(both, own, holm(own), strict=True):
             scaled = min(1.0, max(p, adjusted) / (2 / 3))
             wins = self.tested and scaled < 0.05
-            found.append({
-                "a": self.methods[i], "b": self.methods[j],
-                "v": ("different" if wins else "undecided") if self.tested else "untested",
-                "w": self.methods[min(i, j, key=d.__getitem__)] if wins else None,
-                "d": float(np.mean(self.ranks[:, i] - self.ranks[:, j])),
-                **dict.fromkeys(("lo", "hi", "wlo", "whi", "need", "p_margin", "p_margin_adjusted", "found")),
-                "p": one if self.tested else None, "ph": scaled if self.tested else None,
-                "n": len(self.suites), "small": False, "skew": False,
-            })  # fmt: skip
+            found.append(
+                {
+                    "a": self.methods[i],
+                    "b": self.methods[j],
+                    "v": ("different" if wins else "undecided") if self.tested else "untested",
+                    "w": self.methods[min(i, j, key=d.__getitem__)] if wins else None,
+                    "d": float(np.mean(self.ranks[:, i] - self.ranks[:, j])),
+                    **dict.fromkeys(
+                        ("lo", "hi", "wlo", "whi", "need", "p_margin", "p_margin_adjusted", "found")
+                    ),
+                    "p": one if self.tested else None,
+                    "ph": scaled if self.tested else None,
+                    "n": len(self.suites),
+                    "small": False,
+                    "skew": False,
+                }
+            )
         return found
 
 
 def friedman(ranks: Floats) -> float:
-    """Return the p of Friedman's test by Iman and Davenport: F of methods in an analysis of variance of the ranks."""
+    """Return the p of Friedman's test by Iman and Davenport: F of methods in an analysis of
+    variance of the ranks.
+    """
     n, k = ranks.shape
     off = ranks - (k + 1) / 2
-    between, within = n * float((off.mean(axis=0) ** 2).sum()), float(((off - off.mean(axis=0)) ** 2).sum())
+    between, within = (
+        n * float((off.mean(axis=0) ** 2).sum()),
+        float(((off - off.mean(axis=0)) ** 2).sum()),
+    )
     if within < 1e-12:
         return 0.0 if between else 1.0
     return float(stats.f.sf((n - 1) * between / within, k - 1, (k - 1) * (n - 1)))
 
 
 def own_p(d: Floats, methods: int) -> float:
-    """Return the p of a pair: that of signs, or twice the chance of so few suites far on the other side, if larger.
+    """Return the p of a pair: that of signs, or twice the chance of so few suites far on the other
+    side, if larger.
 
-    Each suite is such a one with the chance at which gains of the mean elsewhere and losses of all places there cancel.
+    Each suite is such a one with the chance at which gains of the mean elsewhere and losses of all
+    places there cancel.
     """
     n, places = len(d), methods - 1
     against = int(np.count_nonzero(d * np.sign(d.sum()) < -places / 2))
@@ -123,7 +143,9 @@ def own_p(d: Floats, methods: int) -> float:
 
 
 def sign_patterns(d: Floats) -> float:
-    """Return the share of the 2^n patterns of signs whose sum is as large; of ranks, twice a difference is whole."""
+    """Return the share of the 2^n patterns of signs whose sum is as large; of ranks, twice a
+    difference is whole.
+    """
     steps = np.abs(np.rint(2 * d)).astype(int)
     chances = np.ones(1)
     for step in steps:
@@ -138,8 +160,8 @@ def sign_patterns(d: Floats) -> float:
 def read_over(folders: Sequence[Path]) -> Over:
     """Read suites and choose which of them, and which of their methods, are ranked.
 
-    A suite that has the model, data and task of another, or no run, is not; nor a method without a score in one of
-    them, or of different kinds.
+    A suite that has the model, data and task of another, or no run, is not; nor a method without a
+    score in one of them, or of different kinds.
     """
     found: dict[str, OfSuite] = {}
     for study in map(read_study, folders):
@@ -148,9 +170,15 @@ def read_over(folders: Sequence[Path]) -> Over:
             source = json.dumps([last.settings[name] for name in ("backbone", "dataset", "task")])
             found.setdefault(source, OfSuite(study, answer_of(study)))
     suites = [*found.values()]
-    of = {name: [suite.methods.get(name, {"v": {}}) for suite in suites] for suite in suites for name in suite.methods}
+    of = {
+        name: [suite.methods.get(name, {"v": {}}) for suite in suites]
+        for suite in suites
+        for name in suite.methods
+    }
     scored = [name for name, found in of.items() if all("score" in method["v"] for method in found)]
-    return Over(suites, [name for name in scored if len({method["kind"] for method in of[name]}) == 1])
+    return Over(
+        suites, [name for name in scored if len({method["kind"] for method in of[name]}) == 1]
+    )
 
 
 def answer_over(over: Over) -> Json:
@@ -158,35 +186,78 @@ def answer_over(over: Over) -> Json:
     answers = [suite.answer for suite in over.suites]
     n = len(answers)
     late = {name: sum(answer["under"].get(name, 0) for answer in answers) for name in over.methods}
-    keys = [key for key in TITLES if all(any(axis["key"] == key for axis in a["axes"]) for a in answers)]
+    keys = [
+        key for key in TITLES if all(any(axis["key"] == key for axis in a["axes"]) for a in answers)
+    ]
     axis = {"unit": "×", "tested": None, "exact": False, "margin": None}
     return {
-        "v": 1, "suite": " + ".join(answer["suite"] for answer in answers), "rows": n, "seeds": n, "shared": None,
-        "runs": sum(answer["runs"] for answer in answers), "planned": sum(answer["planned"] for answer in answers),
-        "tested": len(over.pairs) if over.tested else 0, "chance": 5.0,
-        "score": {"id": "mean_rank", "title": "mean rank", "unit": "", "better": "lower", "digits": 2,
-                  "difference_unit": "", "margin": 0.0},
-        "axes": [{"key": key, "id": f"relative_{key}", "title": TITLES[key], **axis} for key in keys],
-        "methods": [method_over(over, at, keys) for at in np.argsort(over.ranks.mean(axis=0), kind="stable").tolist()],
-        "pairs": {"score": over.pairs}, "under": {name: count for name, count in late.items() if count},
-        "guess": None, "failures": [failure for answer in answers for failure in answer["failures"]],
-        "untried": [], "over": "suite", "least": over.least, "look": 1,
-    }  # fmt: skip
+        "v": 1,
+        "suite": " + ".join(answer["suite"] for answer in answers),
+        "rows": n,
+        "seeds": n,
+        "shared": None,
+        "runs": sum(answer["runs"] for answer in answers),
+        "planned": sum(answer["planned"] for answer in answers),
+        "tested": len(over.pairs) if over.tested else 0,
+        "chance": 5.0,
+        "score": {
+            "id": "mean_rank",
+            "title": "mean rank",
+            "unit": "",
+            "better": "lower",
+            "digits": 2,
+            "difference_unit": "",
+            "margin": 0.0,
+        },
+        "axes": [
+            {"key": key, "id": f"relative_{key}", "title": TITLES[key], **axis} for key in keys
+        ],
+        "methods": [
+            method_over(over, at, keys)
+            for at in np.argsort(over.ranks.mean(axis=0), kind="stable").tolist()
+        ],
+        "pairs": {"score": over.pairs},
+        "under": {name: count for name, count in late.items() if count},
+        "guess": None,
+        "failures": [failure for answer in answers for failure in answer["failures"]],
+        "untried": [],
+        "over": "suite",
+        "least": over.least,
+        "look": 1,
+    }
 
 
 def method_over(over: Over, at: int, keys: list[str]) -> Json:
-    """Return a method: its ranks, its place by the verdicts, and its costs over those of each suite's cheapest."""
+    """Return a method: its ranks, its place by the verdicts, and its costs over those of each
+    suite's cheapest.
+    """
     name, first = over.methods[at], over.suites[0].methods[over.methods[at]]
-    (low, high), won = over.intervals[at], [p["w"] for p in over.pairs if p["w"] and name in {p["a"], p["b"]}]
+    (low, high), won = (
+        over.intervals[at],
+        [p["w"] for p in over.pairs if p["w"] and name in {p["a"], p["b"]}],
+    )
     ranks = over.ranks[:, at]
     values = {"score": {"m": float(ranks.mean()), "lo": low, "hi": high, "runs": ranks.tolist()}}
     for key in keys:
-        costs = [{one: suite.cost(key, one) or np.inf for one in over.methods} for suite in over.suites]
+        costs = [
+            {one: suite.cost(key, one) or np.inf for one in over.methods} for suite in over.suites
+        ]
         factors = [of[name] / min(of.values()) for of in costs if np.isfinite(of[name])]
         if len(factors) == len(costs):
-            values[f"relative_{key}"] = {"m": float(stats.gmean(factors)), "lo": None, "hi": None, "runs": factors}
+            values[f"relative_{key}"] = {
+                "m": float(stats.gmean(factors)),
+                "lo": None,
+                "hi": None,
+                "runs": factors,
+            }
     place = [1 + sum(one != name for one in won), len(over.methods) - won.count(name)]
     return {
-        "name": name, "kind": first["kind"], "base": first["base"], "place": place if over.tested else None,
-        "front": None, "by": [], "seeds": len(over.suites), "v": values,
-    }  # fmt: skip
+        "name": name,
+        "kind": first["kind"],
+        "base": first["base"],
+        "place": place if over.tested else None,
+        "front": None,
+        "by": [],
+        "seeds": len(over.suites),
+        "v": values,
+    }

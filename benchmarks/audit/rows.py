@@ -1,7 +1,9 @@
-"""Test rows: what their predictions score, and what a constant answer does, by the metric that leads.
+"""Test rows: what their predictions score, and what a constant answer does, by the metric that
+leads.
 
-A row's score is what the metric's mean is made of. Of a metric that is no mean of rows it is linear in the row: for the
-RMSE rmse + (se - mse) / (2 rmse), for an F1 of entities F1 + (2tp - F1 d) / mean(d) with d = 2tp + fp + fn.
+A row's score is what the metric's mean is made of. Of a metric that is no mean of rows it is linear
+in the row: for the RMSE rmse + (se - mse) / (2 rmse), for an F1 of entities F1 + (2tp - F1 d) /
+mean(d) with d = 2tp + fp + fn.
 """
 
 import math
@@ -19,7 +21,15 @@ from audit.statistics import Floats
 
 Answers = Any  # [rows], or where rows are tags a list of arrays
 ACCURACY, LOSS, SCORE = "test_accuracy", "test_loss", "test_score"
-RIGHT_OR_WRONG = ("exact", "contains", "number", "choice", "peft_metamath", "gsm8k_strict", "gsm8k_flexible")
+RIGHT_OR_WRONG = (
+    "exact",
+    "contains",
+    "number",
+    "choice",
+    "peft_metamath",
+    "gsm8k_strict",
+    "gsm8k_flexible",
+)
 NO_SPACES = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3021-\u3029\u3041-\u30ff\u3105-\u312f\u31f0-\u31ff\u3400-\u4dbf"
     "\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaa7f\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -35,7 +45,11 @@ class Guess(NamedTuple):
 
 
 def flat(answers: Answers) -> Floats:
-    return np.concatenate(answers).astype(np.float64) if isinstance(answers, list) else np.asarray(answers)
+    return (
+        np.concatenate(answers).astype(np.float64)
+        if isinstance(answers, list)
+        else np.asarray(answers)
+    )
 
 
 def as_bytes(answers: Answers) -> bytes:
@@ -85,14 +99,22 @@ def entities(row: Floats, names: Sequence[str]) -> set[tuple[int, int, str]]:
     return found
 
 
-def scores_of(headline: str, rows: Mapping[str, Any], names: Sequence[str], scorer: str | None) -> Floats:
-    """Return the score of each row; of a language model's answers by their scorer, without one its linear loss."""
+def scores_of(
+    headline: str, rows: Mapping[str, Any], names: Sequence[str], scorer: str | None
+) -> Floats:
+    """Return the score of each row; of a language model's answers by their scorer, without one
+    its linear loss.
+    """
     reference = rows["reference"]
     if headline in {LOSS, SCORE} and scorer is None:
-        return linear_loss(rows["loss"], np.array([len(row) for row in reference], dtype=np.float64))
+        return linear_loss(
+            rows["loss"], np.array([len(row) for row in reference], dtype=np.float64)
+        )
     if headline in {LOSS, SCORE}:
         pairs = zip(rows["said_answer"], rows["said_expected"], strict=True)
-        return np.array([SCORERS[str(scorer)](answer, expected) for answer, expected in pairs], dtype=np.float64)
+        return np.array(
+            [SCORERS[str(scorer)](answer, expected) for answer, expected in pairs], dtype=np.float64
+        )
     said = rows["prediction"]
     if headline == ACCURACY:
         return np.where(reference == said, 1.0, 0.0)
@@ -112,9 +134,9 @@ def weigh(headline: str, reference: Answers, names: Sequence[str]) -> Floats:
 def guess(headline: str, rows: Mapping[str, Any], names: Sequence[str], *, classes: bool) -> Guess:
     """Return the scores of a constant answer, and from what value learning is counted.
 
-    The most frequent class, by which chance is one in the number of classes; the rows' mean, whose RMSE is chance; no
-    entity at all; of texts an empty one, the most frequent where `classes` are asked for, or a drawn choice; of the
-    loss, frequent tokens.
+    The most frequent class, by which chance is one in the number of classes; the rows' mean, whose
+    RMSE is chance; no entity at all; of texts an empty one, the most frequent where `classes` are
+    asked for, or a drawn choice; of the loss, frequent tokens.
     """
     reference = rows["reference"]
     if headline == ACCURACY:
@@ -126,7 +148,9 @@ def guess(headline: str, rows: Mapping[str, Any], names: Sequence[str], *, class
     if headline == LOSS:
         counts = Counter(flat(list(reference)).tolist())
         total = sum(counts.values())
-        losses = np.array([-sum(math.log(counts[token] / total) for token in row.tolist()) for row in reference])
+        losses = np.array(
+            [-sum(math.log(counts[token] / total) for token in row.tolist()) for row in reference]
+        )
         tokens = np.array([len(row) for row in reference], dtype=np.float64)
         return Guess(linear_loss(losses, tokens), float(losses.sum() / tokens.sum()))
     scores = 1 / rows["said_choices"] if "said_choices" in rows else np.zeros(len(reference))
@@ -151,7 +175,9 @@ def exact(answer: str, expected: str) -> float:
 
 
 def number(answer: str, expected: str) -> float:
-    """Whether both give the same number: the first behind ####, else the last; what a colon or a slash joins is one."""
+    """Whether both give the same number: the first behind ####, else the last; what a colon or a
+    slash joins is one.
+    """
     one = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?!\w))?"
 
     def every(text: str) -> list[list[float]]:
@@ -169,11 +195,14 @@ def number(answer: str, expected: str) -> float:
     def last(text: str) -> list[float] | None:
         text = re.sub(r"(?<=\d)\s*(?=\\[dt]?frac)", " ", text.replace("\N{MINUS SIGN}", "-"))
         text = re.sub(r"\\[dt]?frac\{([-+]?\d+)\}\{(\d+)\}", r"\1/\2", text)
-        mixes = re.finditer(r"(?<![\w.,^/:])(\d+(?:,\d{3})*)[ \xa0](\d+)/(\d+)(?![\w/:]|[.,]\d)", text)
+        mixes = re.finditer(
+            r"(?<![\w.,^/:])(\d+(?:,\d{3})*)[ \xa0](\d+)/(\d+)(?![\w/:]|[.,]\d)", text
+        )
         for mixed in reversed([*mixes]):
             whole, over, under = (float(part.replace(",", "")) for part in mixed.groups())
             if over < under:
-                text = f"{text[: mixed.start()]}{whole * under + over:.0f}/{under:.0f}{text[mixed.end() :]}"
+                fraction = f"{whole * under + over:.0f}/{under:.0f}"
+                text = f"{text[: mixed.start()]}{fraction}{text[mixed.end() :]}"
         behind = every(text.rsplit("####", 1)[-1]) if "####" in text else []
         return behind[0] if behind else next(iter(reversed(every(text))), None)
 
@@ -181,11 +210,19 @@ def number(answer: str, expected: str) -> float:
 
 
 def peft_metamath(answer: str, expected: str) -> float:
-    """Whether both end as PEFT reads it: what stands behind a phrase, to the end of the line, as number or text."""
+    """Whether both end as PEFT reads it: what stands behind a phrase, to the end of the line, as
+    number or text.
+    """
 
     def last(text: str) -> str | None:
         text = re.sub(r"[.!?]+$", "", text.strip())
-        for phrase in ("The answer is: ", "The answer is ", "The final answer is: ", "The final answer is ", "#### "):
+        for phrase in (
+            "The answer is: ",
+            "The answer is ",
+            "The final answer is: ",
+            "The final answer is ",
+            "#### ",
+        ):
             if phrase in text:
                 return text.split(phrase)[-1].strip().partition("\n")[0].strip(" .!?$%")
         return None
@@ -195,7 +232,9 @@ def peft_metamath(answer: str, expected: str) -> float:
             return None
         over = re.fullmatch(r"([^/]+)/([^/]+)", text)
         try:
-            return float(Decimal(over[1].strip()) / Decimal(over[2].strip()) if over else Decimal(text))
+            return float(
+                Decimal(over[1].strip()) / Decimal(over[2].strip()) if over else Decimal(text)
+            )
         except (ArithmeticError, ValueError):
             return text
 
@@ -204,8 +243,13 @@ def peft_metamath(answer: str, expected: str) -> float:
 
 
 def gsm8k(found: list[str], expected: str) -> float:
-    """Return whether the found number is written as the expected one: lm-evaluation-harness compares texts."""
-    bare = [re.sub(r"[,$]", "", text).split("#### ")[-1].removesuffix(".") for text in (*found, expected)]
+    """Return whether the found number is written as the expected one: lm-evaluation-harness
+    compares texts.
+    """
+    bare = [
+        re.sub(r"[,$]", "", text).split("#### ")[-1].removesuffix(".")
+        for text in (*found, expected)
+    ]
     return float(len(bare) == 2 and bare[0] == bare[1])
 
 
@@ -223,7 +267,9 @@ def f1(answer: str, expected: str) -> float:
 
 
 def rouge_l(answer: str, expected: str) -> float:
-    """F-measure of the longest common subsequence of words: letters, digits and marks, or one character."""
+    """F-measure of the longest common subsequence of words: letters, digits and marks, or one
+    character.
+    """
 
     def words(text: str) -> list[str]:
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
@@ -233,7 +279,9 @@ def rouge_l(answer: str, expected: str) -> float:
                 clusters[-1] += character
             elif unicodedata.category(character) != "Cf":
                 clusters.append(character)
-        parts = (" " if not c[0].isalnum() else f" {c} " if NO_SPACES.match(c) else c for c in clusters)
+        parts = (
+            " " if not c[0].isalnum() else f" {c} " if NO_SPACES.match(c) else c for c in clusters
+        )
         return "".join(parts).split()
 
     return _longest(words(answer), words(expected))
@@ -255,15 +303,25 @@ def _longest(said: list[str], asked: list[str]) -> float:
 
 
 SCORERS: dict[str, Callable[[str, str], float]] = {
-    "exact": exact, "number": number, "peft_metamath": peft_metamath,
-    "gsm8k_strict": lambda answer, expected: gsm8k(re.findall(r"#### (-?[0-9.,]+)", answer)[:1], expected),
-    "gsm8k_flexible": lambda answer, expected: gsm8k(re.findall(r"-?[$0-9.,]{2,}|-?[0-9]+", answer)[-1:], expected),
-    "f1": f1, "rouge_l": rouge_l,
-    "rouge_l of a to z": lambda *texts: _longest(*(re.findall(r"[a-z0-9]+", text.lower()) for text in texts)),
+    "exact": exact,
+    "number": number,
+    "peft_metamath": peft_metamath,
+    "gsm8k_strict": lambda answer, expected: gsm8k(
+        re.findall(r"#### (-?[0-9.,]+)", answer)[:1], expected
+    ),
+    "gsm8k_flexible": lambda answer, expected: gsm8k(
+        re.findall(r"-?[$0-9.,]{2,}|-?[0-9]+", answer)[-1:], expected
+    ),
+    "f1": f1,
+    "rouge_l": rouge_l,
+    "rouge_l of a to z": lambda *texts: _longest(
+        *(re.findall(r"[a-z0-9]+", text.lower()) for text in texts)
+    ),
     "contains": lambda answer, expected: float(plain(expected) in plain(answer)),
     "choice": lambda answer, expected: float(answer == expected),
-}  # fmt: skip
-"""Name -> score of an answer beside what is expected; ROUGE-L also of words as it was counted at first.
+}
+"""Name -> score of an answer beside what is expected; ROUGE-L also of words as it was counted at
+first.
 
 Of GSM8K the first number behind #### counts, or the last one.
 """

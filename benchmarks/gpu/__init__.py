@@ -1,4 +1,6 @@
-"""Checks of `benchmarks/on_gpu.py`, a module for each kind; a check's cases are done while time lasts."""
+"""Checks of `benchmarks/on_gpu.py`, a module for each kind; a check's cases are done while time
+lasts.
+"""
 
 import os
 import sys
@@ -17,7 +19,10 @@ from helpers import tiny  # type: ignore[import-not-found]
 
 Cases = Iterator[tuple[str, Callable[[], dict[str, Any]]]]
 """Name and call of each case; what a call returns has `passed`: None with `skipped`, the reason."""
-RUNNING = {"passed": False, "error": "the process ended in this case"}  # a case that began, until it has ended
+RUNNING = {
+    "passed": False,
+    "error": "the process ended in this case",
+}  # a case that began, until it has ended
 
 
 @contextmanager
@@ -29,12 +34,16 @@ def alone() -> Iterator[Path]:
 
 
 def gathered(
-    cases: Cases, seconds: float, known: Mapping[str, Any] | None = None,
+    cases: Cases,
+    seconds: float,
+    known: Mapping[str, Any] | None = None,
     write: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> dict[str, Any]:  # fmt: skip
-    """Do the cases that aren't known, and skip those for which less time is left than the longest has taken.
+) -> dict[str, Any]:
+    """Do the cases that aren't known, and skip those for which less time is left than the longest
+    has taken.
 
-    An error is a case's result. Where it has left CUDA unusable the process ends, for another to do the rest.
+    An error is a case's result. Where it has left CUDA unusable the process ends, for another to do
+    the rest.
     """
     ends, longest = time.monotonic() + seconds, 0.0
     found: dict[str, dict[str, Any]] = {**(known or {})}
@@ -43,13 +52,20 @@ def gathered(
             continue
         began = time.monotonic()
         if began + longest > ends:
-            found[name] = {"passed": None, "skipped": f"less than {longest:.0f} s are left, which the longest took"}
+            found[name] = {
+                "passed": None,
+                "skipped": f"less than {longest:.0f} s are left, which the longest took",
+            }
             continue
         write({"passed": False, "cases": found | {name: RUNNING}})
         try:
             found[name] = call()
         except Exception as error:
-            found[name] = {"passed": False, "error": f"{type(error).__name__}: {error}", "at": traceback.format_exc(-2)}
+            found[name] = {
+                "passed": False,
+                "error": f"{type(error).__name__}: {error}",
+                "at": traceback.format_exc(-2),
+            }
         longest = max(longest, time.monotonic() - began)
         found[name]["seconds"] = round(time.monotonic() - began, 1)
         write({"passed": passed(found.values()), "cases": {**found}})

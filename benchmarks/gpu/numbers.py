@@ -28,7 +28,9 @@ from hpml_bench.training.model import build_model
 from hpml_bench.training.trainer import Trainer
 
 CLOSE = {"fp32": 1e-3, "bf16": 0.03, "fp16": 0.03, "int8": 0.1}
-"""Relative difference of losses to those in float32 on the CPU: in float32 that of sums in another order."""
+"""Relative difference of losses to those in float32 on the CPU: in float32 that of sums in
+another order.
+"""
 STEPS = 3
 
 
@@ -40,15 +42,22 @@ def methods(device: str = "cuda") -> Cases:
     with alone() as folder:
         prepared = tiny.prepared(folder)
         for method, options in tried:
-            kinds = {kind: {"precision": kind} for kind in (("fp32",) if options else ("fp32", "bf16", "fp16"))}
+            kinds = {
+                kind: {"precision": kind}
+                for kind in (("fp32",) if options else ("fp32", "bf16", "fp16"))
+            }
             if method == "lora":
                 kinds["int8"] = {"quantization": "int8"}
             for kind, changes in kinds.items():
-                case = partial(_on_both, prepared, method, options, kind, changes | {"device": device})
+                case = partial(
+                    _on_both, prepared, method, options, kind, changes | {"device": device}
+                )
                 yield f"{options.get('type', method)} {kind}", case
 
 
-def _on_both(prepared: Any, method: str, options: dict[str, Any], kind: str, changes: dict[str, Any]) -> dict[str, Any]:
+def _on_both(
+    prepared: Any, method: str, options: dict[str, Any], kind: str, changes: dict[str, Any]
+) -> dict[str, Any]:
     cpu, other = (losses(prepared, method, options, **of) for of in ({"device": "cpu"}, changes))
     found = {"cpu": cpu, changes["device"]: other}
     if isinstance(cpu, str) or isinstance(other, str):
@@ -56,11 +65,19 @@ def _on_both(prepared: Any, method: str, options: dict[str, Any], kind: str, cha
     return {"passed": all(map(partial(math.isclose, rel_tol=CLOSE[kind]), cpu, other)), **found}
 
 
-def losses(prepared: Any, method: str, options: dict[str, Any], **changes: Any) -> list[float] | str:
-    """Return the losses of three steps in this process, after a rehearsal, or why the harness refuses the method."""
+def losses(
+    prepared: Any, method: str, options: dict[str, Any], **changes: Any
+) -> list[float] | str:
+    """Return the losses of three steps in this process, after a rehearsal, or why the harness
+    refuses the method.
+    """
     kind = registry.plugin("methods", method)
-    chosen = MethodSpec(name=method, method=method, options=kind.Options(**options).model_dump(), lr=1e-3)
-    spec = tiny.spec(steps=STEPS, log_every=1, world_size=1, **changes).model_copy(update={"method": chosen})
+    chosen = MethodSpec(
+        name=method, method=method, options=kind.Options(**options).model_dump(), lr=1e-3
+    )
+    spec = tiny.spec(steps=STEPS, log_every=1, world_size=1, **changes).model_copy(
+        update={"method": chosen}
+    )
     try:
         with process_group(spec.settings) as group:
             trainer = Trainer(assemble(spec, prepared, group))
@@ -77,26 +94,37 @@ def losses(prepared: Any, method: str, options: dict[str, Any], **changes: Any) 
 
 
 def generation(device: str = "cuda") -> Cases:
-    """Answer prompts of 1 to 15 tokens side by side and each alone; in float32 no answer may differ but at a tie.
+    """Answer prompts of 1 to 15 tokens side by side and each alone; in float32 no answer may differ
+    but at a tie.
 
-    Greedy answers, and sampled ones by each row's own seed, of which one may lie at the border of two tokens.
+    Greedy answers, and sampled ones by each row's own seed, of which one may lie at the border of
+    two tokens.
     """
     ways = {"": Decoding(10), " sampled": Decoding(10, temperature=1.0, top_p=0.9)}
     with alone() as folder:
         for kind, path in language_models.save_models(folder).items():
             for precision, (way, decoding) in product(("fp32", "bf16"), ways.items()):
-                yield f"{kind} {precision}{way}", partial(_answered, path, precision, decoding, torch.device(device))
+                yield (
+                    f"{kind} {precision}{way}",
+                    partial(_answered, path, precision, decoding, torch.device(device)),
+                )
 
 
-def _answered(path: Path, precision: str, decoding: Decoding, where: torch.device) -> dict[str, Any]:
+def _answered(
+    path: Path, precision: str, decoding: Decoding, where: torch.device
+) -> dict[str, Any]:
     prompts = language_models.prompts(19)
     asked = Generator(decoding, (), lambda _: "", language_models.PAD, 16, 0)
     spec = language_models.spec_of(path, "lora", device=where.type, precision=precision)
     task = make_task(spec.settings.task)
-    model: Any = build_model(path, spec, make_method(spec.method), task, device=where).to(where).eval()
+    model: Any = (
+        build_model(path, spec, make_method(spec.method), task, device=where).to(where).eval()
+    )
     with autocast(spec.settings):
         beside = generate(model, prompts, asked, where, [*range(len(prompts))])
-        singly = [generate(model, [each], asked, where, [row])[0] for row, each in enumerate(prompts)]
+        singly = [
+            generate(model, [each], asked, where, [row])[0] for row, each in enumerate(prompts)
+        ]
     pairs = [(a, b) for a, b in zip(beside, singly, strict=True) if a.tokens != b.tokens]
     wrong = sum(not (a.near_tie or b.near_tie) for a, b in pairs)
     right = precision != "fp32" or wrong <= bool(decoding.temperature)
@@ -104,7 +132,9 @@ def _answered(path: Path, precision: str, decoding: Decoding, where: torch.devic
 
 
 def attention(device: str = "cuda") -> Cases:
-    """Compare gradients of masked attention with the plain kernel's; at low scores (pytorch#196678) be they finite."""
+    """Compare gradients of masked attention with the plain kernel's; at low scores
+    (pytorch#196678) be they finite.
+    """
     leave_out_cudnn_attention()
     for length, low in product((64, 65, 128, 192), (False, True)):
         yield f"{length}{' low' if low else ''}", partial(_gradients, device, length, low)
@@ -113,7 +143,9 @@ def attention(device: str = "cuda") -> Cases:
 def _gradients(device: str, length: int, low: bool) -> dict[str, Any]:
     mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
     torch.manual_seed(0)
-    query, key, value, weights = (torch.randn(2, 2, length, 64, device=device, dtype=torch.bfloat16) for _ in range(4))
+    query, key, value, weights = (
+        torch.randn(2, 2, length, 64, device=device, dtype=torch.bfloat16) for _ in range(4)
+    )
     if low:
         query[..., 0], key[..., 0] = 1.0, -120 * math.sqrt(64)
     for part in (query, key, value):
@@ -127,4 +159,7 @@ def _gradients(device: str, length: int, low: bool) -> dict[str, Any]:
     with sdpa_kernel(SDPBackend.MATH):
         plain = gradients()
     errors = [float((a - b).norm() / b.norm()) for a, b in zip(own, plain, strict=True)]
-    return {"passed": all(map(math.isfinite, errors)) and (low or max(errors) < 0.05), "errors": errors}
+    return {
+        "passed": all(map(math.isfinite, errors)) and (low or max(errors) < 0.05),
+        "errors": errors,
+    }

@@ -1,7 +1,7 @@
 """Steps on a card, and what they take: kernels, waits and the busy share, memory by several counts.
 
-Beside real runs stands what `hpml-bench fit` predicts, of methods and of levers on a Llama of 3B; and its constants
-beside what a rank takes apart from tensors.
+Beside real runs stands what `hpml-bench fit` predicts, of methods and of levers on a Llama of 3B;
+and its constants beside what a rank takes apart from tensors.
 """
 
 import gc
@@ -35,7 +35,9 @@ from hpml_bench.training.assembly import assemble
 from hpml_bench.training.distributed import process_group, uuid
 from hpml_bench.training.trainer import Trainer
 
-CLOSE = 0.1  # largest difference of the predicted to the real peak of a phase, relative to the latter
+CLOSE = (
+    0.1  # largest difference of the predicted to the real peak of a phase, relative to the latter
+)
 STEPS = 3  # steps that are timed, after one that isn't
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in ("lora", "full", "prompt_tuning", "adapter")},
@@ -64,20 +66,39 @@ class Size:
 
 SMALL = Size()
 MEDIUM = Size(
-    {"vocab_size": 32_000, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 16,
-     "num_attention_heads": 16, "num_key_value_heads": 8}, batch=16, length=512,
-)  # fmt: skip
+    {
+        "vocab_size": 32_000,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+    },
+    batch=16,
+    length=512,
+)
 LARGE = Size(
-    {"vocab_size": 128_256, "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28,
-     "num_attention_heads": 24, "num_key_value_heads": 8, "tie_word_embeddings": True}, batch=8, length=512,
-)  # fmt: skip
+    {
+        "vocab_size": 128_256,
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 24,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": True,
+    },
+    batch=8,
+    length=512,
+)
 """Llama 3.2 3B's shape."""
 
 
 def watched(trainer: Any, steps: int) -> dict[str, Any]:
-    """Return what steps do to the card: kernels, waits and busy share of one, samples/s, and three counts of memory.
+    """Return what steps do to the card: kernels, waits and busy share of one, samples/s, and three
+    counts of memory.
 
-    The clock is over `steps`, after one that isn't timed. On a CPU the kernels are torch's operators, all busy.
+    The clock is over `steps`, after one that isn't timed. On a CPU the kernels are torch's
+    operators, all busy.
     """
     device, batches = trainer.group.device, [*islice(trainer.order(), steps + 1)]
     on_card = device.type == "cuda"
@@ -96,13 +117,21 @@ def watched(trainer: Any, steps: int) -> dict[str, Any]:
         trainer.step(len(batches) + 1, batches[-1])
         if on_card:
             torch.cuda.set_sync_debug_mode("default")
-    waits = [f"{Path(each.filename).name}:{each.lineno}" for each in warned if "synchroniz" in str(each.message)]
+    waits = [
+        f"{Path(each.filename).name}:{each.lineno}"
+        for each in warned
+        if "synchroniz" in str(each.message)
+    ]
     kinds = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_card]
     with profile(activities=kinds) as profiled:
         trainer.step(len(batches) + 2, batches[-1])
         settle(device)
     events = profiled.events()
-    work = [e for e in events if (e.device_type.name == "CUDA" if on_card else e.name.startswith("aten::"))]
+    work = [
+        e
+        for e in events
+        if (e.device_type.name == "CUDA" if on_card else e.name.startswith("aten::"))
+    ]
     found |= {"kernels": len(work), "waits": len(waits), "places": waits}
     if on_card:
         spans = [(event.time_range.start, event.time_range.end) for event in work]
@@ -123,7 +152,9 @@ def covered(spans: list[tuple[float, float]]) -> float:
 
 
 def context() -> Cases:
-    """Measure what a rank takes beside tensors, and the constants that `fit` adds: estimates, so that none fails."""
+    """Measure what a rank takes beside tensors, and the constants that `fit` adds: estimates, so
+    that none fails.
+    """
 
     def taken(predicted: int, act: Callable[[], object]) -> dict[str, Any]:
         card = visible_gpus()[0]["uuid"].partition("-")[2]
@@ -138,23 +169,36 @@ def context() -> Cases:
         torch.nn.functional.linear(one, one, one[0])
 
     def reduce() -> None:
-        torch.distributed.init_process_group("nccl", init_method="tcp://127.0.0.1:29577", rank=0, world_size=1)
+        torch.distributed.init_process_group(
+            "nccl", init_method="tcp://127.0.0.1:29577", rank=0, world_size=1
+        )
         torch.distributed.all_reduce(torch.ones(2**20, device="cuda"))
         torch.cuda.synchronize()
         torch.distributed.destroy_process_group()
 
     yield "context", partial(taken, limits.CUDA_CONTEXT, partial(torch.zeros, 1, device="cuda"))
-    yield "cuBLAS", partial(taken, limits.CUBLAS_WORKSPACE // 2 + limits.CUBLASLT_WORKSPACE, multiply)
+    yield (
+        "cuBLAS",
+        partial(taken, limits.CUBLAS_WORKSPACE // 2 + limits.CUBLASLT_WORKSPACE, multiply),
+    )
     yield "NCCL, one rank", partial(taken, limits.NCCL_BUFFERS, reduce)
 
 
 def launcher() -> Cases:
-    """Train a model of real size by the harness's own launcher, and the same steps in this process, watched."""
+    """Train a model of real size by the harness's own launcher, and the same steps in this
+    process, watched.
+    """
     with alone() as folder:
         shapes.save_rows(folder / "rows", 2048)
         shapes.save_model("gpt2", folder / "gpt2")
         prepared = shapes.prepared(folder, "gpt2")
-        common = {"global_batch": 32, "eval_batch": 64, "world_size": 1, "device": "cuda", "precision": "bf16"}
+        common = {
+            "global_batch": 32,
+            "eval_batch": 64,
+            "world_size": 1,
+            "device": "cuda",
+            "precision": "bf16",
+        }
         for method in ("lora", "full"):
             spec = tiny.spec(method, steps=60, max_length=128, **common)
             yield f"{method} launched", partial(_launched, spec, prepared, folder / method)
@@ -167,8 +211,13 @@ def _launched(spec: Any, prepared: Any, folder: Path) -> dict[str, Any]:
     seconds = time.monotonic() - began
     rate = record.metrics.get("samples_per_second")
     failed = {"error": str(record.error)} if record.error else {}
-    return {"passed": record.status == "ok", **failed, "samples_per_second": rate, "wall_seconds": seconds,
-            "steps_share": rate and spec.settings.steps * spec.settings.global_batch / rate / seconds}  # fmt: skip
+    return {
+        "passed": record.status == "ok",
+        **failed,
+        "samples_per_second": rate,
+        "wall_seconds": seconds,
+        "steps_share": rate and spec.settings.steps * spec.settings.global_batch / rate / seconds,
+    }
 
 
 def _stepped(spec: Any, prepared: Any) -> dict[str, Any]:
@@ -196,11 +245,20 @@ def _cases(device: str, size: Size, runs: Mapping[str, tuple[str, dict[str, Any]
         task = TaskSpec(name="causal_lm")
         prepared = fit_ratios.prepare(folder, task, 4 * size.batch, size.length, size.shape, device)
         for name, (method, changes) in runs.items():
-            yield name, partial(compared, prepared, fit_ratios.spec_of("causal_lm", method, {}, common | changes))
+            yield (
+                name,
+                partial(
+                    compared,
+                    prepared,
+                    fit_ratios.spec_of("causal_lm", method, {}, common | changes),
+                ),
+            )
 
 
 def compared(prepared: Prepared, spec: RunSpec) -> dict[str, Any]:
-    """Return predicted and real bytes of each phase, and what a step does; or why the run isn't tried."""
+    """Return predicted and real bytes of each phase, and what a step does; or why the run isn't
+    tried.
+    """
     on_gpu = spec.settings.device == "cuda"
     beside = on_gpu * (limits.CUBLAS_WORKSPACE + limits.CUBLASLT_WORKSPACE)
     try:
@@ -219,15 +277,23 @@ def compared(prepared: Prepared, spec: RunSpec) -> dict[str, Any]:
 
 
 def lacking(needed: int) -> str:
-    """Return why a run isn't tried that wouldn't fit the card's free memory; empty where it would."""
+    """Return why a run isn't tried that wouldn't fit the card's free memory; empty where it
+    would.
+    """
     gc.collect()  # what earlier runs have left
     torch.cuda.empty_cache()
     free = torch.cuda.mem_get_info()[0]
-    return "" if needed <= free else f"it needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+    return (
+        ""
+        if needed <= free
+        else f"it needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+    )
 
 
 def on_card(spec: RunSpec, prepared: Prepared, group: Group) -> dict[str, Any]:
-    """Return the peaks of a run's phases by torch's allocator, and seconds of loading and of a step."""
+    """Return the peaks of a run's phases by torch's allocator, and seconds of loading and of a
+    step.
+    """
     peaks: dict[str, Any] = {}
     before, began = torch.cuda.memory_allocated(), time.perf_counter()
 
@@ -252,4 +318,7 @@ def on_cpu(spec: RunSpec, prepared: Prepared, group: Group) -> dict[str, Any]:
     peaks = fit_ratios.measured(spec, prepared, group)
     trainer = Trainer(assemble(spec, prepared, group))
     trainer.model.train()
-    return {**{phase: getattr(peaks, phase) for phase in fit_ratios.PHASES}, **watched(trainer, STEPS)}
+    return {
+        **{phase: getattr(peaks, phase) for phase in fit_ratios.PHASES},
+        **watched(trainer, STEPS),
+    }

@@ -7,8 +7,12 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def table_lines(head: Sequence[str], rows: Iterable[tuple[str, Iterable[str]]], *, left: int = 1) -> Iterator[str]:
-    """Yield the lines of a table in Markdown, each row as soon as it is known; `left`: columns of text."""
+def table_lines(
+    head: Sequence[str], rows: Iterable[tuple[str, Iterable[str]]], *, left: int = 1
+) -> Iterator[str]:
+    """Yield the lines of a table in Markdown, each row as soon as it is known; `left`: columns
+    of text.
+    """
     yield f"| {' | '.join(head)} |"
     yield f"|{' --- |' * left}{' ---: |' * (len(head) - left)}"
     for name, cells in rows:

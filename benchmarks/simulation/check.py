@@ -1,15 +1,17 @@
-"""Error rates of `hpml-bench check`: by simulation of its rule, and from recorded trials of the gate itself.
+"""Error rates of `hpml-bench check`: by simulation of its rule, and from recorded trials of the
+gate itself.
 
     hpml-bench check --self-test --trials 299 --out trials
     python benchmarks/calibration.py trials trials --pack MACHINE/SESSION.jsonl.gz
     python benchmarks/calibration.py trials MACHINE/*.jsonl.gz --loaded MACHINE/loaded/*.jsonl.gz \
         --out MACHINE/evidence.md
 
-Trials of several folders, each packed into a file of its own, are taken together if hardware, versions, settings,
-rules and the gate's own code are the same. Verdicts are made again from the raw blocks, and have to be those that were
-recorded; every trial that was started has to be there, but for those that were broken off, which are counted. The
-recorded pairs are resampled too. Trials recorded under benchmarks/competing_load.py are given by --loaded. Exit status
-1 where something is wrong, 2 where there are no trials or they don't belong together.
+Trials of several folders, each packed into a file of its own, are taken together if hardware,
+versions, settings, rules and the gate's own code are the same. Verdicts are made again from the raw
+blocks, and have to be those that were recorded; every trial that was started has to be there, but
+for those that were broken off, which are counted. The recorded pairs are resampled too. Trials
+recorded under benchmarks/competing_load.py are given by --loaded. Exit status 1 where something is
+wrong, 2 where there are no trials or they don't belong together.
 """
 
 import gzip
@@ -44,7 +46,9 @@ SPREADS = (0.01, 0.03)
 SLOWDOWNS = (0.0, 0.01, 0.02, 0.03, 0.05)
 SPIKES, LARGEST_SPIKE = 0.1, 0.5
 """Share of timed pieces that a made-up spike hits, and how much longer it makes them at most."""
-RUN = 6  # consecutive pairs of a trial that are drawn together, so that what lasts longer than a pair stays in
+# consecutive pairs of a trial that are drawn together, so that what lasts longer than a pair stays
+# in
+RUN = 6
 FINER = Rules(target=0.02)  # what `--slowdown 2%` asks for
 Shape = tuple[int, int, int]
 Draw = Callable[[Random, Shape], Floats]  # effects as log ratios, [trials, methods, pairs]
@@ -68,18 +72,28 @@ class Rates(NamedTuple):
 
 
 def decide(effects: Floats, rules: Rules) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-    """Return each trial's and method's status, [trials, methods], and the pairs after which the trial was settled.
+    """Return each trial's and method's status, [trials, methods], and the pairs after which the
+    trial was settled.
 
-    The rule of `verdicts.verdicts_at` over many trials at once; effects are [trials, methods, pairs] for all looks.
+    The rule of `verdicts.verdicts_at` over many trials at once; effects are [trials, methods,
+    pairs] for all looks.
     """
     trials, methods, _ = effects.shape
     status = np.zeros((trials, methods), dtype=np.int8)
     pairs = np.full(trials, rules.looks[-1], dtype=np.int64)
     open_ = np.ones(trials, dtype=bool)
-    for size, alpha, beta in zip(rules.looks, verdicts.alphas(rules, methods), verdicts.betas(rules), strict=True):
-        above, below = effects[..., :size] - math.log1p(rules.null), math.log1p(rules.target) - effects[..., :size]
+    for size, alpha, beta in zip(
+        rules.looks, verdicts.alphas(rules, methods), verdicts.betas(rules), strict=True
+    ):
+        above, below = (
+            effects[..., :size] - math.log1p(rules.null),
+            math.log1p(rules.target) - effects[..., :size],
+        )
         # the signed-rank statistic: the sum of the ranks of |x| where x is positive
-        ranks = [(stats.rankdata(np.abs(x), axis=-1, method="ordinal") * (x > 0)).sum(axis=-1) for x in (above, below)]
+        ranks = [
+            (stats.rankdata(np.abs(x), axis=-1, method="ordinal") * (x > 0)).sum(axis=-1)
+            for x in (above, below)
+        ]
         p_above, p_below = (signed_rank_tail(size)[of] for of in ranks)
         failing = step_down(p_above, np.arange(methods, 0, -1)) <= alpha
         now = np.where(failing, FAIL, np.where(p_below <= beta, PASS, UNDECIDED))
@@ -117,7 +131,10 @@ def drawing(kind: str, spread: float, slowdown: float, one: bool = False) -> Dra
 def rates_row(kind: str, spread: float) -> list[str]:
     """Return the shares of simulated trials that end each way."""
     rules = Rules()
-    at = {s: simulate(drawing(kind, spread, s), rules, METHODS, SIMULATED) for s in (0, 0.01, 0.02, 0.03)}
+    at = {
+        s: simulate(drawing(kind, spread, s), rules, METHODS, SIMULATED)
+        for s in (0, 0.01, 0.02, 0.03)
+    }
     single = simulate(drawing(kind, spread, rules.target, one=True), rules, METHODS, SIMULATED)
     alone = simulate(drawing(kind, spread, rules.target), rules, 1, SIMULATED)
     shares = [found.failed for found in at.values()] + [single.failed, at[0].passed, alone.passed]
@@ -127,9 +144,15 @@ def rates_row(kind: str, spread: float) -> list[str]:
 
 def print_rates(_: int) -> None:
     columns = (
-        "noise", "sd between pairs", *(f"FAIL at {n} %" for n in range(4)), "FAIL at 3 % in one of three",
-        "PASS at 0 %", "one method's PASS at 3 %", "pairs at 0 %", "pairs at 3 %",
-    )  # fmt: skip
+        "noise",
+        "sd between pairs",
+        *(f"FAIL at {n} %" for n in range(4)),
+        "FAIL at 3 % in one of three",
+        "PASS at 0 %",
+        "one method's PASS at 3 %",
+        "pairs at 0 %",
+        "pairs at 3 %",
+    )
     rows = ((kind, rates_row(kind, spread)) for kind in KINDS for spread in SPREADS)
     for line in table_lines(columns, rows, left=len(columns)):
         print(line, flush=True)
@@ -149,7 +172,9 @@ def load(*paths: Path) -> Evidence:
         if path.is_dir():
             found += [*selftest.started(path), *(trial for _, trial in selftest.kept(path))]
         else:
-            found += map(_LINE.validate_json, gzip.decompress(path.read_bytes()).decode().splitlines())
+            found += map(
+                _LINE.validate_json, gzip.decompress(path.read_bytes()).decode().splitlines()
+            )
     trials = [line for line in found if isinstance(line, CheckTrial)]
     started = tuple(line for line in found if isinstance(line, TrialStarted))
     return Evidence(tuple(sorted(trials, key=lambda trial: (trial.session, trial.number))), started)
@@ -175,7 +200,9 @@ def mixed(trials: Sequence[CheckTrial]) -> str | None:
 
 
 def wrong(evidence: Evidence) -> list[str]:
-    """Return a sentence for each thing that must not be: a forged outcome, a trial twice, or one that is missing."""
+    """Return a sentence for each thing that must not be: a forged outcome, a trial twice, or one
+    that is missing.
+    """
     forged = set()
     for trial in evidence.trials:
         again = verdicts.verdicts_at(verdicts.pair_effects(trial.report.blocks), trial.report.rules)
@@ -186,10 +213,16 @@ def wrong(evidence: Evidence) -> list[str]:
     faults = {
         "has blocks that give another outcome": forged,
         "is there more than once": {key for key, times in ended.items() if times > 1},
-        "is missing": {(of, number) for of, most in last.items() for number in range(1, most)} - ended.keys(),
-        "has no line that it was started": ended.keys() - {(line.session, line.number) for line in evidence.started},
+        "is missing": {(of, number) for of, most in last.items() for number in range(1, most)}
+        - ended.keys(),
+        "has no line that it was started": ended.keys()
+        - {(line.session, line.number) for line in evidence.started},
     }
-    return [f"trial {number} of session {of} {what}" for what, keys in faults.items() for of, number in sorted(keys)]
+    return [
+        f"trial {number} of session {of} {what}"
+        for what, keys in faults.items()
+        for of, number in sorted(keys)
+    ]
 
 
 def live(evidence: Evidence) -> str:
@@ -197,30 +230,42 @@ def live(evidence: Evidence) -> str:
     trials = evidence.trials
     _, sentences = selftest.summary(trials, max((trial.slowdown for trial in trials), default=0.0))
     blocks = [block for trial in trials for block in trial.report.blocks]
-    busy, waited = statistics.fmean(block.load for block in blocks), sum(sum(block.waited) for block in blocks)
+    busy, waited = (
+        statistics.fmean(block.load for block in blocks),
+        sum(sum(block.waited) for block in blocks),
+    )
     sentences += [
-        f"Trials started: {len(evidence.started)} in {len({trial.session for trial in trials})} session(s), of which "
+        f"Trials started: {len(evidence.started)} in {len({trial.session for trial in trials})} "
+        f"session(s), of which "
         f"{len(evidence.started) - len(trials)} were broken off.",
-        f"Blocks: {len(blocks)}, of which {sum(block.disturbed is not None for block in blocks)} were disturbed and "
+        f"Blocks: {len(blocks)}, of which {sum(block.disturbed is not None for block in blocks)} "
+        f"were disturbed and "
         "don't count.",
-        f"Processes of others that ran meanwhile, on average: {busy:.2g}; share of the time in which a side waited "
-        f"for its core: {percent(waited / sum(sum(block.waited) + sum(block.seconds) for block in blocks), 2)}.",
+        f"Processes of others that ran meanwhile, on average: {busy:.2g}; share of the time in "
+        f"which a side waited "
+        f"for its core: "
+        f"{percent(waited / sum(sum(block.waited) + sum(block.seconds) for block in blocks), 2)}.",
     ]
     slowed = [trial for trial in trials if trial.slowdown]
     known, named = [trial.injected for trial in slowed if trial.injected], []
     for method in known[0] if known else ():
         found = [of[method] for of in known if method in of]
-        middle, *ends = (percent(of, 2) for of in (statistics.median(found), min(found), max(found)))
+        middle, *ends = (
+            percent(of, 2) for of in (statistics.median(found), min(found), max(found))
+        )
         named.append(f"{method} {middle} ({' to '.join(ends)})")
     if known:
         sentences.append(
-            "Slowdown injected, the delay's time over the other side's step time, median and range of "
+            "Slowdown injected, the delay's time over the other side's step time, median and "
+            "range of "
             f"{len(known)} of {len(slowed)} slowed trials: {', '.join(named)}."
         )
     elif slowed:
         sentences.append(f"Slowdown injected: not recorded in these {len(slowed)} slowed trials.")
     used = [trial.report.pairs for trial in trials]
-    sentences.append(f"Process pairs of a trial: {statistics.fmean(used):.1f} on average, {max(used)} at most.")
+    sentences.append(
+        f"Process pairs of a trial: {statistics.fmean(used):.1f} on average, {max(used)} at most."
+    )
     pairs = np.asarray(stats.trim_mean(pairs_of(trials).ratios, 0.25, axis=-1))
     if len(pairs) > 1:
         names = next(trial for trial in trials if not trial.slowdown).report.methods
@@ -243,15 +288,25 @@ class Pairs(NamedTuple):
 
 
 def pairs_of(trials: Iterable[CheckTrial]) -> Pairs:
-    """Return all whole A/A pairs: those in which every method has as many undisturbed blocks as is usual."""
+    """Return all whole A/A pairs: those in which every method has as many undisturbed blocks as
+    is usual.
+    """
     rows: list[tuple[int, list[list[float]]]] = []
     for index, trial in enumerate(trials):
         for pair in range(0 if trial.slowdown else trial.report.pairs):
-            found = [block for block in trial.report.blocks if block.pair == pair and block.disturbed is None]
-            by_method = ([b for b in found if b.method == method] for method in trial.report.methods)
+            found = [
+                block
+                for block in trial.report.blocks
+                if block.pair == pair and block.disturbed is None
+            ]
+            by_method = (
+                [b for b in found if b.method == method] for method in trial.report.methods
+            )
             rows.append((index, [[*map(verdicts.log_ratio, blocks)] for blocks in by_method]))
     usual = statistics.mode(len(values) for _, row in rows for values in row) if rows else 0
-    whole = [(index, row) for index, row in rows if usual and all(len(values) == usual for values in row)]
+    whole = [
+        (index, row) for index, row in rows if usual and all(len(values) == usual for values in row)
+    ]
     of = [index for index, _ in whole]
     starts = [start for start in range(len(of) - RUN + 1) if of[start] == of[start + RUN - 1]]
     kept = np.array([row for _, row in whole]) if whole else np.empty((0, 1, 1))
@@ -259,10 +314,12 @@ def pairs_of(trials: Iterable[CheckTrial]) -> Pairs:
 
 
 def resampling(pairs: Pairs, effect: float, spikes: float = 0.0, one: bool = False) -> Draw:
-    """Return a drawing of trials from recorded pairs, `RUN` consecutive ones at a time, with replacement.
+    """Return a drawing of trials from recorded pairs, `RUN` consecutive ones at a time, with
+    replacement.
 
-    `effect` is added to all methods, or to `one` of each trial drawn by lot. `spikes`: chance of each of a block's four
-    pieces to be made longer, by up to `LARGEST_SPIKE`, as other work does that goes unnoticed.
+    `effect` is added to all methods, or to `one` of each trial drawn by lot. `spikes`: chance of
+    each of a block's four pieces to be made longer, by up to `LARGEST_SPIKE`, as other work does
+    that goes unnoticed.
     """
 
     def draw(generator: Random, shape: Shape) -> Floats:
@@ -273,8 +330,14 @@ def resampling(pairs: Pairs, effect: float, spikes: float = 0.0, one: bool = Fal
         if spikes:
             for side in (1, -1, 1, -1):
                 hit = generator.random(chosen.shape) < spikes
-                chosen = chosen + side / 2 * hit * np.log1p(generator.uniform(0, LARGEST_SPIKE, chosen.shape))
-        slowed = generator.integers(0, methods, (trials, 1)) == np.arange(methods) if one else np.ones((1, methods))
+                chosen = chosen + side / 2 * hit * np.log1p(
+                    generator.uniform(0, LARGEST_SPIKE, chosen.shape)
+                )
+        slowed = (
+            generator.integers(0, methods, (trials, 1)) == np.arange(methods)
+            if one
+            else np.ones((1, methods))
+        )
         effects = np.swapaxes(stats.trim_mean(chosen, 0.25, axis=-1), 1, 2)
         return np.asarray(effects + (slowed * math.log1p(effect))[..., None])
 
@@ -288,15 +351,25 @@ def study(named: Mapping[str, tuple[Pairs, float]]) -> Iterator[str]:
         every = itertools.product((Rules(), FINER), named.items(), SLOWDOWNS)
         for rules, (noise, (pairs, spikes)), slowdown in every:
             draws = [resampling(pairs, slowdown, spikes, one) for one in (False, True)]
-            everywhere, once = (simulate(draw, rules, pairs.ratios.shape[1], RESAMPLED) for draw in draws)
-            shown = [percent(n / RESAMPLED, 2) for n in (everywhere.failed, once.failed, everywhere.passed)]
+            everywhere, once = (
+                simulate(draw, rules, pairs.ratios.shape[1], RESAMPLED) for draw in draws
+            )
+            shown = [
+                percent(n / RESAMPLED, 2)
+                for n in (everywhere.failed, once.failed, everywhere.passed)
+            ]
             limits = f"{rate(rules.null)} / {rate(rules.target)}"
             yield limits, [noise, rate(slowdown), *shown, f"{everywhere.pairs:.1f}"]
 
     columns = (
-        "let through / must not pass", "noise", "slowdown", "FAIL, all methods slowed", "FAIL, one slowed", "PASS",
+        "let through / must not pass",
+        "noise",
+        "slowdown",
+        "FAIL, all methods slowed",
+        "FAIL, one slowed",
+        "PASS",
         "pairs needed",
-    )  # fmt: skip
+    )
     return table_lines(columns, rows(), left=len(columns))
 
 
@@ -312,22 +385,32 @@ def render(evidence: Evidence, loaded: Evidence) -> str:
     if len(under_load.starts):
         named["under load"] = (under_load, 0.0)
         of_load = (
-            f"Under load: drawn from {len(under_load.ratios)} pairs recorded beside the competing load "
+            f"Under load: drawn from {len(under_load.ratios)} pairs recorded beside the competing "
+            f"load "
             f"({under_load.left_out} left out), and nothing made up. "
         )
     explained = (
-        f"Each row: {RESAMPLED:,} trials drawn with replacement from {len(pairs.ratios)} recorded A/A pairs, {RUN} "
-        "consecutive ones at a time and all methods of a pair together, with a slowdown added to every method, or to "
-        f"one by lot. {pairs.left_out} further pairs, in which some blocks were disturbed, are left out. With spikes: "
-        f"each timed piece is made up to {rate(LARGEST_SPIKE)} longer with a chance of {rate(SPIKES)}, on either side. "
-        f"{of_load}Resampling tells what the rule does with noise such as was recorded; it knows the tails no better "
+        f"Each row: {RESAMPLED:,} trials drawn with replacement from {len(pairs.ratios)} recorded "
+        f"A/A pairs, {RUN} "
+        "consecutive ones at a time and all methods of a pair together, with a slowdown added to "
+        "every method, or to "
+        f"one by lot. {pairs.left_out} further pairs, in which some blocks were disturbed, are "
+        f"left out. With spikes: "
+        f"each timed piece is made up to {rate(LARGEST_SPIKE)} longer with a chance of "
+        f"{rate(SPIKES)}, on either side. "
+        f"{of_load}Resampling tells what the rule does with noise such as was recorded; it knows "
+        f"the tails no better "
         "than the recorded pairs do, and the bounds above stay the claim."
     )
     return "\n\n".join([*parts, "## Resampling", explained, "\n".join(study(named))]) + "\n"
 
 
-def report(trials: Sequence[Path], under_load: Sequence[Path], packed: Path | None, out: Path | None) -> int:
-    """Print the rates of recorded trials, and write them; or pack the trials into one file. Return an exit status."""
+def report(
+    trials: Sequence[Path], under_load: Sequence[Path], packed: Path | None, out: Path | None
+) -> int:
+    """Print the rates of recorded trials, and write them; or pack the trials into one file.
+    Return an exit status.
+    """
     evidence, loaded = load(*trials), load(*under_load)
     if not evidence.trials:
         print(f"{', '.join(map(str, trials))}: no trials here", file=sys.stderr)

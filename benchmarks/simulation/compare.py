@@ -1,7 +1,9 @@
-"""Pages of `compare` of one run each: how often they make a false claim, and coverage of their intervals.
+"""Pages of `compare` of one run each: how often they make a false claim, and coverage of their
+intervals.
 
-A page's claims are made by the functions that `hpml-bench compare` calls. All systems are equal in every world, some in
-other ways than others: of one system rare rows fail, and all its other rows are a little better.
+A page's claims are made by the functions that `hpml-bench compare` calls. All systems are equal in
+every world, some in other ways than others: of one system rare rows fail, and all its other rows
+are a little better.
 """
 
 import itertools
@@ -33,18 +35,24 @@ class Systems:
     draw: Draw
     span: float | None = 1.0
     """Range of a row's score; None where none is declared, and that of the scores seen is taken."""
-    sizes: tuple[int, ...] = ()  # rows of the groups, in turn, which are then tested; empty: rows stand alone
+    sizes: tuple[
+        int, ...
+    ] = ()  # rows of the groups, in turn, which are then tested; empty: rows stand alone
     shares: bool = False  # whether means alone are known
     promised: bool = True  # whether the 5 % are promised
 
 
 def right(random: Random, systems: int, rows: int) -> Floats:
     """Return right and wrong, about four rows in five, of which systems share the difficulty."""
-    return (random.standard_normal(rows) + 0.9 + 0.5 * random.standard_normal((systems, rows)) > 0).astype(float)
+    return (
+        random.standard_normal(rows) + 0.9 + 0.5 * random.standard_normal((systems, rows)) > 0
+    ).astype(float)
 
 
 def one_way(random: Random, systems: int, rows: int) -> Floats:
-    """Return right and wrong; the first system alone fails in 2 % of the rows, and is alone right in another 2 %."""
+    """Return right and wrong; the first system alone fails in 2 % of the rows, and is alone
+    right in another 2 %.
+    """
     kind = random.random(rows)
     scores = np.tile((random.random(rows) < 0.8).astype(float), (systems, 1))
     scores[:, kind < 0.04] = 0.0
@@ -54,7 +62,9 @@ def one_way(random: Random, systems: int, rows: int) -> Floats:
 
 
 def rare_failures(random: Random, systems: int, rows: int) -> Floats:
-    """Return scores near 0.7; the first system's are 0.7 less in a hundredth of the rows, and else 0.007 more."""
+    """Return scores near 0.7; the first system's are 0.7 less in a hundredth of the rows, and
+    else 0.007 more.
+    """
     scores = 0.7 + 0.02 * random.standard_normal((systems, rows)).clip(-5, 5)
     scores[0] += 0.007
     scores[0][random.random(rows) < 0.01] -= 0.7
@@ -62,7 +72,9 @@ def rare_failures(random: Random, systems: int, rows: int) -> Floats:
 
 
 def first_by(own: Draw, mean: float, sd: float, most: float = np.inf) -> Draw:
-    """Return a draw of the first system's scores by its own, of the others' normal ones, of at most so many sd."""
+    """Return a draw of the first system's scores by its own, of the others' normal ones, of at
+    most so many sd.
+    """
 
     def drawn(random: Random, systems: int, rows: int) -> Floats:
         scores = mean + sd * random.standard_normal((systems, rows)).clip(-most, most)
@@ -108,34 +120,58 @@ WORLDS: Mapping[str, Systems] = {
     "right and wrong, one system's own 2 %": Systems(one_way),
     "right and wrong, means alone": Systems(right_in(0.97), shares=True),
     "half right, means alone": Systems(right_in(0.5), shares=True),
-    "zero-inflated": Systems(lambda random, *of: (random.random(of) < 0.1) * random.exponential(1.0, of), None),
+    "zero-inflated": Systems(
+        lambda random, *of: (random.random(of) < 0.1) * random.exponential(1.0, of), None
+    ),
     "zero-inflated in one system, 0 to 1": Systems(
-        first_by(lambda random, _, rows: (random.random(rows) < 0.1) * random.random(rows), 0.05, 0.002, 5)),
+        first_by(
+            lambda random, _, rows: (random.random(rows) < 0.1) * random.random(rows),
+            0.05,
+            0.002,
+            5,
+        )
+    ),
     "rare failures of one system, 0 to 1": Systems(rare_failures),
     "lognormal": Systems(lognormal, None),
     "normal, in groups": Systems(clustered(normal), None, ALIKE),
     "right and wrong, in groups": Systems(clustered(right), sizes=ALIKE),
     "rare failures of one system, in groups": Systems(clustered(rare_failures), sizes=ALIKE),
-    "right and wrong, a tenth of the groups large": Systems(clustered(right, UNLIKE, 1.0), sizes=UNLIKE),
-    "lognormal in one system, no range": Systems(first_by(lognormal, float(np.exp(0.5)), 0.1), None, promised=False),
+    "right and wrong, a tenth of the groups large": Systems(
+        clustered(right, UNLIKE, 1.0), sizes=UNLIKE
+    ),
+    "lognormal in one system, no range": Systems(
+        first_by(lognormal, float(np.exp(0.5)), 0.1), None, promised=False
+    ),
     "rare rows of one system, no range": Systems(
-        first_by(lambda random, _, rows: (random.random(rows) < 0.05) * random.exponential(1.0, rows), 0.05, 0.001),
-        None, promised=False),
-}  # fmt: skip
+        first_by(
+            lambda random, _, rows: (random.random(rows) < 0.05) * random.exponential(1.0, rows),
+            0.05,
+            0.001,
+        ),
+        None,
+        promised=False,
+    ),
+}
 
 
 def page(world: Systems, scores: Floats) -> tuple[Comparison, ...]:
-    """Return the verdicts of a page on scores, [systems, rows], as `compare` gives them for one run each."""
+    """Return the verdicts of a page on scores, [systems, rows], as `compare` gives them for one
+    run each.
+    """
     rows = scores.shape[1]
     if world.shares:
-        pairs = statistics.compare_shares({f"s{at}": float(row.mean()) for at, row in enumerate(scores)}, rows)
+        pairs = statistics.compare_shares(
+            {f"s{at}": float(row.mean()) for at, row in enumerate(scores)}, rows
+        )
     else:
         groups = groups_of(rows, world.sizes or (1,))
         weights, own = np.bincount(groups), [statistics.group_scores(row, groups) for row in scores]
         named = {f"s{at}": row for at, row in enumerate(own if world.sizes else scores)}
         span = (world.span or float(np.ptp(scores))) * float(weights.max() / weights.mean())
         many = statistics.effective_number(weights)
-        pairs = statistics.compare_rows(named, None, span, bounded=world.span is not None, effective=many)
+        pairs = statistics.compare_rows(
+            named, None, span, bounded=world.span is not None, effective=many
+        )
     return statistics.decide_family({"score": pairs}, 1, "score", guess=False)["score"]
 
 
@@ -154,16 +190,22 @@ class Rate:
 
 
 def rate(name: str, systems: int, rows: int, pages: int, seed: int = 0) -> Rate:
-    """Return how often a page of a world makes a false claim, and how often its intervals hold the truth."""
+    """Return how often a page of a world makes a false claim, and how often its intervals hold
+    the truth.
+    """
     world, random = WORLDS[name], np.random.default_rng([seed, systems, rows])
     false, held = 0, []
     for _ in range(pages):
         found = page(world, world.draw(random, systems, rows))
         false += any(c.differs for c in found)
         intervals = [(c.difference.low, c.difference.high) for c in found]
-        held += [low <= 0 <= high for low, high in intervals if low is not None and high is not None]
+        held += [
+            low <= 0 <= high for low, high in intervals if low is not None and high is not None
+        ]
     covered = sum(held) / len(held) if held else 1.0
-    return Rate(name, world.promised, systems, rows, pages, false, clopper_pearson(false, pages)[1], covered)
+    return Rate(
+        name, world.promised, systems, rows, pages, false, clopper_pearson(false, pages)[1], covered
+    )
 
 
 def load() -> list[Rate]:
@@ -171,7 +213,9 @@ def load() -> list[Rate]:
 
 
 def tables() -> str:
-    """Return a row per world: the largest share of false pages, that of all, and the least coverage, over all sizes."""
+    """Return a row per world: the largest share of false pages, that of all, and the least
+    coverage, over all sizes.
+    """
 
     def rows() -> Iterator[tuple[str, list[str]]]:
         for world, own in itertools.groupby(load(), key=lambda one: one.world):
@@ -187,11 +231,17 @@ def tables() -> str:
 
 
 def record(_: int | None, out: Path) -> None:
-    """Simulate all worlds at all sizes, print each rate, and write them. Of large pages fewer are drawn."""
+    """Simulate all worlds at all sizes, print each rate, and write them. Of large pages fewer
+    are drawn.
+    """
     found = []
     for name, systems, rows in itertools.product(WORLDS, SYSTEMS, ROWS):
-        one = rate(name, systems, rows, max(LEAST, min(PAGES[systems], LARGEST // (systems * rows))))
+        one = rate(
+            name, systems, rows, max(LEAST, min(PAGES[systems], LARGEST // (systems * rows)))
+        )
         share = f"{percent(one.false / one.pages)} of {one.pages:,}"
-        print(f"{name}, {systems} systems, {rows:,} rows: {share}, {percent(one.covered)}", flush=True)
+        print(
+            f"{name}, {systems} systems, {rows:,} rows: {share}, {percent(one.covered)}", flush=True
+        )
         found.append(json.dumps(asdict(one)))
     out.write_text("[\n" + ",\n".join(found) + "\n]\n", encoding="utf-8")

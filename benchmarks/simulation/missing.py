@@ -1,8 +1,9 @@
-"""Pages of `compare --shared` whose systems lack rows: how often they make a false claim, and find a difference.
+"""Pages of `compare --shared` whose systems lack rows: how often they make a false claim, and find
+a difference.
 
-Systems are right or wrong in each row, and share the rows' difficulty. A page's claims are made by the functions that
-`hpml-bench compare` calls, on the rows that both systems have, and on all rows with the missing ones filled. Rows that
-both lack are in no table, as in a user's.
+Systems are right or wrong in each row, and share the rows' difficulty. A page's claims are made by
+the functions that `hpml-bench compare` calls, on the rows that both systems have, and on all rows
+with the missing ones filled. Rows that both lack are in no table, as in a user's.
 """
 
 from collections.abc import Iterator, Mapping
@@ -50,7 +51,9 @@ def right(random: Random, ahead: tuple[float, float], rows: int = ROWS) -> Float
 
 
 def lost(random: Random, scores: Floats, loss: Loss, share: float) -> Bools:
-    """Return which rows a system lacks: none, or a share of all, at random or first those in which it is wrong."""
+    """Return which rows a system lacks: none, or a share of all, at random or first those in
+    which it is wrong.
+    """
     missing = np.zeros(len(scores), bool)
     if loss != "none":
         order = random.permutation(len(scores))
@@ -71,7 +74,9 @@ def page(world: World, share: float, random: Random) -> AlignedScores:
 
 
 def claims(name: str, share: float, pages: int, seed: int = 0) -> dict[str, float]:
-    """Return the share of a world's pages that make a claim, by the rule for missing rows; the last is `compare`'s."""
+    """Return the share of a world's pages that make a claim, by the rule for missing rows; the
+    last is `compare`'s.
+    """
     world, random = WORLDS[name], np.random.default_rng([seed, round(1000 * share)])
     made = {"shared rows alone": 0, "worst score in all": 0, "against the claim": 0}
     for _ in range(pages):
@@ -90,7 +95,16 @@ def print_rates(pages: int) -> None:
     def rows() -> Iterator[tuple[str, Iterator[str]]]:
         for name in WORLDS:
             for share in SHARES:
-                yield f"{name}, {percent(share, 0)}", map(percent, claims(name, share, pages).values())
+                yield (
+                    f"{name}, {percent(share, 0)}",
+                    map(percent, claims(name, share, pages).values()),
+                )
 
-    title = f"Pages with a claim, {ROWS:,} rows, of which systems lack a share, {pages:,} pages each"
-    print_table(title, ("missing rows", "shared rows alone", "and worst score in all", "and against the claim"), rows())
+    title = (
+        f"Pages with a claim, {ROWS:,} rows, of which systems lack a share, {pages:,} pages each"
+    )
+    print_table(
+        title,
+        ("missing rows", "shared rows alone", "and worst score in all", "and against the claim"),
+        rows(),
+    )

@@ -1,6 +1,8 @@
-"""Pages as arrays: the tests of `hpml_bench.statistics` written once more, for thousands of pages at a time.
+"""Pages as arrays: the tests of `hpml_bench.statistics` written once more, for thousands of pages
+at a time.
 
-tests/benchmarks/test_calibration.py holds them to the package's own: equal p to 1e-9 on 1,000 pages.
+tests/benchmarks/test_calibration.py holds them to the package's own: equal p to 1e-9 on 1,000
+pages.
 """
 
 import math
@@ -35,7 +37,9 @@ class Rule:
 ALONE, PACKAGE = Rule(0.0, step_down=False), Rule()
 """Each pair by its own variance with Holm's procedure over all metrics, and the package's rule."""
 EVEN = Rule(weighted=False)
-"""The package's rule, but that score and costs of two methods are decided by Holm's procedure without weights."""
+"""The package's rule, but that score and costs of two methods are decided by Holm's procedure
+without weights.
+"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ class Squares:
     variance: Floats  # of the differences over seeds
     rows: Floats | None = None  # mean square of rows
     rest: Floats | None = None  # mean square of the interaction of rows and seeds
-    opposed: Floats | None = None  # [pages, pairs, losses], rows against the mean by more than half of each loss
+    opposed: Floats | None = (
+        None  # [pages, pairs, losses], rows against the mean by more than half of each loss
+    )
     m: int = ROWS  # test rows
     earlier: Floats | None = None  # variance over seeds that earlier suites lend
     weight: Floats | None = None  # its degrees of freedom
@@ -60,17 +66,23 @@ def page_metrics(world: World, n: int, pages: int, random: Random, m: int = ROWS
     sizes = [min(at_once, pages - done) for done in range(0, pages, at_once)]
     parts = [answer_squares(answers(world, n, size, random, np.arange(m))) for size in sizes]
     score = [np.concatenate(of) for of in zip(*parts, strict=True)]
-    costs = [cost_squares(cost_logs(world, n, pages, random, second=second)) for second in (False, True)]
+    costs = [
+        cost_squares(cost_logs(world, n, pages, random, second=second)) for second in (False, True)
+    ]
     mean, variance, rows, rest, opposed = score
     return [Squares(n, world.methods, mean, variance, rows, rest, opposed, m), *costs]
 
 
 def answer_squares(right: Bools) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    """Return mean, variance over seeds, mean squares of rows and interaction, and opposed rows of every pair."""
+    """Return mean, variance over seeds, mean squares of rows and interaction, and opposed rows
+    of every pair.
+    """
     pages, k, n, m = right.shape
     first, second = np.triu_indices(k, 1)
     flat = right.reshape(pages, k, n * m).astype(np.float32)
-    both = (flat @ flat.transpose(0, 2, 1)).astype(np.float64)  # rows that both get right, counted exactly
+    both = (flat @ flat.transpose(0, 2, 1)).astype(
+        np.float64
+    )  # rows that both get right, counted exactly
     count = np.einsum("pkk->pk", both)
     by_seed, by_row = right.mean(axis=3), right.sum(axis=2, dtype=np.int16)
     seeds = by_seed[:, first] - by_seed[:, second]
@@ -83,7 +95,9 @@ def answer_squares(right: Bools) -> tuple[Floats, Floats, Floats, Floats, Floats
         ahead = counts * np.where(mean[:, at] < 0, -1, 1)[:, None]
         for place, loss in enumerate(LOSSES):
             opposed[:, at, place] = (2 * ahead < -loss * n).sum(axis=-1)
-    rest = (differ - n * m * mean**2 - (n - 1) * m * variance - (m - 1) * rows) / ((n - 1) * (m - 1))
+    rest = (differ - n * m * mean**2 - (n - 1) * m * variance - (m - 1) * rows) / (
+        (n - 1) * (m - 1)
+    )
     return mean, variance, rows, rest, opposed
 
 
@@ -118,7 +132,8 @@ class Errors(NamedTuple):
 
 
 def errors(of: Squares, prior: float = PRIOR, n: int | None = None) -> list[Errors]:
-    """Return the errors of each test of a metric, at its number of seeds or what is expected at another.
+    """Return the errors of each test of a metric, at its number of seeds or what is expected at
+    another.
 
     Of a score first that for other seeds and rows, then that for other seeds alone.
     """
@@ -134,7 +149,10 @@ def errors(of: Squares, prior: float = PRIOR, n: int | None = None) -> list[Erro
     spread = seeds**2 / of_seeds + rows**2 / (m - 1) + rest**2 / ((n - 1) * (m - 1))
     both = np.maximum(of_seeds, squared**2 / np.maximum(spread, 1e-300))
     gridded, gridded_freedom = _shared(of.variance + 1 / m**2 / 12, of, prior)
-    return [Errors(np.sqrt(squared), both), Errors(np.sqrt(gridded / n), gridded_freedom + n - of.n)]
+    return [
+        Errors(np.sqrt(squared), both),
+        Errors(np.sqrt(gridded / n), gridded_freedom + n - of.n),
+    ]
 
 
 def p_values(of: Squares, prior: float = PRIOR) -> tuple[Floats, Floats]:
@@ -168,7 +186,9 @@ def _p_of_rare_rows(of: Squares, opposed: Floats) -> Floats:
 
 
 def each_detectable(of: Squares, n: int, level: float, prior: float = PRIOR) -> list[Floats]:
-    """Return the least difference that each test of n seeds finds with a chance of 80 %, as `statistics.detectable`."""
+    """Return the least difference that each test of n seeds finds with a chance of 80 %, as
+    `statistics.detectable`.
+    """
     found = []
     for at, test in enumerate(errors(of, prior, n)):
         critical = special.stdtrit(test.freedom, 1 - level / 2)
@@ -192,14 +212,18 @@ def adjusted(
     rule: Rule = PACKAGE,
     spent: float = FIRST_LOOK,
 ) -> tuple[list[Floats], list[Floats]]:
-    """Return adjusted p of no difference and of the margin by metric, the score first; below 5 % is a claim."""
+    """Return adjusted p of no difference and of the margin by metric, the score first; below 5 %
+    is a claim.
+    """
     pairs, every = k * (k - 1) // 2, len(p) * k * (k - 1) // 2
     differences, margins = [one for one, _ in p], [q for _, q in p]
 
     def over_all(values: Sequence[Floats], share: float) -> list[Floats]:
         """Holm's procedure over the pairs of all metrics."""
         together = np.concatenate(values, axis=-1)
-        return np.split(np.minimum(1, step_down(together, np.arange(every, 0, -1)) / share), len(p), axis=-1)
+        return np.split(
+            np.minimum(1, step_down(together, np.arange(every, 0, -1)) / share), len(p), axis=-1
+        )
 
     for_equivalences = spent * FOR_EQUIVALENCES
     if not rule.step_down or (k < 3 and not rule.weighted):
@@ -207,14 +231,20 @@ def adjusted(
     costs = len(p) - 1
     weights = [OF_SCORE, *[(1 - OF_SCORE) / costs] * costs] if costs else [1.0]
     if k < 3:
-        near = [np.minimum(1, q / (for_equivalences * weight)) for q, weight in zip(margins, weights, strict=True)]
+        near = [
+            np.minimum(1, q / (for_equivalences * weight))
+            for q, weight in zip(margins, weights, strict=True)
+        ]
         both = FOR_DIFFERENCES + FOR_EQUIVALENCES
         passed_on = FOR_DIFFERENCES / both
         together = weighted(np.concatenate(differences, axis=-1), np.array(weights), passed_on)
         return np.split(np.minimum(1, together / (spent * both)), len(p), axis=-1), near
     most = np.maximum([most_equal(k, at, pairs) for at in range(pairs)], rule.floor * pairs)
     spends = [spent * FOR_DIFFERENCES * weight for weight in weights]
-    different = [np.minimum(1, step_down(one, most) / share) for one, share in zip(differences, spends, strict=True)]
+    different = [
+        np.minimum(1, step_down(one, most) / share)
+        for one, share in zip(differences, spends, strict=True)
+    ]
     return different, over_all(margins, for_equivalences)
 
 
@@ -226,7 +256,9 @@ def decided(metrics: Sequence[Squares], rule: Rule = PACKAGE) -> tuple[list[Floa
 def step_down(p: Floats, factors: NDArray[Any]) -> Floats:
     """Return p times the factors in their order, the largest so far, [pages, p]; at most 1."""
     order = np.argsort(p, axis=-1)
-    ranked = np.minimum(1, np.maximum.accumulate(np.take_along_axis(p, order, axis=-1) * factors, axis=-1))
+    ranked = np.minimum(
+        1, np.maximum.accumulate(np.take_along_axis(p, order, axis=-1) * factors, axis=-1)
+    )
     found = np.empty_like(p)
     np.put_along_axis(found, order, ranked, axis=-1)
     return found
@@ -238,16 +270,22 @@ def weighted(p: Floats, weights: Floats, passed_on: float) -> Floats:
     own = weights[order]
     left = 1 - np.cumsum(own, axis=-1) + own  # the weights of those that are not yet rejected
     share = own * (1 + passed_on * (1 - left) / left)
-    ranked = np.minimum(1, np.maximum.accumulate(np.take_along_axis(p, order, axis=-1) / share, axis=-1))
+    ranked = np.minimum(
+        1, np.maximum.accumulate(np.take_along_axis(p, order, axis=-1) / share, axis=-1)
+    )
     found = np.empty_like(p)
     np.put_along_axis(found, order, ranked, axis=-1)
     return found
 
 
-def wrong(world: World, different: Sequence[Bools], near: Sequence[Bools], signs: Sequence[Floats]) -> Bools:
-    """Return which pages hold a false claim: a difference, or the wrong direction, or a margin that is exceeded.
+def wrong(
+    world: World, different: Sequence[Bools], near: Sequence[Bools], signs: Sequence[Floats]
+) -> Bools:
+    """Return which pages hold a false claim: a difference, or the wrong direction, or a margin that
+    is exceeded.
 
-    Claims are given by metric, [pages, pairs]. Ranks and fronts follow from them, and are false only where one is.
+    Claims are given by metric, [pages, pairs]. Ranks and fronts follow from them, and are false
+    only where one is.
     """
     first, second = np.triu_indices(world.methods, 1)
     found = np.zeros(len(signs[0]), dtype=bool)

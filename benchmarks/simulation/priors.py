@@ -1,8 +1,10 @@
-"""Pages whose variance over seeds is estimated with earlier suites': false claims, and pairs found, by their weight.
+"""Pages whose variance over seeds is estimated with earlier suites': false claims, and pairs found,
+by their weight.
 
-A suite's noise over seeds is a base times a factor of its own. Earlier suites are of the same methods, and of other
-numbers of rows. What they lend is the variance over seeds but for the rows' part of it, (MS_seeds - MS_interaction) / m
-in expectation σ²_s, pooled; to it comes the interaction of the page's own rows.
+A suite's noise over seeds is a base times a factor of its own. Earlier suites are of the same
+methods, and of other numbers of rows. What they lend is the variance over seeds but for the rows'
+part of it, (MS_seeds - MS_interaction) / m in expectation σ²_s, pooled; to it comes the interaction
+of the page's own rows.
 """
 
 import itertools
@@ -25,13 +27,17 @@ from simulation.worlds import ROWS, Floats, World, answers
 
 RECORD = Path(__file__).parents[2] / "reports" / "reference" / "power" / "priors.json"
 LEVELS = (0.045, 0.025, 0.014)
-"""Nominal levels of a page's differences by score: alone, and as the share of a look and of the score."""
+"""Nominal levels of a page's differences by score: alone, and as the share of a look and of the
+score.
+"""
 EARLIER_ROWS = (500, 200, 1000, 500, 200)
 LENDERS = ((1, 3), (1, 5), (2, 3), (2, 5), (3, 3), (3, 5), (5, 3), (5, 5))
 """Numbers of earlier suites, and of seeds of each."""
 SEEDS = 3  # of the page
 SPREADS = (1.0, 3.0)
-"""Spread over seeds: 1 has about as much from the rows' interaction, of 3 nearly all is the seeds'."""
+"""Spread over seeds: 1 has about as much from the rows' interaction, of 3 nearly all is the
+seeds'.
+"""
 PROMISED_SD = 0.7  # of the logarithm of suites' variances, up to which false pages are promised
 MOST_UPPER = 0.055  # largest upper 97.5 % bound of false pages at 4.5 %, of promised worlds
 CHUNK = 400
@@ -50,7 +56,10 @@ class Suites:
 
 
 SUITES: Mapping[str, Suites] = {
-    **{f"sd {log_sd:g} of the log of variance": Suites(log_sd) for log_sd in (0, 0.35, 0.7, 1.0, 1.4)},
+    **{
+        f"sd {log_sd:g} of the log of variance": Suites(log_sd)
+        for log_sd in (0, 0.35, 0.7, 1.0, 1.4)
+    },
     "always twice the earlier suites' variance": Suites(ratio=2),
     "always four times the earlier suites' variance": Suites(ratio=4),
     "always a quarter of the earlier suites' variance": Suites(ratio=0.25),
@@ -71,7 +80,9 @@ class Cell:
 
 
 Weigh = Callable[[Floats, Floats, int], Floats | float]
-"""The page's variances, those of earlier suites, [suites, pages, pairs], and their seeds -> degrees of freedom."""
+"""The page's variances, those of earlier suites, [suites, pages, pairs], and their seeds ->
+degrees of freedom.
+"""
 
 
 def by_suite(_: Floats, lent: Floats, __: int) -> float:
@@ -79,16 +90,23 @@ def by_suite(_: Floats, lent: Floats, __: int) -> float:
 
 
 def informed(_: Floats, lent: Floats, seeds: int) -> float:
-    """Return the degrees of freedom that the number of suites and seeds allows, if suites differ by the promised sd."""
-    # The log of the pooled variance errs by τ² (1 + 1 / J) + ψ'(D / 2), τ² being the variance of suites' logs, J their
-    # number and D their degrees of freedom; that of a variance with d0 of them by ψ'(d0 / 2) (Smyth 2004).
-    of_error = PROMISED_SD**2 * (1 + 1 / len(lent)) + special.polygamma(1, len(lent) * (seeds - 1) / 2)
+    """Return the degrees of freedom that the number of suites and seeds allows, if suites differ
+    by the promised sd.
+    """
+    # The log of the pooled variance errs by τ² (1 + 1 / J) + ψ'(D / 2), τ² being the variance of
+    # suites' logs, J their number and D their degrees of freedom; that of a variance with d0 of
+    # them by ψ'(d0 / 2) (Smyth 2004).
+    of_error = PROMISED_SD**2 * (1 + 1 / len(lent)) + special.polygamma(
+        1, len(lent) * (seeds - 1) / 2
+    )
     halves = np.geomspace(0.02, 200, 4000)
     return min(4.0, 2 * float(np.interp(-of_error, -special.polygamma(1, halves), halves)))
 
 
 def guarded(own: Floats, lent: Floats, seeds: int) -> Floats:
-    """Return the degrees of freedom by suite, none where an F test at 10 % finds the page's own variance larger."""
+    """Return the degrees of freedom by suite, none where an F test at 10 % finds the page's own
+    variance larger.
+    """
     limit = stats.f.ppf(0.9, SEEDS - 1, len(lent) * (seeds - 1))
     return np.where(own > limit * lent.mean(axis=0), 0.0, by_suite(own, lent, seeds))
 
@@ -100,12 +118,19 @@ RULES: Mapping[str, Weigh] = {
     "by information": informed,
     "one each, guarded": guarded,
 }
-"""Rules by which earlier suites lend degrees of freedom; one for each suite, at most four, is the package's."""
+"""Rules by which earlier suites lend degrees of freedom; one for each suite, at most four, is
+the package's.
+"""
 
 
 def lent_by(cell: Cell, count: int, random: np.random.Generator) -> dict[int, Floats]:
-    """Return seeds -> variances over seeds of earlier suites but for their rows' part, [suites, pages, pairs]."""
-    world, found = World(cell.noise, (cell.spread,) * cell.methods), {3: list[Floats](), 5: list[Floats]()}
+    """Return seeds -> variances over seeds of earlier suites but for their rows' part, [suites,
+    pages, pairs].
+    """
+    world, found = (
+        World(cell.noise, (cell.spread,) * cell.methods),
+        {3: list[Floats](), 5: list[Floats]()},
+    )
     for rows in EARLIER_ROWS:
         factor = factors(SUITES[cell.suites].log_sd, 1.0, count, random)
         right = answers(world, 5, count, random, np.arange(rows), factor)
@@ -127,7 +152,9 @@ def least_p(of: Squares) -> Floats:
     if k == 2:
         return different
     pairs = k * (k - 1) // 2
-    most = np.maximum([most_equal(k, at, pairs) for at in range(pairs)], pages.PACKAGE.floor * pairs)
+    most = np.maximum(
+        [most_equal(k, at, pairs) for at in range(pairs)], pages.PACKAGE.floor * pairs
+    )
     return pages.step_down(different, most)
 
 
@@ -138,15 +165,23 @@ def score_of(methods: int, points: int) -> tuple[float, ...] | None:
 
 
 def with_earlier(of: Squares, lent: Floats, seeds: int, weigh: Weigh) -> Squares:
-    """Return pages with the variance that earlier suites lend, to which the page's own rows add their part."""
+    """Return pages with the variance that earlier suites lend, to which the page's own rows add
+    their part.
+    """
     of_rows = np.zeros_like(of.mean) if of.rest is None else of.rest / ROWS
     earlier = np.maximum(lent.mean(axis=0), 0) + of_rows
-    return replace(of, earlier=earlier, weight=np.asarray(weigh(of.variance, lent + of_rows, seeds)))
+    return replace(
+        of, earlier=earlier, weight=np.asarray(weigh(of.variance, lent + of_rows, seeds))
+    )
 
 
 def rates(cell: Cell, trials: int) -> dict[str, dict[str, list[list[int]]]]:
-    """Return lenders -> rule -> at each true difference and level, how many pages are false, or pairs are found."""
-    random = np.random.default_rng([55, cell.methods, int(10 * cell.spread), *f"{cell.suites}{cell.noise}".encode()])
+    """Return lenders -> rule -> at each true difference and level, how many pages are false, or
+    pairs are found.
+    """
+    random = np.random.default_rng(
+        [55, cell.methods, int(10 * cell.spread), *f"{cell.suites}{cell.noise}".encode()]
+    )
     suites, k = SUITES[cell.suites], cell.methods
     first, second = np.triu_indices(k, 1)
     found: dict[str, dict[str, list[list[int]]]] = {}
@@ -157,7 +192,13 @@ def rates(cell: Cell, trials: int) -> dict[str, dict[str, list[list[int]]]]:
             score = score_of(k, points)
             gap = np.subtract.outer(score or (0.0,) * k, score or (0.0,) * k)[first, second]
             world = World(cell.noise, (cell.spread,) * k, score)
-            right = answers(world, SEEDS, count, random, factor=factors(suites.log_sd, suites.ratio, count, random))
+            right = answers(
+                world,
+                SEEDS,
+                count,
+                random,
+                factor=factors(suites.log_sd, suites.ratio, count, random),
+            )
             page = Squares(SEEDS, k, *pages.answer_squares(right))
             for (lenders, seeds), (name, weigh) in itertools.product(LENDERS, RULES.items()):
                 p = least_p(with_earlier(page, lent[seeds][:lenders], seeds, weigh))
@@ -166,7 +207,11 @@ def rates(cell: Cell, trials: int) -> dict[str, dict[str, list[list[int]]]]:
                 counts = by_rule.setdefault(name, [[0] * len(LEVELS) for _ in range(3)])[at]
                 for place, level in enumerate(LEVELS):
                     claims = p < level
-                    hits = (claims & right_sign)[:, gap != 0].sum() if points else claims.any(axis=-1).sum()
+                    hits = (
+                        (claims & right_sign)[:, gap != 0].sum()
+                        if points
+                        else claims.any(axis=-1).sum()
+                    )
                     counts[place] += int(hits)
     return found
 
@@ -184,12 +229,22 @@ def results(trials: int) -> Iterator[dict[str, Any]]:
         pairs = cell.methods // 2 * (cell.methods - cell.methods // 2)
         for lenders, by_rule in rates(cell, count).items():
             for rule, (false, three, six) in by_rule.items():
-                found = {size: [round(n / count / pairs, 5) for n in of] for size, of in (("3", three), ("6", six))}
+                found = {
+                    size: [round(n / count / pairs, 5) for n in of]
+                    for size, of in (("3", three), ("6", six))
+                }
                 yield {
-                    "suites": cell.suites, "noise": cell.noise, "spread": cell.spread, "methods": cell.methods,
-                    "pages": count, "earlier": lenders, "rule": rule, "false": [round(n / count, 5) for n in false],
-                    "upper": round(clopper_pearson(false[0], count)[1], 5), "found": found,
-                }  # fmt: skip
+                    "suites": cell.suites,
+                    "noise": cell.noise,
+                    "spread": cell.spread,
+                    "methods": cell.methods,
+                    "pages": count,
+                    "earlier": lenders,
+                    "rule": rule,
+                    "false": [round(n / count, 5) for n in false],
+                    "upper": round(clopper_pearson(false[0], count)[1], 5),
+                    "found": found,
+                }
 
 
 def tables() -> str:
@@ -200,22 +255,32 @@ def tables() -> str:
     usual = {"suites": AT_PROMISE, "noise": "normal", "spread": 1.0, "methods": 2}
 
     def chosen(count: int, rule: str, **given: Any) -> list[Mapping[str, Any]]:
-        there = [row for row in made if row["rule"] == rule and row["earlier"].startswith(f"{count} of ")]
+        there = [
+            row for row in made if row["rule"] == rule and row["earlier"].startswith(f"{count} of ")
+        ]
         return [row for row in there if all(row[name] == value for name, value in given.items())]
 
     def false(level: int, suites: str) -> Iterator[str]:
         yield percent(max(row["false"][level] for row in chosen(1, "0", suites=suites)))
         for count in counts:
-            worst = [max(row["false"][level] for row in chosen(count, rule, suites=suites)) for rule in (CHOSEN, "4")]
+            worst = [
+                max(row["false"][level] for row in chosen(count, rule, suites=suites))
+                for rule in (CHOSEN, "4")
+            ]
             yield f"{percent(worst[0])} ({100 * worst[1]:.1f})"
 
     def found(level: int, points: str) -> Iterator[str]:
         for count, rule in ((1, "0"), *((count, CHOSEN) for count in counts)):
-            yield percent(min(row["found"][points][level] for row in chosen(count, rule, **usual)), 0)
+            yield percent(
+                min(row["found"][points][level] for row in chosen(count, rule, **usual)), 0
+            )
 
     def rows() -> Iterator[tuple[str, Iterator[str]]]:
         for suites, kind in SUITES.items():
-            yield f"{suites}{'' if kind.promised else ' (not promised)'}; {percent(LEVELS[0])}", false(0, suites)
+            yield (
+                f"{suites}{'' if kind.promised else ' (not promised)'}; {percent(LEVELS[0])}",
+                false(0, suites),
+            )
         for level in (1, 2):
             yield f"{AT_PROMISE}; {percent(LEVELS[level])}", false(level, AT_PROMISE)
         for points, level in (("6", 0), ("6", 2), ("3", 0)):
@@ -230,6 +295,11 @@ def record(given: int | None, out: Path) -> None:
     for row in results(trials):
         made.append(row)
         if row["rule"] == CHOSEN:
-            print({name: row[name] for name in ("suites", "noise", "spread", "methods", "earlier")}, flush=True)
+            print(
+                {name: row[name] for name in ("suites", "noise", "spread", "methods", "earlier")},
+                flush=True,
+            )
     lines = ",\n".join(json.dumps(row) for row in made)
-    out.write_text(f'{{"pages": {trials}, "levels": {json.dumps(LEVELS)}, "results": [\n{lines}\n]}}\n')
+    out.write_text(
+        f'{{"pages": {trials}, "levels": {json.dumps(LEVELS)}, "results": [\n{lines}\n]}}\n'
+    )

@@ -1,4 +1,6 @@
-"""Sweeps that end when they are decided: how often their pages are false, and how many runs they need."""
+"""Sweeps that end when they are decided: how often their pages are false, and how many runs they
+need.
+"""
 
 import itertools
 import json
@@ -24,7 +26,8 @@ from simulation.worlds import Floats, Random, World, answers, cost_logs
 RECORD = Path(__file__).parents[2] / "reports" / "reference" / "power" / "racing.json"
 BOUND = 0.06  # largest upper 97.5 % bound of false pages
 SCHEDULES: tuple[tuple[int, ...], ...] = (
-    (3, 20), (3, 7, 20), (3, 5, 10, 20), (3, 4, 6, 10, 20), (3, 4, 5, 7, 12, 20), (3, 4, 5, 7, 10, 14, 20),
+    (3, 20), (3, 7, 20), (3, 5, 10, 20), (3, 4, 6, 10, 20),
+    (3, 4, 5, 7, 12, 20), (3, 4, 5, 7, 10, 14, 20),
     (3, 4, 5, 6, 8, 11, 15, 20),
 )  # fmt: skip
 """Numbers of seeds at 2 to 8 looks; the one of seven is the default of a suite."""
@@ -33,10 +36,14 @@ WORLDS: Mapping[str, World] = {
     "all equal": World(),
     "all equal (t3)": World("t3"),
     "one best": World(score=(0.06, 0, 0, 0, 0), cost=(0.3, 0, 0, 0, 0), second=(0.3, 0, 0, 0, 0)),
-    "two groups": World(score=(0.06, 0.06, 0, 0, 0), cost=(0.3, 0.3, 0, 0, 0), second=(0.3, 0.3, 0, 0, 0)),
+    "two groups": World(
+        score=(0.06, 0.06, 0, 0, 0), cost=(0.3, 0.3, 0, 0, 0), second=(0.3, 0.3, 0, 0, 0)
+    ),
     "near-ties": World(score=(0.01, 0.0075, 0.005, 0.0025, 0), cost=(0.05, 0.03, 0.02, 0.01, 0)),
     "a tenfold spread": World(spreads=TENFOLD),
-    "two groups (a tenfold spread)": World(spreads=TENFOLD, score=(0.06, 0.06, 0, 0, 0), cost=(0.3, 0.3, 0, 0, 0)),
+    "two groups (a tenfold spread)": World(
+        spreads=TENFOLD, score=(0.06, 0.06, 0, 0, 0), cost=(0.3, 0.3, 0, 0, 0)
+    ),
     "drift": World(),
     "twelve methods": World(spreads=(1.0,) * 12),
 }
@@ -57,12 +64,16 @@ class Data:
 
 
 def draw(name: str, n: int, count: int, random: Random) -> Data:
-    """Return pages of a named world with n seeds; with drift each run of a sweep is slower than the one before it."""
+    """Return pages of a named world with n seeds; with drift each run of a sweep is slower than
+    the one before it.
+    """
     return drawn(WORLDS[name], n, count, random, drift=DRIFT if name == "drift" else 0.0)
 
 
 def drawn(world: World, n: int, count: int, random: Random, drift: float = 0.0) -> Data:
-    """Return pages of a world with n seeds, whose costs' logarithms grow by so much from one run to the next."""
+    """Return pages of a world with n seeds, whose costs' logarithms grow by so much from one run
+    to the next.
+    """
     logs = [cost_logs(world, n, count, random, second=second) for second in (False, True)]
     if drift:
         k = world.methods
@@ -78,17 +89,23 @@ class Outcome(NamedTuple):
     near: list[Bools]
     signs: list[Floats]
     runs: NDArray[np.int64]
-    hopeless: NDArray[np.bool_]  # races that ended since no seeds that were left were expected to decide, [pages]
+    hopeless: NDArray[
+        np.bool_
+    ]  # races that ended since no seeds that were left were expected to decide, [pages]
 
 
 Hope = Callable[[Squares, int, float], Bools]
 """Whether pairs by score, [pages, pairs], may be decided by the most seeds, at their level."""
 
 
-def race(data: Data, rounds: Sequence[int], rule: Rule = PACKAGE, hope: Hope | None = None) -> Outcome:
-    """Race all pages at once, as `hpml_bench.statistics.race` does one: to the last round, or one method.
+def race(
+    data: Data, rounds: Sequence[int], rule: Rule = PACKAGE, hope: Hope | None = None
+) -> Outcome:
+    """Race all pages at once, as `hpml_bench.statistics.race` does one: to the last round, or one
+    method.
 
-    With `hope` a race also ends once all pairs of its methods are decided, or none of the open ones has hope.
+    With `hope` a race also ends once all pairs of its methods are decided, or none of the open ones
+    has hope.
     """
     count, k = data.right.shape[:2]
     first, second = np.triu_indices(k, 1)
@@ -105,7 +122,9 @@ def race(data: Data, rounds: Sequence[int], rule: Rule = PACKAGE, hope: Hope | N
         for metric, squares in enumerate(of_round):
             p, near_p = by_members(squares, staying, lambda part: pages.p_values(part, rule.prior))
             fixed, now = settled[metric] | ~live, (p, near_p, np.sign(squares.mean))
-            p, q, sign = (np.where(fixed, old, new) for old, new in zip(kept[metric], now, strict=True))
+            p, q, sign = (
+                np.where(fixed, old, new) for old, new in zip(kept[metric], now, strict=True)
+            )
             kept[metric] = p, q, sign
         claims = pages.adjusted([(p, q) for p, q, _ in kept], k, rule, share)
         for claimed, p in zip((*different, *near), itertools.chain(*claims), strict=True):
@@ -118,21 +137,35 @@ def race(data: Data, rounds: Sequence[int], rule: Rule = PACKAGE, hope: Hope | N
             leaves[:, a] |= worse[:, pair] & (sign[:, pair] < 0)
         staying &= ~leaves
         gone = ~(staying[:, first] & staying[:, second])
-        settled = [fixed | d | e | gone for fixed, d, e in zip(settled, different, near, strict=True)]
+        settled = [
+            fixed | d | e | gone for fixed, d, e in zip(settled, different, near, strict=True)
+        ]
         if hope is not None:
             still = ~(gone | different[0] | near[0])
             level = 0.05 * share
-            (hoped,) = by_members(of_round[0], staying, lambda part: (hope(part, rounds[-1], level),), fill=0.0)  # noqa: B023
-            vain = ~(still & hoped.astype(bool)).any(axis=1) & (n >= FUTILE_SEEDS) & still.any(axis=1)
+            (hoped,) = by_members(
+                of_round[0],
+                staying,
+                lambda part: (hope(part, rounds[-1], level),),  # noqa: B023
+                fill=0.0,
+            )
+            vain = (
+                ~(still & hoped.astype(bool)).any(axis=1) & (n >= FUTILE_SEEDS) & still.any(axis=1)
+            )
             hopeless |= vain & ~ended & racing & (n < rounds[-1])
             ended |= vain | ~still.any(axis=1)
     return Outcome(different, near, [sign for _, _, sign in kept], runs, hopeless)
 
 
 def by_members(
-    of: Squares, staying: Bools, values: Callable[[Squares], tuple[NDArray[Any], ...]], fill: float = 1.0
+    of: Squares,
+    staying: Bools,
+    values: Callable[[Squares], tuple[NDArray[Any], ...]],
+    fill: float = 1.0,
 ) -> list[Floats]:
-    """Return values of pairs by the variances that the methods in the race share; `fill` for those of others."""
+    """Return values of pairs by the variances that the methods in the race share; `fill` for
+    those of others.
+    """
     first, second = np.triu_indices(of.methods, 1)
     found: list[Floats] = []
     for members in np.unique(staying, axis=0):
@@ -140,8 +173,12 @@ def by_members(
             continue
         at = np.flatnonzero((staying == members).all(axis=1))
         place = np.ix_(at, np.flatnonzero(members[first] & members[second]))
-        rows, rest, opposed = (None if one is None else one[place] for one in (of.rows, of.rest, of.opposed))
-        part = Squares(of.n, int(members.sum()), of.mean[place], of.variance[place], rows, rest, opposed, of.m)
+        rows, rest, opposed = (
+            None if one is None else one[place] for one in (of.rows, of.rest, of.opposed)
+        )
+        part = Squares(
+            of.n, int(members.sum()), of.mean[place], of.variance[place], rows, rest, opposed, of.m
+        )
         for index, of_part in enumerate(values(part)):
             if index == len(found):
                 found.append(np.full_like(of.mean, fill))
@@ -150,14 +187,21 @@ def by_members(
 
 
 def plausible(of: Squares, most: int, level: float) -> Bools:
-    """Return which pairs by score the most seeds may find if they differ by a standard error more than measured.
+    """Return which pairs by score the most seeds may find if they differ by a standard error more
+    than measured.
 
-    The package's hope (`report/judge.py`), at the most level that a pair can have, which is the share of differences.
+    The package's hope (`report/judge.py`), at the most level that a pair can have, which is the
+    share of differences.
     """
     if of.methods == 2:
         least_level = level * (FOR_DIFFERENCES + OF_SCORE * FOR_EQUIVALENCES)
     else:
-        least_level = level * FOR_DIFFERENCES * OF_SCORE / max(1.0, LEAST_FACTOR * of.methods * (of.methods - 1) / 2)
+        least_level = (
+            level
+            * FOR_DIFFERENCES
+            * OF_SCORE
+            / max(1.0, LEAST_FACTOR * of.methods * (of.methods - 1) / 2)
+        )
     size = np.abs(of.mean)
     tests = pages.errors(of)
     found = np.ones_like(size, dtype=bool)
@@ -167,9 +211,11 @@ def plausible(of: Squares, most: int, level: float) -> Bools:
 
 
 def as_measured(of: Squares, most: int, level: float) -> Bools:
-    """Return which pairs by score the most seeds find if they differ as measured, at the first step's level.
+    """Return which pairs by score the most seeds find if they differ as measured, at the first
+    step's level.
 
-    The hope of earlier versions, with Holm's procedure over a score and two costs where there are two methods.
+    The hope of earlier versions, with Holm's procedure over a score and two costs where there are
+    two methods.
     """
     pairs = of.methods * (of.methods - 1) / 2
     share = FOR_DIFFERENCES / 3 if of.methods == 2 else FOR_DIFFERENCES * OF_SCORE / pairs
@@ -177,11 +223,16 @@ def as_measured(of: Squares, most: int, level: float) -> Bools:
 
 
 def runs_of(taken: Sequence[statistics.Round]) -> int:
-    return sum(len(one.systems) * (one.seeds - (taken[at - 1].seeds if at else 0)) for at, one in enumerate(taken))
+    return sum(
+        len(one.systems) * (one.seeds - (taken[at - 1].seeds if at else 0))
+        for at, one in enumerate(taken)
+    )
 
 
 def cells(trials: int, chunk: int = 200) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
-    """Yield world -> schedule -> share of false pages, its bound, and share of the runs of the last round."""
+    """Yield world -> schedule -> share of false pages, its bound, and share of the runs of the
+    last round.
+    """
     for name, world in WORLDS.items():
         random = np.random.default_rng([38, *name.encode()])
         false, runs = dict.fromkeys(SCHEDULES, 0), dict.fromkeys(SCHEDULES, 0)
@@ -189,32 +240,44 @@ def cells(trials: int, chunk: int = 200) -> Iterator[tuple[str, dict[str, dict[s
             data = draw(name, 20, min(chunk, trials - start), random)
             for rounds in SCHEDULES:
                 found = race(data, rounds)
-                false[rounds] += int(pages.wrong(world, found.different, found.near, found.signs).sum())
+                false[rounds] += int(
+                    pages.wrong(world, found.different, found.near, found.signs).sum()
+                )
                 runs[rounds] += int(found.runs.sum())
-        yield name, {
-            " ".join(map(str, rounds)): {
-                "false": false[rounds] / trials, "bound": statistics.clopper_pearson(false[rounds], trials)[1],
-                "runs": runs[rounds] / (trials * world.methods * rounds[-1]),
-            }
-            for rounds in SCHEDULES
-        }  # fmt: skip
+        yield (
+            name,
+            {
+                " ".join(map(str, rounds)): {
+                    "false": false[rounds] / trials,
+                    "bound": statistics.clopper_pearson(false[rounds], trials)[1],
+                    "runs": runs[rounds] / (trials * world.methods * rounds[-1]),
+                }
+                for rounds in SCHEDULES
+            },
+        )
 
 
 def replay(folder: Path, orders: int) -> dict[str, float]:
-    """Return what races of recorded seeds in random orders need and say, beside one look at all seeds."""
+    """Return what races of recorded seeds in random orders need and say, beside one look at all
+    seeds.
+    """
     scores = Results.load(folder).aligned
     random, count = np.random.default_rng(38), len(scores.seeds)
     until, names = Until().within(count), tuple(map(str, range(count)))
     best = _best(judge(scores))
 
-    def reordered(of: Mapping[str, Mapping[int, Any]], places: list[tuple[int, int]]) -> dict[str, dict[int, Any]]:
+    def reordered(
+        of: Mapping[str, Mapping[int, Any]], places: list[tuple[int, int]]
+    ) -> dict[str, dict[int, Any]]:
         return {name: {at: by[run] for at, run in places if run in by} for name, by in of.items()}
 
     runs = other = named = 0
     for _ in range(orders):
         places = list(enumerate(random.permutation(count).tolist()))
         rows = None if scores.rows is None else reordered(scores.rows, places)
-        shuffled = replace(scores, seeds=names, means=reordered(scores.means, places), rows=rows, costs={})
+        shuffled = replace(
+            scores, seeds=names, means=reordered(scores.means, places), rows=rows, costs={}
+        )
         for seeds in until.rounds:  # later ones haven't run yet
             raced = judge(replace(shuffled.part(shuffled.means, seeds), race=Race(until)))
             if race_end(raced):
@@ -223,8 +286,13 @@ def replay(folder: Path, orders: int) -> dict[str, float]:
         other += (found := _best(raced)) != best
         named += found is not None and best is not None and found != best
     whole = orders * count * len(scores.means)
-    return {"seeds": count, "orders": orders, "runs": runs / whole, "other best": other / orders,
-            "contrary best": named / orders}  # fmt: skip
+    return {
+        "seeds": count,
+        "orders": orders,
+        "runs": runs / whole,
+        "other best": other / orders,
+        "contrary best": named / orders,
+    }
 
 
 def _best(found: Verdicts) -> str | None:

@@ -1,4 +1,5 @@
-"""The harness itself: the sweep that a user calls, rows prepared and cached, reports of many records, and `--help`.
+"""The harness itself: the sweep that a user calls, rows prepared and cached, reports of many
+records, and `--help`.
 
 python -m speed.harness TABLE ROWS      prepares rows in a process that has its imports done
 """
@@ -34,14 +35,32 @@ REPORT_MB, LIST_SECONDS, HELP_SECONDS = 500.0, 2.0, 0.4
 
 
 def sweep(seeds: int) -> list[Target]:
-    """Return the sweep's targets; with other than the suite's seeds its time and shares are not held to theirs."""
+    """Return the sweep's targets; with other than the suite's seeds its time and shares are not
+    held to theirs.
+    """
     with tempfile.TemporaryDirectory() as name:
         began = time.monotonic()
-        environment = {key: value for key, value in os.environ.items() if key not in PROCESS_ENVIRONMENT}
-        command = [sys.executable, "-m", "hpml_bench", "run-all", "quickstart", "--out", name, "--wandb", "off"]
-        subprocess.run([*command, "--seeds", str(seeds)], env=environment, check=True, stdout=sys.stderr)
+        environment = {
+            key: value for key, value in os.environ.items() if key not in PROCESS_ENVIRONMENT
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "hpml_bench",
+            "run-all",
+            "quickstart",
+            "--out",
+            name,
+            "--wandb",
+            "off",
+        ]
+        subprocess.run(
+            [*command, "--seeds", str(seeds)], env=environment, check=True, stdout=sys.stderr
+        )
         wall = time.monotonic() - began
-        records = sorted(load_records(Path(name) / "quickstart").records, key=lambda record: record.order or 0)
+        records = sorted(
+            load_records(Path(name) / "quickstart").records, key=lambda record: record.order or 0
+        )
     if bad := [record.run_id for record in records if record.status != "ok"]:
         raise RuntimeError(f"these runs did not end well: {', '.join(bad)}")
 
@@ -50,40 +69,83 @@ def sweep(seeds: int) -> list[Target]:
 
     first, *later = [measured(record, "first_step_seconds") for record in records]
     spent, whole = sum(measured(record, *TRAINING) for record in records), seeds == SEEDS
-    raw = {"runs": len(records), "wall_seconds": wall, "training_seconds": spent,
-           "run_seconds": [r.seconds for r in records]}  # fmt: skip
+    raw = {
+        "runs": len(records),
+        "wall_seconds": wall,
+        "training_seconds": spent,
+        "run_seconds": [r.seconds for r in records],
+    }
     return [
-        at_most(f"run-all quickstart, {len(records)} runs, report included", [wall], "s",
-                SWEEP_SECONDS if whole else None, raw),
-        Target("of that, training and evaluation", spent / wall, "", LEAST_TRAINING if whole else None, "at least",
-               raw),
-        at_most("launch to first step, second and later runs of a sweep, 2 ranks", later, "s", FIRST_STEP,
-                {"seconds": later}),
-        at_most("launch to first step, first run (the fork server's imports come before)", [first], "s", FIRST_RUN,
-                {"seconds": [first]}),
-    ]  # fmt: skip
+        at_most(
+            f"run-all quickstart, {len(records)} runs, report included",
+            [wall],
+            "s",
+            SWEEP_SECONDS if whole else None,
+            raw,
+        ),
+        Target(
+            "of that, training and evaluation",
+            spent / wall,
+            "",
+            LEAST_TRAINING if whole else None,
+            "at least",
+            raw,
+        ),
+        at_most(
+            "launch to first step, second and later runs of a sweep, 2 ranks",
+            later,
+            "s",
+            FIRST_STEP,
+            {"seconds": later},
+        ),
+        at_most(
+            "launch to first step, first run (the fork server's imports come before)",
+            [first],
+            "s",
+            FIRST_RUN,
+            {"seconds": [first]},
+        ),
+    ]
 
 
 def rows(count: int) -> list[Target]:
-    """Return first and second preparation, and the memory a tenth of the rows and all of them take."""
+    """Return first and second preparation, and the memory a tenth of the rows and all of them
+    take.
+    """
     with tempfile.TemporaryDirectory() as name:
         few, first, again = (_prepare(Path(name), rows) for rows in (count // 10, count, count))
     raw = {"rows": [count // 10, count, count], "measured": [few, first, again]}
     growth, full = first["peak_mb"] / few["peak_mb"], count >= ROWS
     return [
-        at_most(f"{count:,} rows tokenised and cached", [first["seconds"]], "s", FIRST_SECONDS if full else None, raw),
-        at_most("the same rows again", [again["seconds"]], "s", AGAIN_SECONDS if full else None, raw),
+        at_most(
+            f"{count:,} rows tokenised and cached",
+            [first["seconds"]],
+            "s",
+            FIRST_SECONDS if full else None,
+            raw,
+        ),
+        at_most(
+            "the same rows again", [again["seconds"]], "s", AGAIN_SECONDS if full else None, raw
+        ),
         at_most("memory of ten times the rows", [growth], "x", FLAT if full else None, raw),
     ]
 
 
 def _prepare(folder: Path, count: int) -> dict[str, float]:
-    """Return the seconds of `prepare` and the process's peak memory in MB, in a process of its own."""
+    """Return the seconds of `prepare` and the process's peak memory in MB, in a process of its
+    own.
+    """
     table = folder / f"{count}.csv"
     if not table.exists():
         write_rows(table, count)
-    own = {"XDG_CACHE_HOME": str(folder / "cache"), "TOKENIZERS_PARALLELISM": "true"} | import_path()  # as of run-all's
-    command, env = [sys.executable, "-m", "speed.harness", str(table), str(count)], os.environ | PROCESS_ENVIRONMENT
+    own = {
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "TOKENIZERS_PARALLELISM": "true",
+    } | import_path()  # as of run-all's
+    command, env = (
+        [sys.executable, "-m", "speed.harness", str(table), str(count)],
+        os.environ | PROCESS_ENVIRONMENT,
+    )
     done = subprocess.run(command, env=env | own, check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
@@ -97,7 +159,9 @@ def write_rows(path: Path, count: int) -> None:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
         for length in shapes.lengths(count):
-            writer.writerow([" ".join(draw.choice(words, length)), f"class {draw.integers(shapes.CLASSES)}"])
+            writer.writerow(
+                [" ".join(draw.choice(words, length)), f"class {draw.integers(shapes.CLASSES)}"]
+            )
 
 
 def main() -> None:
@@ -107,16 +171,23 @@ def main() -> None:
     table, count = sys.argv[1], int(sys.argv[2])
     settings = Settings(
         backbone="embedded:newswire-gpt2",
-        dataset=DatasetSpec(name="text_files", options={"train": f"path:{table}", "text": "text", "label": "label"}),
-        steps=1, max_length=64, validation_samples=500, test_samples=count // 20,
-    )  # fmt: skip
+        dataset=DatasetSpec(
+            name="text_files", options={"train": f"path:{table}", "text": "text", "label": "label"}
+        ),
+        steps=1,
+        max_length=64,
+        validation_samples=500,
+        test_samples=count // 20,
+    )
     began = time.monotonic()
     prepare(settings)
     print(json.dumps({"seconds": time.monotonic() - began, "peak_mb": memory_mb()}))
 
 
 def reports(sizes: tuple[int, ...]) -> list[Target]:
-    """Return the targets; records are copies of the committed quickstart's with their figures moved a little."""
+    """Return the targets; records are copies of the committed quickstart's with their figures
+    moved a little.
+    """
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "quickstart"
@@ -124,16 +195,28 @@ def reports(sizes: tuple[int, ...]) -> list[Target]:
             multiply(folder, size)
             seconds, peak = _timed("report", str(folder), "--out", str(Path(name) / "out"))
             memory = REPORT_MB if size == 1_000 else None
-            found.append(at_most(f"report of {size:,} records", [seconds], "s", REPORT_SECONDS.get(size), {}))
+            found.append(
+                at_most(f"report of {size:,} records", [seconds], "s", REPORT_SECONDS.get(size), {})
+            )
             found.append(at_most(f"its peak memory, {size:,} records", [peak], "MB", memory, {}))
         listed, _ = _timed("list", "runs", str(folder))
-        found.append(at_most(f"list runs over {size:,}", [listed], "s", LIST_SECONDS if size >= 10_000 else None, {}))
+        found.append(
+            at_most(
+                f"list runs over {size:,}",
+                [listed],
+                "s",
+                LIST_SECONDS if size >= 10_000 else None,
+                {},
+            )
+        )
     times = [_timed("--help")[0] for _ in range(7)]
     return [*found, at_most("--help", times, "s", HELP_SECONDS, {"seconds": times})]
 
 
 def multiply(folder: Path, size: int) -> None:
-    """Write copies of the reference's records under new seeds until there are `size`; those there are kept."""
+    """Write copies of the reference's records under new seeds until there are `size`; those
+    there are kept.
+    """
     by_method: dict[str, list[RunRecord]] = {}
     for record in load_records(REFERENCE).records:
         by_method.setdefault(record.spec.method.name, []).append(record)
@@ -145,7 +228,10 @@ def multiply(folder: Path, size: int) -> None:
             continue
         target.mkdir(parents=True)
         noise = random.Random(spec.run_id)  # noqa: S311 - made-up figures
-        moved = {k: v if v is None or "parameters" in k else v * noise.gauss(1, 0.01) for k, v in old.items()}
+        moved = {
+            k: v if v is None or "parameters" in k else v * noise.gauss(1, 0.01)
+            for k, v in old.items()
+        }
         moved["test_accuracy"] = old["test_accuracy"]
         for name in (POINTS, PREDICTIONS):
             shutil.copy(REFERENCE / record.run_id / name, target / name)
@@ -154,16 +240,21 @@ def multiply(folder: Path, size: int) -> None:
 
 
 def _timed(*arguments: str) -> tuple[float, float]:
-    """Return seconds and peak memory in MB of `hpml-bench` with these arguments, as a process of its own."""
+    """Return seconds and peak memory in MB of `hpml-bench` with these arguments, as a process of
+    its own.
+    """
     code = (
         "import json, resource, subprocess, sys, time\n"
         "began = time.monotonic()\n"
         "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
         "seconds = time.monotonic() - began\n"
-        "print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6]))\n"
+        "print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 "
+        "/ 1e6]))\n"
     )
     command = [sys.executable, "-c", code, sys.executable, "-m", "hpml_bench", *arguments]
-    seconds, peak = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    seconds, peak = json.loads(
+        subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    )
     return seconds, peak
 
 

@@ -1,7 +1,9 @@
-"""Language models: training against TRL's SFTTrainer, logits at learnt places, and generation against `generate`.
+"""Language models: training against TRL's SFTTrainer, logits at learnt places, and generation
+against `generate`.
 
-SmolLM2-135M's shape with random weights, LoRA r=8 on all linear layers, batch 8, prompts of 20 to 80 tokens and
-completions of 10 to 60. TRL is needed (`pip install trl`). They take turns in random order, each in a new process.
+SmolLM2-135M's shape with random weights, LoRA r=8 on all linear layers, batch 8, prompts of 20 to
+80 tokens and completions of 10 to 60. TRL is needed (`pip install trl`). They take turns in random
+order, each in a new process.
 """
 
 import os
@@ -25,7 +27,9 @@ from speed import RANK, Process, Target, faster, ratio, shapes
 VOCABULARY = 49_152
 BATCH, ROWS = 8, 48
 WARM, TIMED = ROWS // BATCH, ROWS // BATCH
-"""Steps before the clock, and under it: an epoch each, since who groups rows by length begins with the longest."""
+"""Steps before the clock, and under it: an epoch each, since who groups rows by length begins
+with the longest.
+"""
 NEW_TOKENS, EVAL_BATCH, PROMPTS = 16, 16, 48
 ASKED = {
     "trl": ("TRL's SFTTrainer as it comes, completion only, fp32", 2.0),
@@ -39,7 +43,10 @@ def rows() -> tuple[list[list[int]], list[int]]:
     draw = np.random.default_rng(0)
     prompts = draw.integers(20, 81, ROWS)
     completions = draw.integers(10, 61, ROWS)
-    ids = [draw.integers(10, VOCABULARY, a + b).tolist() for a, b in zip(prompts, completions, strict=True)]
+    ids = [
+        draw.integers(10, VOCABULARY, a + b).tolist()
+        for a, b in zip(prompts, completions, strict=True)
+    ]
     return ids, prompts.tolist()
 
 
@@ -54,10 +61,18 @@ def save(folder: Path) -> None:
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, max_position_embeddings=2048, tie_word_embeddings=True, pad_token_id=1, eos_token_id=0,
+        vocab_size=VOCABULARY,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        pad_token_id=1,
+        eos_token_id=0,
         bos_token_id=0,
-    )  # fmt: skip
+    )
     LlamaForCausalLM(config).save_pretrained(folder / "model")
     embedded = resolve_model("embedded:newswire-gpt2").folder_or_file
     AutoTokenizer.from_pretrained(embedded).save_pretrained(folder / "model")
@@ -69,7 +84,9 @@ def save(folder: Path) -> None:
 
 
 def ours(job: dict[str, Any], precision: str = "auto", everywhere: bool = False) -> dict[str, Any]:
-    """Train by the harness; `everywhere` computes logits at all places, as scripts do, and takes those needed."""
+    """Train by the harness; `everywhere` computes logits at all places, as scripts do, and takes
+    those needed.
+    """
     with _trainer(Path(job["folder"]), precision) as trainer:
         model = trainer.model
 
@@ -91,17 +108,30 @@ def ours(job: dict[str, Any], precision: str = "auto", everywhere: bool = False)
 
 def _trainer(folder: Path, precision: str = "fp32") -> AbstractContextManager[Any]:
     asked = {
-        "dataset": "text_files", "task": "causal_lm", "steps": WARM + TIMED, "global_batch": BATCH,
-        "eval_batch": EVAL_BATCH, "device": "cpu", "threads": cores(), "max_length": 160,
-        "precision": shapes.faster_precision(folder / "model") if precision == "auto" else precision,
-    }  # fmt: skip
+        "dataset": "text_files",
+        "task": "causal_lm",
+        "steps": WARM + TIMED,
+        "global_batch": BATCH,
+        "eval_batch": EVAL_BATCH,
+        "device": "cpu",
+        "threads": cores(),
+        "max_length": 160,
+        "precision": shapes.faster_precision(folder / "model")
+        if precision == "auto"
+        else precision,
+    }
     prepared = shapes.prepared(folder, "model").model_copy(update={"label_names": (), "pad_id": 1})
     return our_trainer(prepared, "lora", {"r": 8, "alpha": 16}, asked)
 
 
 @contextmanager
 def our_trainer(
-    prepared: Any, method: str, options: dict[str, Any], asked: dict[str, Any], *, probes: bool = False
+    prepared: Any,
+    method: str,
+    options: dict[str, Any],
+    asked: dict[str, Any],
+    *,
+    probes: bool = False,
 ) -> Iterator[Any]:
     """Yield what takes the harness's own steps on one rank, all probes on or none."""
     from hpml_bench.suite import registry
@@ -117,8 +147,14 @@ def our_trainer(
     spec = RunSpec(suite="speed", settings=settings, method=of, seed=0)
     with process_group(settings) as group, tempfile.TemporaryDirectory() as folder:
         assembly = assemble(spec, prepared, group)
-        seen = replace(assembly, folder=Path(folder), began=time.monotonic(), test=assembly.train_rows)
-        chosen = [registry.plugin("probes", name)() for name in registry.names("probes")] if probes else []
+        seen = replace(
+            assembly, folder=Path(folder), began=time.monotonic(), test=assembly.train_rows
+        )
+        chosen = (
+            [registry.plugin("probes", name)() for name in registry.names("probes")]
+            if probes
+            else []
+        )
         for probe in chosen:
             probe.start(seen)
         trainer = Trainer(assembly, chosen)
@@ -127,7 +163,9 @@ def our_trainer(
 
 
 def clock(warm: int) -> Any:
-    """Return a callback of the HF Trainer that notes when the steps after the first ones, untimed, begin and end."""
+    """Return a callback of the HF Trainer that notes when the steps after the first ones,
+    untimed, begin and end.
+    """
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):  # type: ignore[misc]
@@ -152,22 +190,39 @@ def trl(job: dict[str, Any], grouped: bool, bf16: bool) -> dict[str, Any]:
 
     watch = clock(WARM)
     ids, prompts = rows()
-    masks = [[0] * prompt + [1] * (len(row) - prompt) for row, prompt in zip(ids, prompts, strict=True)]
+    masks = [
+        [0] * prompt + [1] * (len(row) - prompt) for row, prompt in zip(ids, prompts, strict=True)
+    ]
     data = Dataset.from_dict({"input_ids": ids, "completion_mask": masks})
     folder = Path(job["folder"])
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
     options = {"train_sampling_strategy": "group_by_length"} if grouped else {}
     with tempfile.TemporaryDirectory() as out:
         config = SFTConfig(
-            output_dir=out, per_device_train_batch_size=BATCH, max_steps=WARM + TIMED, learning_rate=1e-4,
-            save_strategy="no", report_to=[], use_cpu=True, bf16=bf16, max_length=None, logging_steps=1000,
-            gradient_checkpointing=False, disable_tqdm=True, **options,
-        )  # fmt: skip
+            output_dir=out,
+            per_device_train_batch_size=BATCH,
+            max_steps=WARM + TIMED,
+            learning_rate=1e-4,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            bf16=bf16,
+            max_length=None,
+            logging_steps=1000,
+            gradient_checkpointing=False,
+            disable_tqdm=True,
+            **options,
+        )
         trainer = SFTTrainer(
-            model=model, args=config, train_dataset=data, callbacks=[watch],
+            model=model,
+            args=config,
+            train_dataset=data,
+            callbacks=[watch],
             processing_class=AutoTokenizer.from_pretrained(folder / "model"),
-            peft_config=LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules="all-linear"),
-        )  # fmt: skip
+            peft_config=LoraConfig(
+                task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules="all-linear"
+            ),
+        )
         trainer.train()
     return {"samples": BATCH * TIMED, "seconds": watch.ended - watch.began}
 
@@ -185,7 +240,9 @@ def generation(job: dict[str, Any]) -> dict[str, Any]:
         asked = [row[:prompt] for row, prompt in zip(ids[:PROMPTS], prompts, strict=False)]
         decoding = Generator(Decoding(NEW_TOKENS), (), lambda _: "", 1, EVAL_BATCH, 0)
         by_length = sorted(asked, key=len, reverse=True)
-        batches = [by_length[start : start + EVAL_BATCH] for start in range(0, len(by_length), EVAL_BATCH)]
+        batches = [
+            by_length[start : start + EVAL_BATCH] for start in range(0, len(by_length), EVAL_BATCH)
+        ]
 
         def harness() -> None:
             for batch in batches:
@@ -198,9 +255,13 @@ def generation(job: dict[str, Any]) -> dict[str, Any]:
                 mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in batch])
                 with torch.no_grad():
                     model.encoder.generate(
-                        input_ids=padded, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False,
-                        eos_token_id=None, use_cache=True,
-                    )  # fmt: skip
+                        input_ids=padded,
+                        attention_mask=mask,
+                        max_new_tokens=NEW_TOKENS,
+                        do_sample=False,
+                        eos_token_id=None,
+                        use_cache=True,
+                    )
 
         timed = {"ours": harness, "by_hand": by_hand}
         seconds: dict[str, list[float]] = {name: [] for name in timed}
@@ -247,9 +308,26 @@ def measure(rounds: int) -> list[Target]:
     by_hand = [b / a for of in turns for a, b in zip(of["ours"], of["by_hand"], strict=True)]
     return [
         ratio(f"{lora} in {taken}", faster(auto, plain), None, {"runs": auto}),
-        *(ratio(f"{lora} against {title}", faster(auto, results[name]), least, {"runs": results[name]})
-          for name, (title, least) in ASKED.items()),
-        ratio(f"{logits}: samples/s against logits everywhere", faster(plain, everywhere), None, {"runs": everywhere}),
+        *(
+            ratio(
+                f"{lora} against {title}",
+                faster(auto, results[name]),
+                least,
+                {"runs": results[name]},
+            )
+            for name, (title, least) in ASKED.items()
+        ),
+        ratio(
+            f"{logits}: samples/s against logits everywhere",
+            faster(plain, everywhere),
+            None,
+            {"runs": everywhere},
+        ),
         ratio(f"{logits}: less peak memory than everywhere", less, None, {"less_mb": less}, "MB"),
-        ratio("generation: tokens/s against model.generate on the same batches", by_hand, 0.9, {"runs": turns}),
-    ]  # fmt: skip
+        ratio(
+            "generation: tokens/s against model.generate on the same batches",
+            by_hand,
+            0.9,
+            {"runs": turns},
+        ),
+    ]

@@ -40,7 +40,9 @@ def _foreign() -> dict[str, EntryPoint]:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hpml-bench")
 def main() -> None:
-    """Compare fine-tuning methods under one protocol: cost, quality, and which differences are significant.
+    """Compare fine-tuning methods under one protocol: cost, quality, and which differences are
+    significant.
 
-    Exit status: 0 all well, 1 something failed (it is in the report), 2 a usage error, 130 interrupted.
+    Exit status: 0 all well, 1 something failed (it is in the report), 2 a usage error, 130
+    interrupted.
     """

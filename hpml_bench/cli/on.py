@@ -26,11 +26,16 @@ from hpml_bench.system.text import for_terminal
 
 
 def sweep_on(request: SweepRequest, jobs: JobOptions, trackers: Sequence[Tracker]) -> int:
-    """Submit the units with runs left, wait, report, publish to trackers; return the exit status."""
+    """Submit the units with runs left, wait, report, publish to trackers; return the exit
+    status.
+    """
     profile = profile_of(jobs)
     folder = absolute_keeping_links(request.folder)
     if request.limits.max_hours is not None or request.limits.fail_fast:
-        raise UserError("--max-hours and --fail-fast are for runs one after another; limit jobs by time in the profile")
+        raise UserError(
+            "--max-hours and --fail-fast are for runs one after another; limit jobs by time in "
+            "the profile"
+        )
     with disk.errors_as_user_errors(request.out), stoppable():
         if jobs.dry_run:
             script = JobSweep.preview(request, profile, folder, _say).script(jobs.detach)
@@ -68,7 +73,10 @@ def _submit_and_wait(sweep: JobSweep, trackers: Sequence[Tracker], detach: bool)
         complete = _wait(sweep, before)
     except KeyboardInterrupt:
         if sweep.engine.outlives:
-            _say(f"the jobs go on; the same command waits for them again, and hpml-bench stop {shown} ends them")
+            _say(
+                f"the jobs go on; the same command waits for them again, and hpml-bench stop "
+                f"{shown} ends them"
+            )
             return INTERRUPTED
         _say("ending the runs under way ...")
         sweep.stop()
@@ -77,27 +85,35 @@ def _submit_and_wait(sweep: JobSweep, trackers: Sequence[Tracker], detach: bool)
         write(sweep.folder, None, ["html", "md"], trackers)
     if complete is None:
         return ended(Ending("interrupted"))
-    records = [RunFolder(sweep.folder / one.run_id).record() for one in made]  # one may be lost since
+    records = [
+        RunFolder(sweep.folder / one.run_id).record() for one in made
+    ]  # one may be lost since
     status = ended(Ending(), [record.status for record in records if record], len(made))
     if complete:
         return status
     for reason in sweep.reasons():
         click.echo(for_terminal(reason, 2000), err=True)
     click.echo(
-        f"the jobs ended and left {len(sweep.watch.left())} of {len(sweep.plan.units)} units undone; see {shown}/logs; "
-        "the same command goes on from here", err=True,
-    )  # fmt: skip
+        f"the jobs ended and left {len(sweep.watch.left())} of {len(sweep.plan.units)} units "
+        f"undone; see {shown}/logs; "
+        "the same command goes on from here",
+        err=True,
+    )
     return FAILED
 
 
 def _wait(sweep: JobSweep, before: dict[tuple[str, str], Status]) -> bool:
     with SweepProgress(terminal(), sum(len(unit.tasks) for unit in sweep.plan.units)) as progress:
-        there = {(made.run_id, made.started) for made in sweep.watch.records()}  # damaged ones are set aside since
+        there = {
+            (made.run_id, made.started) for made in sweep.watch.records()
+        }  # damaged ones are set aside since
         progress.skip(sum(status in FINAL for key, status in before.items() if key in there))
         sweep.say = progress.say
 
         def found(made: RunRecord) -> None:
-            record = RunFolder(sweep.folder / made.run_id).record()  # none where it has gone meanwhile
+            record = RunFolder(
+                sweep.folder / made.run_id
+            ).record()  # none where it has gone meanwhile
             if (made.run_id, made.started) not in before and record:
                 progress.finished_elsewhere(record)
 

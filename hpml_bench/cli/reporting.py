@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def result_folders(folder: Path) -> list[Path]:
-    """Return `folder` if it has runs, else its subfolders that have some; a `UserError` where none has."""
+    """Return `folder` if it has runs, else its subfolders that have some; a `UserError` where
+    none has.
+    """
     from hpml_bench.records.files import RECORD
     from hpml_bench.records.jobs import folders_with
 
@@ -27,21 +29,30 @@ def result_folders(folder: Path) -> list[Path]:
     found = folders_with(folder, f"*/{RECORD}")
     if not found:
         raise UserError(
-            f"{folder}: no runs here (looked for */run.json and */*/run.json); start with hpml-bench run-all"
+            f"{folder}: no runs here (looked for */run.json and */*/run.json); start with "
+            f"hpml-bench run-all"
         )
     return found
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def write(
-    folder: Path, out: Path | None, formats: Sequence[str], trackers: Sequence[Tracker] = (),
+    folder: Path,
+    out: Path | None,
+    formats: Sequence[str],
+    trackers: Sequence[Tracker] = (),
     made: Sequence[RunRecord] = (),
-) -> None:  # fmt: skip
-    """Write and publish a folder's page; say before its answer where it has none of the runs that were just made."""
+) -> None:
+    """Write and publish a folder's page; say before its answer where it has none of the runs
+    that were just made.
+    """
     from hpml_bench.records.load import load_records
     from hpml_bench.report.comparability import protocol_difference
     from hpml_bench.report.render import all_tables, load, load_libraries, page_of, write_page
@@ -53,7 +64,10 @@ def write(
     used = {run.run_id for run in (*results.compared, *results.scaled_runs, *results.checkpointed)}
     well = [run for run in made if run.status == "ok"]
     if well and not used & {run.run_id for run in well}:
-        why = f"{protocol_difference(results.reference, well[0])}. The folder has more of the other: give another --out"
+        why = (
+            f"{protocol_difference(results.reference, well[0])}. The folder has more of the "
+            f"other: give another --out"
+        )
         click.echo(for_terminal(f"None of these runs is compared: they have {why}.", 600))
     shown(page, written)
     file = next((path for path in written if path.suffix == ".html"), None)
@@ -77,4 +91,8 @@ def shown(page: Page, paths: Sequence[Path]) -> None:
     for kind, suffixes in (("table", {".csv", ".tex"}), ("run", {".json"})):
         others = [path for path in paths if path not in pages and path.suffix in suffixes]
         if others:
-            click.echo(for_terminal(f"{len(others)} {kind}{'s' if others[1:] else ''} in {others[0].parent}"))
+            click.echo(
+                for_terminal(
+                    f"{len(others)} {kind}{'s' if others[1:] else ''} in {others[0].parent}"
+                )
+            )

@@ -1,4 +1,5 @@
-"""Alignment of one data set's scores by run and row, and of its costs by run; and numbers that stand for another thing.
+"""Alignment of one data set's scores by run and row, and of its costs by run; and numbers that
+stand for another thing.
 
 The latter are per cent beside shares, signs of missing rows, and copies of seeds.
 """
@@ -11,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpml_bench.comparison.inputs import CONTENT, COUNT, GROUP, HOST, ROW, SCORE, SEED, SYSTEM, WHERE
+from hpml_bench.comparison.inputs import (
+    CONTENT,
+    COUNT,
+    GROUP,
+    HOST,
+    ROW,
+    SCORE,
+    SEED,
+    SYSTEM,
+    WHERE,
+)
 from hpml_bench.report.results import UNRANKED
 from hpml_bench.report.scores import AlignedScores, CostDefinition, ScoreDefinition
 from hpml_bench.statistics.over_rows import MOST_ROWS
@@ -24,33 +35,62 @@ if TYPE_CHECKING:
 
 _Rows = dict[str, dict[int, "NDArray[np.float64]"]]  # system -> run -> score of each row
 SMALLEST, LARGEST = 1e-50, 1e50
-"""Sizes of scores and costs whose fourth powers, of which degrees of freedom are made, are numbers."""
-SENTINELS = (-1.0, -9.0, -99.0, -999.0, -9999.0, 999.0, 9999.0, 99999.0)  # numbers that tools write where there is none
+"""Sizes of scores and costs whose fourth powers, of which degrees of freedom are made, are
+numbers.
+"""
+SENTINELS = (
+    -1.0,
+    -9.0,
+    -99.0,
+    -999.0,
+    -9999.0,
+    999.0,
+    9999.0,
+    99999.0,
+)  # numbers that tools write where there is none
 FAR = 5.0  # factor by which a sentinel above 0 exceeds all other scores
 PER_CENT = (20.0, 500.0)
-"""Least and largest factor between means of two systems that may be a hundred, one being in per cent."""
+"""Least and largest factor between means of two systems that may be a hundred, one being in per
+cent.
+"""
 VARYING, MANY = 10, 6
-"""Rows, means and costs that vary over seeds from which two seeds that agree in all are no chance, and number of seeds
-from which a half that repeats the others is none."""
+"""Rows, means and costs that vary over seeds from which two seeds that agree in all are no
+chance, and number of seeds from which a half that repeats the others is none.
+"""
 MOST_DECIMALS = 6  # decimals of a cost from which its values are no rounded ones
 
 
-def aligned(part: pd.DataFrame, of: AlignedScores, costs: Sequence[CostDefinition], *, shared: bool) -> AlignedScores:
+def aligned(
+    part: pd.DataFrame, of: AlignedScores, costs: Sequence[CostDefinition], *, shared: bool
+) -> AlignedScores:
     """Return the scores of one data set."""
     with_rows = part[ROW].notna()
     if with_rows.any() and not with_rows.all():
         a, b = part[WHERE][with_rows].iloc[0], part[WHERE][~with_rows].iloc[0]
-        raise UserError(f"{b} has no row and {a} has one: give all inputs rows, or compare them apart")
+        raise UserError(
+            f"{b} has no row and {a} has one: give all inputs rows, or compare them apart"
+        )
     named, width = part[SEED].unique(), part[SEED].str.len().max()  # whole numbers in their order
-    key = {seed: (False, seed.zfill(width), seed) if seed.isdecimal() else (True, seed, seed) for seed in named}
+    key = {
+        seed: (False, seed.zfill(width), seed) if seed.isdecimal() else (True, seed, seed)
+        for seed in named
+    }
     seeds = tuple(sorted(named, key=key.__getitem__))
     part = part.assign(run=part[SEED].map({seed: at for at, seed in enumerate(seeds)}))
     by_run, remarks = _by_run(part, costs)
-    own = part[part[[cost.column for cost in costs if cost.column in part]].notna().any(axis=1)]  # runs with costs
+    own = part[
+        part[[cost.column for cost in costs if cost.column in part]].notna().any(axis=1)
+    ]  # runs with costs
     spread = HOST in part and (own[HOST].fillna("").groupby(own["run"]).nunique() > 1).any()
     unranked = of.unranked or (UNRANKED["hosts"] if spread else "")
-    of = replace(of, systems=tuple(dict.fromkeys(part[SYSTEM])), seeds=seeds, costs=by_run, unranked=unranked,
-                 remarks=(*of.remarks, *remarks))  # fmt: skip
+    of = replace(
+        of,
+        systems=tuple(dict.fromkeys(part[SYSTEM])),
+        seeds=seeds,
+        costs=by_run,
+        unranked=unranked,
+        remarks=(*of.remarks, *remarks),
+    )
     line = [SYSTEM, "run", *([ROW] if with_rows.any() else [])]
     again = part.duplicated(line)
     if again.any():
@@ -63,19 +103,25 @@ def aligned(part: pd.DataFrame, of: AlignedScores, costs: Sequence[CostDefinitio
 
 
 def refuse(lines: pd.DataFrame, wrong: Any, said: str, **more: object) -> None:
-    """Raise a UserError that names the place of the first line that is wrong, if one is, and says what of it.
+    """Raise a UserError that names the place of the first line that is wrong, if one is, and says
+    what of it.
 
-    `said` is a format of `line`, its cells by column, whose texts are cut to 60 characters, and of `more`.
+    `said` is a format of `line`, its cells by column, whose texts are cut to 60 characters, and of
+    `more`.
     """
     for at in np.flatnonzero(wrong)[:1]:
-        cells = lines.iloc[at].map(lambda cell: sanitize(cell, 60) if isinstance(cell, str) else cell)
+        cells = lines.iloc[at].map(
+            lambda cell: sanitize(cell, 60) if isinstance(cell, str) else cell
+        )
         raise UserError(f"{lines[WHERE].iloc[at]}: {said.format(line=cells, **more)}")
 
 
 def _by_run(
     part: pd.DataFrame, costs: Sequence[CostDefinition]
 ) -> tuple[dict[CostDefinition, dict[str, dict[int, float]]], list[str]]:
-    """Return each cost by system and run, and remarks on columns that are none, as readers of tables can't know."""
+    """Return each cost by system and run, and remarks on columns that are none, as readers of
+    tables can't know.
+    """
     found: dict[CostDefinition, dict[str, dict[int, float]]] = {}
     unread: dict[str, list[str]] = {}
     for cost in costs:
@@ -85,7 +131,11 @@ def _by_run(
         values = there[cost.column].to_numpy(dtype=float)
         what = "{title} is not a number below {largest:g}; give one, or leave it empty"
         refuse(there, ~(np.abs(values) < LARGEST), what, title=title, largest=LARGEST)
-        if len(there) == len(part) and (values == values[0]).all() and not (cost.key or cost.stands_for):
+        if (
+            len(there) == len(part)
+            and (values == values[0]).all()
+            and not (cost.key or cost.stands_for)
+        ):
             value = f"{title} ({values[0]:.12g}{cost.unit and f' {cost.unit}'})"
             unread.setdefault("Equal in all lines, and so no cost that compares", []).append(value)
             continue
@@ -93,7 +143,10 @@ def _by_run(
             unread.setdefault("With values below 0, and so no cost", []).append(title)
             continue
         runs = there.groupby([SYSTEM, "run"], sort=False)[cost.column]
-        what = "{title} differs within a run of '{line[system]}'; a cost is a run's total or mean, in each of its lines"
+        what = (
+            "{title} differs within a run of '{line[system]}'; a cost is a run's total or mean, "
+            "in each of its lines"
+        )
         differs = runs.transform("first") != there[cost.column]
         refuse(there, differs, f"{what}: sum it up, or remove the column", title=title)
         if len(there):
@@ -126,7 +179,9 @@ def _refuse_unlike(part: pd.DataFrame, column: str, said: str) -> None:
 def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> AlignedScores:
     if CONTENT in part:
         advice = "compare results of the same version of the data"
-        _refuse_unlike(part, CONTENT, f"another one than in {{first[where]}}, by their contents; {advice}")
+        _refuse_unlike(
+            part, CONTENT, f"another one than in {{first[where]}}, by their contents; {advice}"
+        )
     rows = [*dict.fromkeys(part[ROW])]
     table = part.pivot(index=[SYSTEM, "run"], columns=ROW, values=SCORE)[rows]
     if not shared and table.isna().any(axis=None):
@@ -136,7 +191,10 @@ def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> Aligne
         values[system][run] = scores
     every = np.unique([scores for by in values.values() for scores in by.values()])
     every = every[~np.isnan(every)]
-    binary = bool(np.isin(every, (0.0, 1.0)).all()) and (of.score.low, of.score.high) in {(None, None), (0.0, 1.0)}
+    binary = bool(np.isin(every, (0.0, 1.0)).all()) and (of.score.low, of.score.high) in {
+        (None, None),
+        (0.0, 1.0),
+    }
     binary = binary if of.score.binary is None else of.score.binary
     of, groups = replace(of, binary=binary), _groups(part, rows)
     missing = {name: np.isnan(list(by.values())).any(axis=0) for name, by in values.items()}
@@ -147,7 +205,10 @@ def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> Aligne
     if not left.any():
         return _of_rows(of, values, groups)
     if left.all():
-        raise UserError(f"{part[WHERE].iloc[0]}: no row of {of.title} is in every run of every system; compare fewer")
+        raise UserError(
+            f"{part[WHERE].iloc[0]}: no row of {of.title} is in every run of every system; "
+            f"compare fewer"
+        )
     kept = {name: {run: x[~left] for run, x in by.items()} for name, by in values.items()}
     return replace(
         _of_rows(of, kept, None if groups is None else groups[~left]),
@@ -158,11 +219,20 @@ def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> Aligne
 
 
 def _filled(
-    scores: AlignedScores, values: _Rows, groups: NDArray[np.int64] | None, seen: tuple[float, float]
+    scores: AlignedScores,
+    values: _Rows,
+    groups: NDArray[np.int64] | None,
+    seen: tuple[float, float],
 ) -> tuple[AlignedScores, AlignedScores]:
-    """Return all rows twice: the least score where one is missing, and the largest; those seen without a known one."""
-    whole = replace(scores, score=replace(scores.score, largest=None))  # a missing row may differ by the whole range
-    least, largest = (extreme if end is None else end for end, extreme in zip(scores.ends, seen, strict=True))
+    """Return all rows twice: the least score where one is missing, and the largest; those seen
+    without a known one.
+    """
+    whole = replace(
+        scores, score=replace(scores.score, largest=None)
+    )  # a missing row may differ by the whole range
+    least, largest = (
+        extreme if end is None else end for end, extreme in zip(scores.ends, seen, strict=True)
+    )
 
     def filled_with(score: float) -> AlignedScores:
         rows = {
@@ -175,20 +245,26 @@ def _filled(
 
 
 def _told_apart(part: pd.DataFrame, rows: Sequence[str]) -> list[str]:
-    """Return what tells each row from those of other data: what it holds where that is known of all, else its id."""
+    """Return what tells each row from those of other data: what it holds where that is known of
+    all, else its id.
+    """
     if CONTENT not in part or part[CONTENT].isna().any():
         return [*rows]
     return [*part.drop_duplicates(ROW).set_index(ROW)[CONTENT][[*rows]].map(str)]
 
 
 def _of_rows(of: AlignedScores, rows: _Rows, groups: NDArray[np.int64] | None) -> AlignedScores:
-    means = {name: {run: float(scores.mean()) for run, scores in by.items()} for name, by in rows.items()}
+    means = {
+        name: {run: float(scores.mean()) for run, scores in by.items()} for name, by in rows.items()
+    }
     count = len(next(iter(next(iter(rows.values())).values())))
     return replace(of, rows=rows, means=means, count=count, groups=groups)
 
 
 def _unequal(part: pd.DataFrame, table: pd.DataFrame, of: AlignedScores) -> str:
-    """Return the sentence on the first run that lacks rows of another one; `table` has runs by rows."""
+    """Return the sentence on the first run that lacks rows of another one; `table` has runs by
+    rows.
+    """
     lacks = table.isna()
     runs = part[[SYSTEM, "run"]].drop_duplicates().itertuples(index=False, name=None)
     system, run = next(key for key in runs if lacks.loc[key].any())
@@ -196,8 +272,10 @@ def _unequal(part: pd.DataFrame, table: pd.DataFrame, of: AlignedScores) -> str:
     other = part[part[ROW] == missing].iloc[0]
     seed = f", seed {sanitize(of.seeds[run], 20)}," if of.seeds[run] else ""
     return (
-        f"'{system}'{seed} has {(~lacks.loc[system, run]).sum():,} of {len(lacks.columns):,} rows of {of.title}: it "
-        f"lacks row '{sanitize(missing, 60)}', which '{other[SYSTEM]}' has ({other[WHERE]}); add the rows, or compare "
+        f"'{system}'{seed} has {(~lacks.loc[system, run]).sum():,} of {len(lacks.columns):,} rows "
+        f"of {of.title}: it "
+        f"lacks row '{sanitize(missing, 60)}', which '{other[SYSTEM]}' has ({other[WHERE]}); add "
+        f"the rows, or compare "
         "those that all have by --shared"
     )
 
@@ -208,8 +286,15 @@ def _groups(part: pd.DataFrame, rows: Sequence[str]) -> NDArray[np.int64] | None
 
     if part[GROUP].isna().all():
         return None
-    refuse(part, part[GROUP].isna(), "group is missing; give every row its group, a row alone one of its own")
-    what = "in group '{line[group]}', and elsewhere in '{first[group]}'; give it one group in all lines"
+    refuse(
+        part,
+        part[GROUP].isna(),
+        "group is missing; give every row its group, a row alone one of its own",
+    )
+    what = (
+        "in group '{line[group]}', and elsewhere in '{first[group]}'; give it one group in all "
+        "lines"
+    )
     _refuse_unlike(part, GROUP, what)
     found = pd.factorize(part.drop_duplicates(ROW).set_index(ROW)[GROUP][list(rows)])[0]
     return found if len(np.unique(found)) < len(rows) else None
@@ -221,14 +306,22 @@ def _with_means(part: pd.DataFrame, of: AlignedScores) -> AlignedScores:
     known = np.isfinite(counts)
     if known.any() and not known.all():
         lack = ", ".join(dict.fromkeys(map(str, part[SYSTEM][~known])))
-        lacking = f"Nothing is tested by rows, since their number isn't known of {sanitize(lack, 300)}."
+        lacking = (
+            f"Nothing is tested by rows, since their number isn't known of {sanitize(lack, 300)}."
+        )
         of = replace(of, remarks=(*of.remarks, lacking))
     elif known.any():
-        what = "'{line[system]}' has {line[rows]:,.0f} rows of {of.title} and '{first[system]}' {first[rows]:,.0f}"
+        what = (
+            "'{line[system]}' has {line[rows]:,.0f} rows of {of.title} and '{first[system]}' "
+            "{first[rows]:,.0f}"
+        )
         advice = "({first[where]}); compare scores of the same rows"
         refuse(part, counts != counts[0], f"{what} {advice}", of=of, first=part.iloc[0])
     means = _of_runs(part, SCORE)
-    check_copies(of, {name: {run: np.array([mean]) for run, mean in by.items()} for name, by in means.items()})
+    check_copies(
+        of,
+        {name: {run: np.array([mean]) for run, mean in by.items()} for name, by in means.items()},
+    )
     return replace(of, means=means, count=int(counts[0]) if known.all() else None)
 
 
@@ -236,26 +329,40 @@ def _with_means(part: pd.DataFrame, of: AlignedScores) -> AlignedScores:
 
 
 def check(frame: pd.DataFrame, score: ScoreDefinition) -> None:
-    """Check that a data set's scores and numbers of rows are numbers, in their range, and in one unit."""
+    """Check that a data set's scores and numbers of rows are numbers, in their range, and in one
+    unit.
+    """
     values, counts = frame[SCORE].to_numpy(dtype=float), frame[COUNT].to_numpy(dtype=float)
     what = "the score is {line[score]:g}; give a number below {largest:g}, or leave the row out"
     refuse(frame, ~(np.abs(values) < LARGEST), what, largest=LARGEST)
     if 0 < np.abs(values).max(initial=0.0) < SMALLEST:
         raise UserError(
-            f"{frame[WHERE].iloc[0]}: all scores of {score.name} are below {SMALLEST:g}; give them in a smaller unit"
+            f"{frame[WHERE].iloc[0]}: all scores of {score.name} are below {SMALLEST:g}; give "
+            f"them in a smaller unit"
         )
     low = -np.inf if score.low is None else score.low
     high = np.inf if score.high is None else score.high
-    what = "the score {line[score]:g} is outside its range {low:g} to {high:g}; mend it, or give the range by {option}"
+    what = (
+        "the score {line[score]:g} is outside its range {low:g} to {high:g}; mend it, or give the "
+        "range by {option}"
+    )
     outside = ((values < low) | (values > high)) & (not score.linear)
     refuse(frame, outside, what, low=low, high=high, option="--range LOW,HIGH")
     what = "the number of rows is {line[rows]:,.12g}; give a whole number from 1 to {most:,}"
-    refuse(frame, (counts < 1) | (counts > MOST_ROWS) | (np.floor(counts) < counts), what, most=MOST_ROWS)
+    refuse(
+        frame,
+        (counts < 1) | (counts > MOST_ROWS) | (np.floor(counts) < counts),
+        what,
+        most=MOST_ROWS,
+    )
     if score.low is None and score.high is None and not score.linear:
         for one in SENTINELS:
             at, others = values == one, values[values != one]
             far = len(others) and (others.min() >= 0 if one < 0 else 0 <= others.max() <= one / FAR)
-            what = "the score {line[score]:g} is far from all others, as a sign of a missing one is ({count} of them)"
+            what = (
+                "the score {line[score]:g} is far from all others, as a sign of a missing one is "
+                "({count} of them)"
+            )
             advice = "leave such rows out, or, if it is a score, give the range by --range LOW,HIGH"
             refuse(frame, at & bool(far), f"{what}; {advice}", count=at.sum())
         _check_units(frame)
@@ -263,34 +370,59 @@ def check(frame: pd.DataFrame, score: ScoreDefinition) -> None:
 
 def _check_units(frame: pd.DataFrame) -> None:
     """Check that no system is in per cent where another is in shares."""
-    known = {str(name): of[SCORE].to_numpy(dtype=float) for name, of in frame.groupby(SYSTEM, sort=False)}
-    means = {name: float(of.mean()) for name, of in known.items() if of.min() >= 0 and of.max() <= 100}
+    known = {
+        str(name): of[SCORE].to_numpy(dtype=float) for name, of in frame.groupby(SYSTEM, sort=False)
+    }
+    means = {
+        name: float(of.mean()) for name, of in known.items() if of.min() >= 0 and of.max() <= 100
+    }
     shares = {name: mean for name, mean in means.items() if known[name].max() <= 1 and mean}
     others = {name: mean for name, mean in means.items() if known[name].max() > 1}
     if len(means) < len(known) or not shares or not others:
         return
     small, large = max(shares, key=shares.__getitem__), max(others, key=others.__getitem__)
     alike = PER_CENT[0] <= means[large] / means[small] <= PER_CENT[1]
-    what = "'{large[0]}' scores {large[1]:.3g} and '{small[0]}' {small[1]:.3g}, as per cent and shares do; give both in"
+    what = (
+        "'{large[0]}' scores {large[1]:.3g} and '{small[0]}' {small[1]:.3g}, as per cent and "
+        "shares do; give both in"
+    )
     what += " one unit, or, where they are, the range by --range LOW,HIGH"
-    refuse(frame, (frame[SYSTEM] == large) & alike, what, large=(large, means[large]), small=(small, means[small]))
+    refuse(
+        frame,
+        (frame[SYSTEM] == large) & alike,
+        what,
+        large=(large, means[large]),
+        small=(small, means[small]),
+    )
 
 
-def check_copies(of: AlignedScores, scores: Mapping[str, Mapping[int, NDArray[np.float64]]]) -> None:
-    """Check that no seed's scores, of rows or means, and costs are another's in all systems, unless by chance."""
+def check_copies(
+    of: AlignedScores, scores: Mapping[str, Mapping[int, NDArray[np.float64]]]
+) -> None:
+    """Check that no seed's scores, of rows or means, and costs are another's in all systems,
+    unless by chance.
+    """
     costs = [by for values in of.costs.values() for by in values.values()]
     first: dict[bytes, int] = {}
     copies: dict[int, int] = {}
     for run in range(len(of.seeds)):
-        found = [*(by.get(run, np.empty(0)) for by in scores.values()), [by.get(run, np.nan) for by in costs]]
-        if (original := first.setdefault(b"|".join(np.asarray(one).tobytes() for one in found), run)) != run:
+        found = [
+            *(by.get(run, np.empty(0)) for by in scores.values()),
+            [by.get(run, np.nan) for by in costs],
+        ]
+        if (
+            original := first.setdefault(b"|".join(np.asarray(one).tobytes() for one in found), run)
+        ) != run:
             copies[run] = original
     varying = sum(int((np.ptp(list(by.values()), axis=0) > 0).sum()) for by in scores.values())
     varying += sum(len(set(by.values())) > 1 for by in costs)
     many = len(of.seeds) >= MANY and 2 * len(copies) >= len(of.seeds)
-    if varying and copies and (varying >= VARYING or many):  # where none varies, runs are known to repeat each other
+    if (
+        varying and copies and (varying >= VARYING or many)
+    ):  # where none varies, runs are known to repeat each other
         run, original = next(iter(copies.items()))
         raise UserError(
-            f"{of.title}: seeds {sanitize(of.seeds[original], 20)} and {sanitize(of.seeds[run], 20)} have the same "
+            f"{of.title}: seeds {sanitize(of.seeds[original], 20)} and "
+            f"{sanitize(of.seeds[run], 20)} have the same "
             "scores and costs in all systems, as copies have; keep one of them"
         )

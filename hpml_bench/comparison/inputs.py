@@ -1,4 +1,6 @@
-"""Inputs of a comparison: scores as readers found them; a file or folder goes to the first reader that claims it."""
+"""Inputs of a comparison: scores as readers found them; a file or folder goes to the first
+reader that claims it.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +29,21 @@ NAMES = ("system", "row", "score", "seed", "group", "dataset", "rows", "content"
 SYSTEM, ROW, SCORE, SEED, GROUP, DATASET, COUNT, CONTENT, HOST, WHERE = NAMES
 """Columns with a meaning; a reader names those that are costs. All are texts but score and rows.
 
-What is compared; the row's id within its data set; the score; the run; rows that belong together; the data set; of
-inputs without a line per row, the number of rows that the score is the mean of; a digest of what a row holds, by which
-one id is known to mean one row; the machine of a run, since costs of a seed are compared on one; for messages, file and
-line that a line came from.
+What is compared; the row's id within its data set; the score; the run; rows that belong together;
+the data set; of inputs without a line per row, the number of rows that the score is the mean of; a
+digest of what a row holds, by which one id is known to mean one row; the machine of a run, since
+costs of a seed are compared on one; for messages, file and line that a line came from.
 """
 LONGEST = 100  # characters of a name; a longer one is cut
 
 
 def source_of(kind: str, path: Path, files: int) -> str:
-    """Return kind and path of an input as one line, of a folder with the number of files that were read."""
-    return f"{kind} {sanitize(path, 300)}" + (f" ({count_of(files, 'file')})" if path.is_dir() else "")
+    """Return kind and path of an input as one line, of a folder with the number of files that
+    were read.
+    """
+    return f"{kind} {sanitize(path, 300)}" + (
+        f" ({count_of(files, 'file')})" if path.is_dir() else ""
+    )
 
 
 def head_of(file: Path, size: int) -> bytes:
@@ -57,7 +63,9 @@ def _reading(where: object) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{where} can't be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # of UTF-8, or of JSON
-        raise UserError(f"{where} isn't JSON ({error}); it may be cut off: fetch it again, or take it away") from None
+        raise UserError(
+            f"{where} isn't JSON ({error}); it may be cut off: fetch it again, or take it away"
+        ) from None
 
 
 def json_mapping(file: Path) -> dict[str, Any]:
@@ -70,7 +78,9 @@ def json_mapping(file: Path) -> dict[str, Any]:
 
 
 def json_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield place and content of each object of a file of JSON, a line each or one list; a UserError where it isn't."""
+    """Yield place and content of each object of a file of JSON, a line each or one list; a
+    UserError where it isn't.
+    """
     with _reading(file), file.open(encoding="utf-8-sig", newline="\n") as stream:
         first = stream.read(1000).lstrip()[:1]
         stream.seek(0)
@@ -91,11 +101,15 @@ class InputScores(Circumstances):
     """Content of one input: a line per row of a data set, or per run."""
 
     lines: pd.DataFrame
-    """Columns of `NAMES` and the costs; `system`, `score` and `where` in each, and `row` or, without rows, `rows`."""
+    """Columns of `NAMES` and the costs; `system`, `score` and `where` in each, and `row` or,
+    without rows, `rows`.
+    """
     score: ScoreDefinition
     costs: tuple[CostDefinition, ...] = ()
     failed: tuple[FailedRun, ...] = ()
-    remarks: tuple[str, ...] = ()  # sentences for the page: what a number of this input holds, what it lacks
+    remarks: tuple[
+        str, ...
+    ] = ()  # sentences for the page: what a number of this input holds, what it lacks
     source: str = ""  # kind and path of the input, as of `source_of`
     directed: bool = True  # whether it says which scores are better
 
@@ -116,13 +130,17 @@ def known() -> tuple[ModuleType, ...]:
 
 
 def read(
-    paths: Iterable[Path], metric: str | None = None, group: str | None = None, columns: Mapping[str, str] | None = None
+    paths: Iterable[Path],
+    metric: str | None = None,
+    group: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> tuple[InputScores, ...]:
     """Return what the readers find in files and folders.
 
-    `metric`: name of the score, the reader's own choice where None; `group`: field by which rows are grouped, and
-    `columns`: our name of a table's column -> its own, both for readers whose `read` takes one. A UserError where there
-    is no such file, no reader claims it, its reader can't read it, or takes no `group` or `columns`.
+    `metric`: name of the score, the reader's own choice where None; `group`: field by which rows
+    are grouped, and `columns`: our name of a table's column -> its own, both for readers whose
+    `read` takes one. A UserError where there is no such file, no reader claims it, its reader can't
+    read it, or takes no `group` or `columns`.
     """
     found: list[InputScores] = []
     options = {name: given for name, given in (("group", group), ("columns", columns)) if given}

@@ -14,7 +14,8 @@ from hpml_bench.report.looks import Data, Declarations, Taken, changed_since, lo
 from hpml_bench.report.scores import AlignedScores
 from hpml_bench.system.errors import UserError
 
-LEAST_PREFIX = 16  # rows of one system that agree in two files by chance in one of 65,536 cases, if half are right
+# rows of one system that agree in two files by chance in one of 65,536 cases, if half are right
+LEAST_PREFIX = 16
 
 
 class Asked(NamedTuple):
@@ -32,8 +33,15 @@ def at_look(found: Verdicts, margin: float | None, asked: Asked, page: str) -> V
     """
     scores = found.scores
     if asked.looks is not None and (scores.facts or scores.race):
-        raise UserError(f"--looks {asked.looks}: the records of {scores.title} count its looks; leave --looks out")
-    data, declared, tested = _data(scores), _declarations(found), bool(found.tested) and not scores.facts
+        raise UserError(
+            f"--looks {asked.looks}: the records of {scores.title} count its looks; leave --looks "
+            f"out"
+        )
+    data, declared, tested = (
+        _data(scores),
+        _declarations(found),
+        bool(found.tested) and not scores.facts,
+    )
     digest = _digest(scores) if tested else ""
     taken = look_at(
         asked.folder,
@@ -46,11 +54,15 @@ def at_look(found: Verdicts, margin: float | None, asked: Asked, page: str) -> V
         page=page,
         tested=tested,
     )
-    if scores.facts and scores.score.margin is not None:  # the suite declared it before its first run
+    if (
+        scores.facts and scores.score.margin is not None
+    ):  # the suite declared it before its first run
         by_suite = declared.model_copy(update={"margin": scores.score.margin})
         taken = taken._replace(changed=changed_since(by_suite, declared))
     look = asked.look or max(scores.look, taken.look)
-    if Taken(look, taken.declared, taken.changed) == Taken(scores.look, scores.looks, scores.changed):
+    if Taken(look, taken.declared, taken.changed) == Taken(
+        scores.look, scores.looks, scores.changed
+    ):
         return found
     return judge(replace(scores, look=look, looks=taken.declared, changed=taken.changed), margin)
 
@@ -93,8 +105,9 @@ def _row_ids(scores: AlignedScores, name: str) -> Iterator[str]:
     if not ids or not all(one.isascii() and one.isdecimal() for one in ids):
         yield from ids
         return
-    # Whole numbers are mostly places in a file, which every file has. So they are those of their file, by its name,
-    # and those of another one whose first rows have the same scores, as if rows were appended to it.
+    # Whole numbers are mostly places in a file, which every file has. So they are those of their
+    # file, by its name, and those of another one whose first rows have the same scores, as if rows
+    # were appended to it.
     yield f"file {name}"
     numbers = np.array([float(one) for one in ids])
     yield from _prefixes(scores, np.argsort(numbers, kind="stable"))
@@ -103,7 +116,9 @@ def _row_ids(scores: AlignedScores, name: str) -> Iterator[str]:
 
 
 def _prefixes(scores: AlignedScores, order: NDArray[np.int64]) -> Iterator[str]:
-    """Yield digests of the scores of each run's first 16, 32, 64, ... rows; of unequal scores, as others have them."""
+    """Yield digests of the scores of each run's first 16, 32, 64, ... rows; of unequal scores,
+    as others have them.
+    """
     for name, by_run in (scores.rows or {}).items():
         for run, values in by_run.items():
             ordered, length = np.asarray(values, dtype=float)[order], LEAST_PREFIX

@@ -13,7 +13,14 @@ from hpml_bench.comparison.assemble import ALONE
 from hpml_bench.comparison.looks import Asked, at_look
 from hpml_bench.plugins.blocks import Question, Section, Table, Text
 from hpml_bench.report.answer.model import PageSummary
-from hpml_bench.report.answer.sections import deciding_section, each_section, matrix_section, pair_tables, places, turns
+from hpml_bench.report.answer.sections import (
+    deciding_section,
+    each_section,
+    matrix_section,
+    pair_tables,
+    places,
+    turns,
+)
 from hpml_bench.report.answer.summary import cost_scale, entering_means, score_scale, summarize
 from hpml_bench.report.comparability import grouped
 from hpml_bench.report.judge import NOT_INDEPENDENT, Verdicts, judge
@@ -31,7 +38,9 @@ FORMATS = ("html", "md")
 class Written(NamedTuple):
     """Files that were written of a comparison."""
 
-    pages: list[Page]  # the page, or that over several data sets; the data sets' own where there is none over them
+    pages: list[
+        Page
+    ]  # the page, or that over several data sets; the data sets' own where there is none over them
     files: list[Path]
     apart: tuple[str, ...]  # what isn't ranked, and why, as sentences
 
@@ -41,19 +50,24 @@ TAKEN = frozenset({"figures", "tables", "report.html", "report.md", "report.json
 
 
 def write(
-    found: Sequence[AlignedScores], out: Path, formats: Sequence[str] = FORMATS, margin: float | None = None,
+    found: Sequence[AlignedScores],
+    out: Path,
+    formats: Sequence[str] = FORMATS,
+    margin: float | None = None,
     asked: Asked | None = None,
-) -> Written:  # fmt: skip
-    """Write the page of a comparison; of several data sets a page each, and one over them if they share systems.
+) -> Written:
+    """Write the page of a comparison; of several data sets a page each, and one over them if they
+    share systems.
 
-    `asked` says in which list looks are counted, that of `out` where it is None. A UserError where a page can't be
-    written, or would replace one of other data.
+    `asked` says in which list looks are counted, that of `out` where it is None. A UserError where
+    a page can't be written, or would replace one of other data.
     """
     asked, judged = asked or Asked(out), [judge(one, margin) for one in found]
     folders = folders_of([one.scores.title for one in judged]) if len(judged) > 1 else [""]
     place = out.relative_to(asked.folder)
     compared = [
-        at_look(one, margin, asked, _within(place / folder)) for one, folder in zip(judged, folders, strict=True)
+        at_look(one, margin, asked, _within(place / folder))
+        for one, folder in zip(judged, folders, strict=True)
     ]
     pages = [page_of(one) for one in compared]
     if len(compared) == 1:
@@ -63,20 +77,37 @@ def write(
         files += write_page(page, out / folder, formats)
         answer, scores = page.answer, one.scores
         about: dict[str, Cell] = {
-            "Data set": scores.title, "Score": answer.score.title, "Rows": answer.rows_text,
-            "Runs": answer.runs, "Systems": len(answer.methods), "Verdicts hold for": answer.judged,
+            "Data set": scores.title,
+            "Score": answer.score.title,
+            "Rows": answer.rows_text,
+            "Runs": answer.runs,
+            "Systems": len(answer.methods),
+            "Verdicts hold for": answer.judged,
             "Page": f"{folder}/report.html",
-        }  # fmt: skip
+        }
         values = {name: dict(of) for name, of in entering_means(one).items()}
-        sets.append(OfSuite(answer, values, (scores.dataset,), about, scores.title, version=version("hpml-bench"),
-                            block=scores.block))  # fmt: skip
+        sets.append(
+            OfSuite(
+                answer,
+                values,
+                (scores.dataset,),
+                about,
+                scores.title,
+                version=version("hpml-bench"),
+                block=scores.block,
+            )
+        )
     try:
         suites = Suites.among(sets, "data set")
     except UserError as error:  # each has its page
-        return Written(pages, files, (*_unranked(compared), f"There is no page over the data sets: {error}."))
+        return Written(
+            pages, files, (*_unranked(compared), f"There is no page over the data sets: {error}.")
+        )
     over = page_of_suites(suites, asked.folder, asked.look, _within(place), asked.looks)
     apart = grouped(suites.apart, suites.apart.__getitem__).items()
-    said = (f"Not ranked over the data sets, since {why}: {', '.join(names)}." for why, names in apart)
+    said = (
+        f"Not ranked over the data sets, since {why}: {', '.join(names)}." for why, names in apart
+    )
     return Written([over], write_page(over, out, formats), (*_unranked(compared), *said))
 
 
@@ -118,7 +149,11 @@ def page_of(found: Verdicts) -> Page:
     elif low is not None and high is not None:
         limits = f"{number(low)} to {number(high)}"
     else:
-        limits = f"{number(float(np.min(seen)))} to {number(float(np.max(seen)))}, as seen" if seen else "not known"
+        limits = (
+            f"{number(float(np.min(seen)))} to {number(float(np.max(seen)))}, as seen"
+            if seen
+            else "not known"
+        )
     facts = {
         "Data": scores.title,
         "Inputs": str(len(scores.sources)),
@@ -131,11 +166,17 @@ def page_of(found: Verdicts) -> Page:
     }
     if (largest := scores.score.largest) is not None:
         unit = f" {answer.score.difference_unit}" if answer.score.difference_unit else ""
-        facts["Largest difference of a row"] = f"{score_scale(scores)[0] * largest:g}{unit}, {scores.score.largest_by}"
+        facts["Largest difference of a row"] = (
+            f"{score_scale(scores)[0] * largest:g}{unit}, {scores.score.largest_by}"
+        )
     return Page(
-        answer=answer, sections=tuple(sections_of(found, answer)), facts=facts, newest="",
-        problems=len(scores.failed) + bool(scores.unshared), version=version("hpml-bench"),
-    )  # fmt: skip
+        answer=answer,
+        sections=tuple(sections_of(found, answer)),
+        facts=facts,
+        newest="",
+        problems=len(scores.failed) + bool(scores.unshared),
+        version=version("hpml-bench"),
+    )
 
 
 def sections_of(found: Verdicts, answer: PageSummary) -> Iterator[Section]:
@@ -144,18 +185,32 @@ def sections_of(found: Verdicts, answer: PageSummary) -> Iterator[Section]:
     inputs = table("sources", "Inputs", ("Input",), [[source] for source in scores.sources])
     remarks = [Text(sentences=scores.remarks)] if scores.remarks else []
     if scores.unshared:
-        lacking = table("lacking", "Rows that a system lacks", ("System", "Rows"), list(scores.lacking.items()))
-        missing += [Text(sentences=(answer.lacking, "Rows may be missing because a system failed there.")), lacking]
+        lacking = table(
+            "lacking", "Rows that a system lacks", ("System", "Rows"), list(scores.lacking.items())
+        )
+        missing += [
+            Text(sentences=(answer.lacking, "Rows may be missing because a system failed there.")),
+            lacking,
+        ]
     if scores.failed:
-        rows: list[list[Cell]] = [[f.system, f.seed or MISSING, f.status, f.where] for f in scores.failed]
-        missing.append(table("failed", "Runs without a score", ("System", "Seed", "Status", "Where"), rows))
+        rows: list[list[Cell]] = [
+            [f.system, f.seed or MISSING, f.status, f.where] for f in scores.failed
+        ]
+        missing.append(
+            table("failed", "Runs without a score", ("System", "Seed", "Status", "Where"), rows)
+        )
     tests = [answer.tests]
     if answer.tested > 1:
         tests.append("All pairs of a page, by score and tested cost, share 5 % of error.")
     if scores.groups is not None:
-        tests.append("Rows of a group depend on each other, so groups are what another sample replaces.")
+        tests.append(
+            "Rows of a group depend on each other, so groups are what another sample replaces."
+        )
     if not found.margin:
-        tests.append("No margin was declared, so no pair is shown equal. Give --margin before the first look.")
+        tests.append(
+            "No margin was declared, so no pair is shown equal. Give --margin before the first "
+            "look."
+        )
     tests += [turns(answer)] if turns(answer) else []
     of: list[tuple[Question, Section | None]] = [
         ("best", section_of("places", "Places", places(answer))),
@@ -171,7 +226,9 @@ def sections_of(found: Verdicts, answer: PageSummary) -> Iterator[Section]:
     ]
     for question, section in of:
         if section is not None:
-            yield section.model_copy(update={"question": question, "folded": section.slug == "pairs"})
+            yield section.model_copy(
+                update={"question": question, "folded": section.slug == "pairs"}
+            )
 
 
 def _costs(found: Verdicts, answer: PageSummary) -> Table | None:
@@ -182,14 +239,25 @@ def _costs(found: Verdicts, answer: PageSummary) -> Table | None:
         return None
     rows: list[list[Cell]] = []
     for method in answer.methods:
-        of = ((entering(scores.costs[cost]).get(named[method.name], {}), scale) for cost, scale, _ in shown)
+        of = (
+            (entering(scores.costs[cost]).get(named[method.name], {}), scale)
+            for cost, scale, _ in shown
+        )
         runs = [(list(by_run.values()), scale) for by_run, scale in of]
         means = [scale * float(np.mean(of)) if of else None for of, scale in runs]
-        rows.append([method.name, *(None if mean is None else (number(mean), mean) for mean in means)])
-    titles = [f"{capitalized(cost.title)} ({unit})" if unit else capitalized(cost.title) for cost, _, unit in shown]
+        rows.append(
+            [method.name, *(None if mean is None else (number(mean), mean) for mean in means)]
+        )
+    titles = [
+        f"{capitalized(cost.title)} ({unit})" if unit else capitalized(cost.title)
+        for cost, _, unit in shown
+    ]
     notes = ["Means over runs; less is better.", *(cost.about for cost, *_ in shown if cost.about)]
-    notes += [f"{cost.title} isn't ranked: {found.unranked[cost.column]}." for cost in scores.costs
-              if cost.column in found.unranked]  # fmt: skip
+    notes += [
+        f"{cost.title} isn't ranked: {found.unranked[cost.column]}."
+        for cost in scores.costs
+        if cost.column in found.unranked
+    ]
     noun = capitalized(answer.noun)
     return table("costs", f"Costs of each {answer.noun}", (noun, *titles), rows, notes)
 
@@ -199,13 +267,18 @@ def _more(found: Verdicts) -> Text | None:
     sentences, scores = [], found.scores
     if scores.rows is not None and not scores.foreseen:
         sentences.append(
-            "A range of the score (--range, before the first look): without it verdicts presume no row beyond "
+            "A range of the score (--range, before the first look): without it verdicts presume "
+            "no row beyond "
             "those seen."
         )
     if scores.rows is None:
-        sentences.append("Scores row by row: the same rows are paired, which finds smaller differences.")
+        sentences.append(
+            "Scores row by row: the same rows are paired, which finds smaller differences."
+        )
         if found.why == NOT_INDEPENDENT:
-            sentences.append("Or --independent: no system's error makes another's likelier or rarer.")
+            sentences.append(
+                "Or --independent: no system's error makes another's likelier or rarer."
+            )
     if scores.shared_seeds < statistics.LEAST_SEEDS:
         costs = " and ranks by cost" if scores.costs else ""
         enough = max(len(of) for of in scores.means.values()) >= statistics.LEAST_SEEDS

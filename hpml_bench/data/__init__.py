@@ -1,4 +1,5 @@
-"""Preparation of data: from a source to token ids on disk, rows and batches; and the generator of newswire.
+"""Preparation of data: from a source to token ids on disk, rows and batches; and the generator of
+newswire.
 
 New data sets go to `builtin/datasets`. May import `plugins` and the packages before it.
 """

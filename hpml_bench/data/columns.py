@@ -21,51 +21,87 @@ NUMBER_NAMES = ("label", "labels", "score", "target", "value", "rating", "stars"
 WORD_NAMES = ("words", "tokens", "word", "token")
 TAG_NAMES = ("tags", "ner_tags", "tag", "ner_tag")
 TEXT_NAMES = frozenset(
-    {"title", "headline", "subject", "text", "sentence", "description", "content", "body", "review", "document"}
+    {
+        "title",
+        "headline",
+        "subject",
+        "text",
+        "sentence",
+        "description",
+        "content",
+        "body",
+        "review",
+        "document",
+    }
 )
-SAMPLE_ROWS = 1000  # number of first rows by whose cells a column is found, where its name doesn't decide
+SAMPLE_ROWS = (
+    1000  # number of first rows by whose cells a column is found, where its name doesn't decide
+)
 MOST_CLASSES = 100
 PAIR_NAMES = (
-    ("premise", "hypothesis"), ("question", "sentence"), ("question", "passage"), ("question", "context"),
-    ("query", "passage"), ("query", "document"), ("text", "text_pair"),
-)  # fmt: skip
-PAIRED = re.compile(r"(.+?)[ _-]?([12ab])", re.IGNORECASE)  # sentence1 and sentence2, text_a and text_b
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("question", "context"),
+    ("query", "passage"),
+    ("query", "document"),
+    ("text", "text_pair"),
+)
+PAIRED = re.compile(
+    r"(.+?)[ _-]?([12ab])", re.IGNORECASE
+)  # sentence1 and sentence2, text_a and text_b
 LONG_TEXT, MOSTLY, VARIED = 5, 0.5, 0.2
-"""Words of a long text in the mean; share of rows from which on most have something; least share of different texts
-among those of a pair."""
+"""Words of a long text in the mean; share of rows from which on most have something; least share
+of different texts among those of a pair.
+"""
 
 Column = str | int  # a column's name, or its position counted from 1
-Row = Callable[..., tuple[Any, ...]]  # function of a row's cells; a ValueError of it continues `FILE: row 3`
+Row = Callable[
+    ..., tuple[Any, ...]
+]  # function of a row's cells; a ValueError of it continues `FILE: row 3`
 
 
 class TableOptions(Frozen):
     """Options of data sets that read tables."""
 
     text: Column | tuple[Column, ...] = ()
-    """Column or columns of the text or the prompt, or the one with lists of words or turns, by name or by position
-    from 1; empty to find them."""
+    """Column or columns of the text or the prompt, or the one with lists of words or turns, by
+    name or by position from 1; empty to find them.
+    """
     text_pair: Column | None = None
-    """Column of the second text of a pair (a premise's hypothesis, a question's passage) for a class or a number, by
-    name or by position from 1. The tokenizer encodes both as a pair; where it has nothing between the texts of a pair,
-    as GPT-2's, they are joined by a line break. Empty: none, or where `text` is empty, found by name."""
+    """Column of the second text of a pair (a premise's hypothesis, a question's passage) for a
+    class or a number, by name or by position from 1. The tokenizer encodes both as a pair; where
+    it has nothing between the texts of a pair, as GPT-2's, they are joined by a line break.
+    Empty: none, or where `text` is empty, found by name.
+    """
     label: Column | None = None
-    """Column of the label (a class, a number, a list of tags, or a prompt's completion), by name or by position
-    from 1; empty to find it."""
+    """Column of the label (a class, a number, a list of tags, or a prompt's completion), by name
+    or by position from 1; empty to find it.
+    """
     label_names: tuple[str, ...] = ()
-    """Names of classes or tags, in the order of the sorted label values; empty to take the values themselves."""
+    """Names of classes or tags, in the order of the sorted label values; empty to take the
+    values themselves.
+    """
     group: Column | None = None
-    """Column that says which rows belong together (the questions of one document, near-copies), by name or by
-    position from 1: they stay in one split where splits are drawn, and test rows of one group are tested together.
-    Empty where each row stands alone."""
+    """Column that says which rows belong together (the questions of one document, near-copies),
+    by name or by position from 1: they stay in one split where splits are drawn, and test rows
+    of one group are tested together. Empty where each row stands alone.
+    """
     separator: str = " "
-    """Separator of the texts of several columns; between parts of a prompt a single space means an empty line."""
+    """Separator of the texts of several columns; between parts of a prompt a single space means
+    an empty line.
+    """
 
 
 Kind = Literal["class", "number", "tags", "turns", "prompt", "text"]
 NAMES: dict[Kind, tuple[str, str]] = {
-    "class": ("text", "label"), "number": ("text", "label"), "tags": ("words", "tags"), "turns": ("turns", ""),
-    "prompt": ("prompt", "completion"), "text": ("text", ""),
-}  # fmt: skip
+    "class": ("text", "label"),
+    "number": ("text", "label"),
+    "tags": ("words", "tags"),
+    "turns": ("turns", ""),
+    "prompt": ("prompt", "completion"),
+    "text": ("text", ""),
+}
 """Words for the columns of text and label; the last three kinds are conversations."""
 
 
@@ -74,8 +110,9 @@ class Columns(Frozen):
 
     kind: Kind
     text: tuple[str, ...]
-    """Columns of texts or of a prompt, which are joined; or one column of lists of words, or of turns (`role` and
-    `content`, or ShareGPT's `from` and `value`)."""
+    """Columns of texts or of a prompt, which are joined; or one column of lists of words, or of
+    turns (`role` and `content`, or ShareGPT's `from` and `value`).
+    """
     label: str | None = None  # column of classes or numbers, of lists of tags, or of completions
     pair: str | None = None  # column of the second texts
     choices: str | None = None
@@ -87,42 +124,70 @@ class Columns(Frozen):
     @property
     def read(self) -> tuple[str, ...]:
         """Columns whose cells make a row: the text's, the second text's and the label's first."""
-        return (*self.text, *filter(None, (self.pair, self.label, self.choices, self.system, self.tools)))
+        return (
+            *self.text,
+            *filter(None, (self.pair, self.label, self.choices, self.system, self.tools)),
+        )
 
     def __str__(self) -> str:
         text, label = NAMES[self.kind]
-        found = {text: ", ".join(self.text), "paired with": self.pair, label: self.label, "choices": self.choices}
+        found = {
+            text: ", ".join(self.text),
+            "paired with": self.pair,
+            label: self.label,
+            "choices": self.choices,
+        }
         found |= {"system prompt": self.system, "tools": self.tools, "group": self.group}
         return "; ".join(f"{what}: {columns}" for what, columns in found.items() if columns)
 
 
 def choose(
-    dataset: Dataset, where: str, target: Target, options: TableOptions, label: Column | None, *,
-    kept_out: Collection[str], named: bool,
-) -> Columns:  # fmt: skip
-    """Return the columns of text and label: as given, else by name, else by content but for those kept out."""
+    dataset: Dataset,
+    where: str,
+    target: Target,
+    options: TableOptions,
+    label: Column | None,
+    *,
+    kept_out: Collection[str],
+    named: bool,
+) -> Columns:
+    """Return the columns of text and label: as given, else by name, else by content but for
+    those kept out.
+    """
     names = list(dataset.column_names)
     text = options.text if isinstance(options.text, tuple) else (options.text,)
     with column_errors_as_user_errors(where):
         chosen_text = tuple(column_named(column, names, where, "text") for column in text)
         chosen_label = None if label is None else column_named(label, names, where, "label")
-        pair = None if options.text_pair is None else column_named(options.text_pair, names, where, "text_pair")
+        pair = (
+            None
+            if options.text_pair is None
+            else column_named(options.text_pair, names, where, "text_pair")
+        )
         if target == "tags":
             if len(text) > 1:
-                raise UserError(f"{where}: dataset.options.text names {len(text)} columns of words; tags are of one")
+                raise UserError(
+                    f"{where}: dataset.options.text names {len(text)} columns of words; tags are "
+                    f"of one"
+                )
             words = chosen_text[0] if chosen_text else first_named(names, WORD_NAMES)
             tags = chosen_label or first_named(names, TAG_NAMES)
             if words and tags:
                 return Columns(kind="tags", text=(words,), label=tags)
-            what, option, usual = ("tags", "label", TAG_NAMES) if words else ("words", "text", WORD_NAMES)
+            what, option, usual = (
+                ("tags", "label", TAG_NAMES) if words else ("words", "text", WORD_NAMES)
+            )
             raise UserError(
-                f"{where}: no column is called {' or '.join(usual[:2])}; name the one with lists of {what} with "
+                f"{where}: no column is called {' or '.join(usual[:2])}; name the one with lists "
+                f"of {what} with "
                 f"dataset.options.{option} ({listed(names)})"
             )
         sample: dict[str, list[Any]] = dataset[:SAMPLE_ROWS]
         if chosen_label is None:
             rest = [name for name in names if name not in {*chosen_text, pair, *kept_out}]
-            known, find = (LABEL_NAMES, _find_label) if target == "class" else (NUMBER_NAMES, _find_number)
+            known, find = (
+                (LABEL_NAMES, _find_label) if target == "class" else (NUMBER_NAMES, _find_number)
+            )
             chosen_label = first_named(rest, known) or find(rest, sample, where)
         if not chosen_text:
             rest = [name for name in names if name not in {chosen_label, pair}]
@@ -137,51 +202,74 @@ def first_named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
 
 
 def column_errors_as_user_errors(where: str) -> AbstractContextManager[None]:
-    """Raise the libraries' errors on columns of lists, mappings or undecodable text as one sentence."""
+    """Raise the libraries' errors on columns of lists, mappings or undecodable text as one
+    sentence.
+    """
 
     def explain(error: Exception) -> UserError:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        return disk_error(error) or UserError(f"{where}: its columns can't be read as text and label: {reason}")
+        return disk_error(error) or UserError(
+            f"{where}: its columns can't be read as text and label: {reason}"
+        )
 
     return explained(explain)
 
 
 def column_named(column: Column, names: list[str], where: str, what: str = "") -> str:
-    """Return a column by its name, or by its position from 1; `what` is the word for it in errors, such as `text`."""
+    """Return a column by its name, or by its position from 1; `what` is the word for it in
+    errors, such as `text`.
+    """
     if column in names:
         return str(column)
-    column = int(column) if isinstance(column, str) and column.isdecimal() else column  # of a command line
+    column = (
+        int(column) if isinstance(column, str) and column.isdecimal() else column
+    )  # of a command line
     if isinstance(column, int) and 1 <= column <= len(names):
         return names[column - 1]
     raise UserError(
-        f"{where}: there is no {f'{what} ' if what else ''}column {column!r}; the columns are {listed(names)}"
+        f"{where}: there is no {f'{what} ' if what else ''}column {column!r}; the columns are "
+        f"{listed(names)}"
     )
 
 
 def check_columns(dataset: Dataset, file: str, columns: Sequence[str]) -> None:
     missing = [column for column in columns if column not in dataset.column_names]
     if missing:
-        raise UserError(f"{file}: there is no column '{missing[0]}'; there is {listed(dataset.column_names)}")
+        raise UserError(
+            f"{file}: there is no column '{missing[0]}'; there is {listed(dataset.column_names)}"
+        )
 
 
-def converted(dataset: Dataset, file: str, read: Sequence[str], row: Row, types: Mapping[str, Any]) -> Dataset:
-    """Return a table converted row by row: a function of the cells of `read` returns values of these types.
+def converted(
+    dataset: Dataset, file: str, read: Sequence[str], row: Row, types: Mapping[str, Any]
+) -> Dataset:
+    """Return a table converted row by row: a function of the cells of `read` returns values of
+    these types.
 
-    A column `bad` has the reason where a row can't be converted, else an empty text, and `place` the row's number.
+    A column `bad` has the reason where a row can't be converted, else an empty text, and `place`
+    the row's number.
     """
     from datasets import Features, Value
 
     check_columns(dataset, file, read)
     with column_errors_as_user_errors(file):
         return dataset.map(
-            _by_row, batched=True, with_indices=True, remove_columns=dataset.column_names,
+            _by_row,
+            batched=True,
+            with_indices=True,
+            remove_columns=dataset.column_names,
             features=Features({**types, **dict.fromkeys(("place", "bad"), Value("string"))}),
             fn_kwargs={"file": file, "read": tuple(read), "row": row, "names": tuple(types)},
-        )  # fmt: skip
+        )
 
 
 def _by_row(
-    batch: Mapping[str, list[Any]], positions: list[int], file: str, read: Sequence[str], row: Row, names: Sequence[str]
+    batch: Mapping[str, list[Any]],
+    positions: list[int],
+    file: str,
+    read: Sequence[str],
+    row: Row,
+    names: Sequence[str],
 ) -> dict[str, list[Any]]:
     rows = []
     for position, *cells in zip(positions, *(batch[name] for name in read), strict=True):
@@ -190,7 +278,10 @@ def _by_row(
             rows.append((*row(*cells), place, ""))
         except ValueError as error:
             rows.append((*[None] * len(names), place, f"{place} {error}"))
-    return {name: list(values) for name, values in zip((*names, "place", "bad"), zip(*rows, strict=True), strict=True)}
+    return {
+        name: list(values)
+        for name, values in zip((*names, "place", "bad"), zip(*rows, strict=True), strict=True)
+    }
 
 
 def listed(names: Sequence[str]) -> str:
@@ -208,31 +299,49 @@ def some(values: Sequence[str], most: int = 30) -> str:
 def _find_label(names: list[str], sample: Mapping[str, list[Any]], where: str) -> str:
     most = min(MOST_CLASSES, len(next(iter(sample.values()), [])) // 2)
     few = {
-        name: count for name in names if 2 <= (count := len({*map(str, sample[name])})) <= most and _full(sample[name])
+        name: count
+        for name in names
+        if 2 <= (count := len({*map(str, sample[name])})) <= most and _full(sample[name])
     }
     if not few:
-        sep = "; if its cells are separated otherwise, say how with dataset.options.sep" if len(sample) == 1 else ""
+        sep = (
+            "; if its cells are separated otherwise, say how with dataset.options.sep"
+            if len(sample) == 1
+            else ""
+        )
         raise UserError(
-            f"{where}: no column looks like a label; name it with dataset.options.label ({listed(list(sample))}){sep}"
+            f"{where}: no column looks like a label; name it with dataset.options.label "
+            f"({listed(list(sample))}){sep}"
         )
     return min(few, key=few.__getitem__)
 
 
 def _find_number(names: list[str], sample: Mapping[str, list[Any]], where: str) -> str:
-    numeric = [name for name in names if sample[name] and all(is_number(str(value)) for value in sample[name])]
+    numeric = [
+        name
+        for name in names
+        if sample[name] and all(is_number(str(value)) for value in sample[name])
+    ]
     if len(numeric) != 1:
         what = "no column holds numbers" if not numeric else f"{len(numeric)} columns hold numbers"
-        raise UserError(f"{where}: {what}; name the one to learn with dataset.options.label ({listed(names)})")
+        raise UserError(
+            f"{where}: {what}; name the one to learn with dataset.options.label ({listed(names)})"
+        )
     return numeric[0]
 
 
 def _find_text(
-    names: list[str], sample: Mapping[str, list[Any]], where: str, kept_out: Collection[str], *, named: bool
+    names: list[str],
+    sample: Mapping[str, list[Any]],
+    where: str,
+    kept_out: Collection[str],
+    *,
+    named: bool,
 ) -> tuple[tuple[str, ...], str | None]:
     """Return the columns of the text, and that of the second texts of pairs.
 
-    In a table without column names, all that don't hold numbers; else a pair by name; else all with a name of a text or
-    the one with the longest texts, and other columns of long texts.
+    In a table without column names, all that don't hold numbers; else a pair by name; else all with
+    a name of a text or the one with the longest texts, and other columns of long texts.
     """
     called = [name for name in names if name.strip().lower() in TEXT_NAMES]
     texts = {
@@ -243,12 +352,19 @@ def _find_text(
         and not all(is_number(v) for v in values)
     }
     if not called and not texts:
-        raise UserError(f"{where}: no column holds text; name it with dataset.options.text ({listed(list(sample))})")
+        raise UserError(
+            f"{where}: no column holds text; name it with dataset.options.text "
+            f"({listed(list(sample))})"
+        )
     if not named:
         return tuple(texts), None
     # two columns whose names are those of a pair, unless several are
     full = {name: values for name, values in texts.items() if _full(sample[name])}
-    by_name = {name.strip().lower(): name for name, values in full.items() if len({*values}) >= VARIED * len(values)}
+    by_name = {
+        name.strip().lower(): name
+        for name, values in full.items()
+        if len({*values}) >= VARIED * len(values)
+    }
     pairs = [(by_name[a], by_name[b]) for a, b in PAIR_NAMES if a in by_name and b in by_name]
     halves: dict[str, list[str]] = {}
     for known, name in by_name.items():
@@ -260,7 +376,10 @@ def _find_text(
     chosen = called or [max(texts, key=lambda name: sum(map(len, texts[name])) / len(texts[name]))]
     for name in long_texts({name: sample[name] for name in texts if name not in chosen}):
         # cells that are part of another column's, as quotations are, add nothing to it
-        parts = (sum((a or "") in (b or "") for a, b in zip(sample[name], sample[of], strict=True)) for of in chosen)
+        parts = (
+            sum((a or "") in (b or "") for a, b in zip(sample[name], sample[of], strict=True))
+            for of in chosen
+        )
         if all(count <= MOSTLY * len(sample[name]) for count in parts):
             chosen.append(name)
     return tuple(name for name in names if name in chosen), None

@@ -1,4 +1,6 @@
-"""Conversations of a table: columns of turns, of prompt and completion, or of text; and their cells as turns."""
+"""Conversations of a table: columns of turns, of prompt and completion, or of text; and their
+cells as turns.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,15 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpml_bench.data.columns import Column, Columns, column_named, converted, first_named, listed, short
+from hpml_bench.data.columns import (
+    Column,
+    Columns,
+    column_named,
+    converted,
+    first_named,
+    listed,
+    short,
+)
 from hpml_bench.plugins.dataset import PAIR, LoadedData
 from hpml_bench.system.errors import UserError
 
@@ -25,15 +35,29 @@ ANSWER_NAMES = ("completion", "response", "output", "answer", "a")
 TEXT_NAMES = ("text", "content", "body")
 CHOICE_NAMES = ("choices", "options", "endings")
 SYSTEM_NAMES = ("system", "system_prompt")
-FIELDS = ("tool_calls", "tool_plan", "reasoning_content", "reasoning", "thinking", "name", "tool_call_id")
-"""Keys of a turn beside its role and content that templates read, as TRL and transformers document them."""
-READ_KEYS = frozenset({"role", "content", "from", "value", "weight", *FIELDS})  # keys of a turn; others are left unread
+FIELDS = (
+    "tool_calls",
+    "tool_plan",
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "name",
+    "tool_call_id",
+)
+"""Keys of a turn beside its role and content that templates read, as TRL and transformers
+document them.
+"""
+READ_KEYS = frozenset(
+    {"role", "content", "from", "value", "weight", *FIELDS}
+)  # keys of a turn; others are left unread
 
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human"), "user"),
     **dict.fromkeys(("assistant", "gpt", "model", "function_call"), "assistant"),
-    **dict.fromkeys(("tool", "observation", "function", "function_response", "tool_response", "ipython"), "tool"),
+    **dict.fromkeys(
+        ("tool", "observation", "function", "function_response", "tool_response", "ipython"), "tool"
+    ),
 }
 """Role in the data, ShareGPT's names included -> role in a chat template."""
 
@@ -47,11 +71,14 @@ class Turn(NamedTuple):
     fields: Mapping[str, Any] = MappingProxyType({})  # its values of FIELDS
 
 
-def find_turns(dataset: Dataset, where: str, text: Sequence[Column] = (), label: Column | None = None) -> Columns:
+def find_turns(
+    dataset: Dataset, where: str, text: Sequence[Column] = (), label: Column | None = None
+) -> Columns:
     """Return the columns of conversations: as given, else by name.
 
-    That is a column of lists of turns (TURN_NAMES), else a prompt and a completion, else text. `text` are the columns
-    of the prompt, or with no `label` that of turns or text, and `label` is that of the completion.
+    That is a column of lists of turns (TURN_NAMES), else a prompt and a completion, else text.
+    `text` are the columns of the prompt, or with no `label` that of turns or text, and `label` is
+    that of the completion.
     """
     names = list(dataset.column_names)
     given = tuple(column_named(column, names, where) for column in text)
@@ -62,7 +89,11 @@ def find_turns(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
 
     if given and answer is None:
         answer = first_named([name for name in names if name not in given], ANSWER_NAMES)
-        if len(given) == 1 and _is_list(dataset, given[0]) and not (answer and _is_list(dataset, answer)):
+        if (
+            len(given) == 1
+            and _is_list(dataset, given[0])
+            and not (answer and _is_list(dataset, answer))
+        ):
             return Columns(kind="turns", text=given, system=system, tools=tools)
         if answer is None:
             return Columns(kind="text", text=given)
@@ -74,17 +105,22 @@ def find_turns(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
         given = tuple(name for name in named if name and name != answer)
     if given and answer:
         system = system if system not in {*given, answer} else None
-        return Columns(kind="prompt", text=given, label=answer, choices=choices, system=system, tools=tools)
+        return Columns(
+            kind="prompt", text=given, label=answer, choices=choices, system=system, tools=tools
+        )
     if plain := first_named(names, TEXT_NAMES):
         return Columns(kind="text", text=(plain,))
     if first_named(names, ("chosen",)) and first_named(names, ("rejected",)):
         raise UserError(
             f"{where}: holds preferences, which are not compared; to learn the chosen answers, set "
-            "dataset.options.label to chosen, or dataset.options.text where it has the whole conversations"
+            "dataset.options.label to chosen, or dataset.options.text where it has the whole "
+            "conversations"
         )
     raise UserError(
-        f"{where}: no columns look like conversations: none is called {' or '.join(TURN_NAMES[:2])}, or "
-        f"{' or '.join(PROMPT_NAMES[:3])} with {' or '.join(ANSWER_NAMES[:4])}, or text; name them with "
+        f"{where}: no columns look like conversations: none is called "
+        f"{' or '.join(TURN_NAMES[:2])}, or "
+        f"{' or '.join(PROMPT_NAMES[:3])} with {' or '.join(ANSWER_NAMES[:4])}, or text; name "
+        f"them with "
         f"dataset.options.text and dataset.options.label ({listed(names)})"
     )
 
@@ -95,17 +131,26 @@ def _is_list(dataset: Dataset, column: str) -> bool:
     return isinstance(dataset.features[column], list | List | LargeList)
 
 
-def as_conversations(dataset: Dataset, file: str, columns: Columns, separator: str = "\n\n") -> Dataset:
-    """Return a table's rows as `contents`, `roles`, `choices` and `place` (plugins.dataset.LoadedData), and more.
+def as_conversations(
+    dataset: Dataset, file: str, columns: Columns, separator: str = "\n\n"
+) -> Dataset:
+    """Return a table's rows as `contents`, `roles`, `choices` and `place`
+    (plugins.dataset.LoadedData), and more.
 
-    Further columns are `unread`, the keys of a row's turns that have a value and are not read; `bad`, the reason why a
-    row is no conversation; and LoadedData's `weights`, `fields`, `tools` and `messages` where a row has any.
+    Further columns are `unread`, the keys of a row's turns that have a value and are not read;
+    `bad`, the reason why a row is no conversation; and LoadedData's `weights`, `fields`, `tools`
+    and `messages` where a row has any.
     """
     from datasets import Value
 
     text, texts = Value("string"), [Value("string")]
     types = {"contents": texts, "roles": texts, "choices": texts, "unread": texts}
-    optional = {"weights": [Value("float64")], "fields": texts, "tools": text, "messages": Value("bool")}
+    optional = {
+        "weights": [Value("float64")],
+        "fields": texts,
+        "tools": text,
+        "messages": Value("bool"),
+    }
     kinds = {name: repr(feature) for name, feature in dataset.features.items()}
     mixed = frozenset(name for name, kind in kinds.items() if kind.startswith("Json("))
     # only columns of JSON keep apart a key without a value and one that other rows have
@@ -116,7 +161,9 @@ def as_conversations(dataset: Dataset, file: str, columns: Columns, separator: s
 
 
 def rows_of(conversations: list[list[str]]) -> Dataset:
-    """Return questions with their answers as rows of conversations; a text without a question is one turn."""
+    """Return questions with their answers as rows of conversations; a text without a question is
+    one turn.
+    """
     from datasets import Dataset, Features, Value
 
     columns: dict[str, list[list[str]]] = {
@@ -124,13 +171,17 @@ def rows_of(conversations: list[list[str]]) -> Dataset:
         "roles": [["user", "assistant"][-len(turns) :] for turns in conversations],
         "choices": [[] for _ in conversations],
     }
-    return Dataset.from_dict(columns, features=Features({name: [Value("string")] for name in columns}))
+    return Dataset.from_dict(
+        columns, features=Features({name: [Value("string")] for name in columns})
+    )
 
 
 def ask_for_classes(loaded: LoadedData, question: str) -> LoadedData:
-    """Return texts with classes as conversations: `{text}` of the question is the text, the class's name the answer.
+    """Return texts with classes as conversations: `{text}` of the question is the text, the class's
+    name the answer.
 
-    All names are choices of each row. Spaces at the question's end begin the names, as lm-evaluation-harness has them.
+    All names are choices of each row. Spaces at the question's end begin the names, as
+    lm-evaluation-harness has them.
     """
     asks = question.rstrip(" ")
     names = [question[len(asks) :] + name for name in loaded.label_names]
@@ -142,7 +193,10 @@ def ask_for_classes(loaded: LoadedData, question: str) -> LoadedData:
 
     splits = {"train": loaded.train, "validation": loaded.validation, "test": loaded.test}
     made = {
-        name: rows and rows.map(asked, remove_columns=[c for c in ("text", PAIR, "label") if c in rows.column_names])
+        name: rows
+        and rows.map(
+            asked, remove_columns=[c for c in ("text", PAIR, "label") if c in rows.column_names]
+        )
         for name, rows in splits.items()
     }
     return replace(loaded, **made, label_names=())
@@ -151,26 +205,36 @@ def ask_for_classes(loaded: LoadedData, question: str) -> LoadedData:
 def _convert(
     *cells: Any, columns: Columns, separator: str, mixed: frozenset[str], exact: frozenset[str]
 ) -> tuple[Any, ...]:
-    """Return the values of a row's columns; a ValueError of this function and those below continues `FILE: row 3`."""
+    """Return the values of a row's columns; a ValueError of this function and those below
+    continues `FILE: row 3`.
+    """
     named = zip(columns.read, cells, strict=True)
     row = {name: cell if name in exact else _without_nulls(cell) for name, cell in named}
     for column in mixed & set(row):
         if not isinstance(row[column], str | None):
             value = short(str(row[column]))
-            raise ValueError(f"holds {value!r}, which is or looks like no text, in column {column!r}")  # noqa: TRY004
+            raise ValueError(  # noqa: TRY004
+                f"holds {value!r}, which is or looks like no text, in column {column!r}"
+            )
     turns, choices = _turns_and_choices(row, columns, separator)
     system = _cell(row[columns.system], columns.system) if columns.system else ""
     if system.strip() and turns and turns[0].role == "system":
-        raise ValueError(f"has a system prompt in column {columns.system!r} and one among its turns; remove one")
+        raise ValueError(
+            f"has a system prompt in column {columns.system!r} and one among its turns; remove one"
+        )
     turns = [Turn("system", system), *turns] if system.strip() else turns
     tools: Any = row[columns.tools] if columns.tools else []
     with suppress(ValueError):
         tools = json.loads(tools) if isinstance(tools, str) and tools.strip() else tools or []
     if not isinstance(tools, list):
-        raise ValueError(f"holds no list in column {columns.tools!r}; give definitions of tools, or empty it")  # noqa: TRY004
+        raise ValueError(  # noqa: TRY004
+            f"holds no list in column {columns.tools!r}; give definitions of tools, or empty it"
+        )
     if not turns or turns[-1].role != "assistant":
         last = turns[-1].role if turns else "system"
-        raise ValueError(f"ends with a turn of the {last}; there is no answer to learn, so remove that turn")
+        raise ValueError(
+            f"ends with a turn of the {last}; there is no answer to learn, so remove that turn"
+        )
     if any(turn.role == "system" for turn in turns[1:]):
         raise ValueError("has a system prompt after its first turn; move it to the front")
     of_turns = columns.kind == "turns"
@@ -184,18 +248,27 @@ def _convert(
     return contents, roles, choices, sorted(unread), *more
 
 
-def _turns_and_choices(row: Mapping[str, Any], columns: Columns, separator: str) -> tuple[list[Turn], list[str]]:
+def _turns_and_choices(
+    row: Mapping[str, Any], columns: Columns, separator: str
+) -> tuple[list[Turn], list[str]]:
     first, completion = columns.text[0], columns.label or ""
     if columns.kind == "turns":
         return _turns(row[first], first), []
     if columns.kind == "text":
         return [Turn("assistant", _joined(row, columns.text, separator))], []
     answer = row[completion]
-    if isinstance(row[first], list):  # TRL's: both are lists of turns, of which the completion's are learnt
-        before = [turn._replace(weight=float(turn.role != "assistant")) for turn in _turns(row[first], first)]
+    if isinstance(
+        row[first], list
+    ):  # TRL's: both are lists of turns, of which the completion's are learnt
+        before = [
+            turn._replace(weight=float(turn.role != "assistant"))
+            for turn in _turns(row[first], first)
+        ]
         return [*before, *_turns(answer, completion)], []
     column = columns.choices or ""
-    choices = [_joined({column: choice}, (column,), "") for choice in (row[column] or [] if column else [])]
+    choices = [
+        _joined({column: choice}, (column,), "") for choice in (row[column] or [] if column else [])
+    ]
     chosen = _choice(answer, choices) if choices else _joined(row, (completion,), "")
     return [Turn("user", _joined(row, columns.text, separator)), Turn("assistant", chosen)], choices
 
@@ -212,24 +285,32 @@ def _joined(row: Mapping[str, Any], columns: Sequence[str], separator: str) -> s
     parts = [_cell(row[column], column) for column in columns]
     joined = separator.join(part for part in parts if part.strip())
     if not joined:
-        raise ValueError(f"has no text in column {' or '.join(map(repr, columns))}; fill it or remove the row")
+        raise ValueError(
+            f"has no text in column {' or '.join(map(repr, columns))}; fill it or remove the row"
+        )
     return joined
 
 
 def _cell(cell: Any, column: str) -> str:
     """Return a cell's text as it was written; empty where there is none."""
     if isinstance(cell, list | dict):
-        raise ValueError(f"holds no text in column {column!r}, unlike the rows before it; give all rows one shape")  # noqa: TRY004 - told as a row's fault
+        raise ValueError(  # noqa: TRY004 - told as a row's fault
+            f"holds no text in column {column!r}, unlike the rows before it; give all rows one "
+            f"shape"
+        )
     if cell is None or (isinstance(cell, str | int) and not isinstance(cell, bool)):
         return "" if cell is None else str(cell)
     raise ValueError(
-        f"holds {short(str(cell))!r} as a {type(cell).__name__} in column {column!r}, so that its own text is lost; "
+        f"holds {short(str(cell))!r} as a {type(cell).__name__} in column {column!r}, so that its "
+        f"own text is lost; "
         "give it as text, which in JSON must not look like a date"
     )
 
 
 def _choice(answer: Any, choices: Sequence[str]) -> str:
-    """Return the choice that a cell names: a number by its place from 0, a text by itself, its place or its letter."""
+    """Return the choice that a cell names: a number by its place from 0, a text by itself, its
+    place or its letter.
+    """
     if isinstance(answer, str) and answer in choices:
         return answer
     letter = isinstance(answer, str) and len(answer.strip()) == 1 and answer.strip().isalpha()
@@ -237,42 +318,63 @@ def _choice(answer: Any, choices: Sequence[str]) -> str:
         number = ord(answer.strip().upper()) - ord("A") if letter else int(str(answer))
         if 0 <= number < len(choices):
             return choices[number]
-    raise ValueError(f"has the answer {short(str(answer))!r}, which names none of its {len(choices)} choices")
+    raise ValueError(
+        f"has the answer {short(str(answer))!r}, which names none of its {len(choices)} choices"
+    )
 
 
 def _turns(cell: Any, column: str) -> list[Turn]:
     if isinstance(cell, dict):  # of lists, as some versions of `datasets` give a list of mappings
         cell = [dict(zip(cell, values, strict=True)) for values in zip(*cell.values(), strict=True)]
     if isinstance(cell, str):
-        raise ValueError(f"holds text in column {column!r}, not a list of turns as json, jsonl and parquet can hold")  # noqa: TRY004
+        raise ValueError(  # noqa: TRY004
+            f"holds text in column {column!r}, not a list of turns as json, jsonl and parquet can "
+            f"hold"
+        )
     if not isinstance(cell, list) or not cell:
         raise ValueError(f"has no list of turns in column {column!r}; give all rows one shape")
     turns = [_turn(turn, number) for number, turn in enumerate(cell, 1)]
-    return [turn for turn in turns if turn.content.strip() or turn.role != "system"]  # an empty one is none
+    return [
+        turn for turn in turns if turn.content.strip() or turn.role != "system"
+    ]  # an empty one is none
 
 
 def _turn(turn: Any, number: int) -> Turn:
     if not isinstance(turn, dict):
         raise ValueError(f"has a turn {number} that is no mapping of role and content")  # noqa: TRY004
     role = turn.get("role") if turn.get("role") is not None else turn.get("from")
-    content = _parts(turn.get("content") if turn.get("content") is not None else turn.get("value"), number)
+    content = _parts(
+        turn.get("content") if turn.get("content") is not None else turn.get("value"), number
+    )
     weight = 1.0 if turn.get("weight") is None else turn["weight"]
     if not isinstance(role, str) or role not in ROLES:
-        raise ValueError(f"has a turn {number} of the role {short(str(role))!r}; known are {', '.join(ROLES)}")
+        raise ValueError(
+            f"has a turn {number} of the role {short(str(role))!r}; known are {', '.join(ROLES)}"
+        )
     fields = {key: turn[key] for key in FIELDS if turn.get(key) not in (None, "", [])}
     if role == "function_call":
         try:  # a call, or a list of them
             called = json.loads(content)
         except (ValueError, TypeError):
-            raise ValueError(f"has a turn {number} of the role function_call that is no JSON") from None
+            raise ValueError(
+                f"has a turn {number} of the role function_call that is no JSON"
+            ) from None
         calls = called if isinstance(called, list) else [called]
-        content, fields = "", fields | {"tool_calls": [{"type": "function", "function": call} for call in calls]}
+        content, fields = (
+            "",
+            fields | {"tool_calls": [{"type": "function", "function": call} for call in calls]},
+        )
     calls = fields.get("tool_calls", [])
     given = calls if isinstance(calls, list) else [None]
     functions = [call.get("function", call) if isinstance(call, dict) else None for call in given]
-    named = all(isinstance(function, dict) and isinstance(function.get("name"), str) for function in functions)
+    named = all(
+        isinstance(function, dict) and isinstance(function.get("name"), str)
+        for function in functions
+    )
     if not named or (calls and ROLES[role] != "assistant"):
-        raise ValueError(f"has a turn {number} whose tool_calls are not the assistant's list of calls with names")
+        raise ValueError(
+            f"has a turn {number} whose tool_calls are not the assistant's list of calls with names"
+        )
     if content is None and (calls or ROLES[role] == "tool"):
         content = ""
     if not isinstance(content, str):
@@ -280,18 +382,26 @@ def _turn(turn: Any, number: int) -> Turn:
     if not (content.strip() or calls or ROLES[role] in {"system", "tool"}):
         raise ValueError(f"has an empty turn {number}; fill it or remove the row")
     if weight not in (0, 1):
-        raise ValueError(f"has a turn {number} of the weight {short(str(weight))}; give 0 (not learnt) or 1")
+        raise ValueError(
+            f"has a turn {number} of the weight {short(str(weight))}; give 0 (not learnt) or 1"
+        )
     return Turn(ROLES[role], content, float(weight), fields)
 
 
 def _parts(content: Any, number: int) -> Any:
-    """Return the text of a content that is a list of parts, each of text; any other content as it is."""
-    if not isinstance(content, list) or not all(isinstance(part, dict) and "type" in part for part in content):
+    """Return the text of a content that is a list of parts, each of text; any other content as
+    it is.
+    """
+    if not isinstance(content, list) or not all(
+        isinstance(part, dict) and "type" in part for part in content
+    ):
         return content
     texts = []
     for part in content:
         texts.append(part.get("value") if part.get("text") is None else part["text"])
         if part["type"] != "text" or not isinstance(texts[-1], str):
             kind = short(str(part["type"]))
-            raise ValueError(f"has a turn {number} with a part of the type {kind!r}; only text is read")
+            raise ValueError(
+                f"has a turn {number} with a part of the type {kind!r}; only text is read"
+            )
     return "".join(texts)

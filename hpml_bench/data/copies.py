@@ -1,8 +1,9 @@
-"""Copies among rows: equal texts, and texts that share half of their word sequences, within and between splits.
+"""Copies among rows: equal texts, and texts that share half of their word sequences, within and
+between splits.
 
-Near-copies are found by MinHash (Broder 1997, On the resemblance and containment of documents) with bands (Leskovec,
-Rajaraman and Ullman, Mining of Massive Datasets, ch. 3), and likely pairs are compared exactly. Cost grows with the
-number of words compared, at most `MOST_ROWS` x `MOST_WORDS`.
+Near-copies are found by MinHash (Broder 1997, On the resemblance and containment of documents) with
+bands (Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, ch. 3), and likely pairs are
+compared exactly. Cost grows with the number of words compared, at most `MOST_ROWS` x `MOST_WORDS`.
 """
 
 from __future__ import annotations
@@ -26,19 +27,28 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LENGTH, SHARE = 5, 0.5
-"""Words per sequence, and the least Jaccard index of the sequences of two near-copies: two of forty words, or one of
-twenty, may differ."""
+"""Words per sequence, and the least Jaccard index of the sequences of two near-copies: two of
+forty words, or one of twenty, may differ.
+"""
 MOST_ROWS, MOST_WORDS = 100_000, 200
 """Most rows compared, the test rows first, and most words compared at the beginning of each."""
 FRAME, FEW, ANY, SAMPLE = 0.1, 100, 10, 2000
-"""Sequences in more than a tenth of the texts and in more than a hundred (of few texts, in more than half of them and
-in more than ten) count as a frame around texts, such as an instruction, and are left out; shares are of a sample."""
+"""Sequences in more than a tenth of the texts and in more than a hundred (of few texts, in more
+than half of them and in more than ten) count as a frame around texts, such as an instruction,
+and are left out; shares are of a sample.
+"""
 BANDS, BAND = 20, 3
-"""Number of bands, and minima per band: of pairs with an index of 0.5 93 % agree in a band, of 0.6 99 %, of 0.1 2 %."""
+"""Number of bands, and minima per band: of pairs with an index of 0.5 93 % agree in a band, of
+0.6 99 %, of 0.1 2 %.
+"""
 NEIGHBOURS = 3
-"""Following texts of its band with which each text is compared, so that cost grows linearly with the rows."""
+"""Following texts of its band with which each text is compared, so that cost grows linearly with
+the rows.
+"""
 LIKELY, MOST_PAIRS = 0.4, 200_000
-"""Least share of equal minima of a pair to be compared exactly, and most such pairs, the likeliest first."""
+"""Least share of equal minima of a pair to be compared exactly, and most such pairs, the
+likeliest first.
+"""
 BATCH = 1000
 
 Words = NDArray[np.uint64]
@@ -61,7 +71,9 @@ class Copies(Frozen):
     """Split -> its rows with a copy in the same split; where rows have groups, in another group."""
     in_train: dict[str, CopyCount] = Field(default_factory=dict)
     """Split -> its rows that have a copy among the training rows."""
-    groups: int | None = None  # test rows whose group has training rows too; None where rows have no groups
+    groups: int | None = (
+        None  # test rows whose group has training rows too; None where rows have no groups
+    )
 
     @property
     def note(self) -> str:
@@ -78,7 +90,10 @@ class Copies(Frozen):
     @property
     def warning(self) -> str | None:
         """Warning that copies bias the scores of the test rows; None without such copies."""
-        within, trained = self.within.get("test", CopyCount()), self.in_train.get("test", CopyCount())
+        within, trained = (
+            self.within.get("test", CopyCount()),
+            self.in_train.get("test", CopyCount()),
+        )
         others = "the others" if self.groups is None else "those of other groups"
         findings = [
             f"{count.near:,} have a copy or near-copy among {where} ({count.equal:,} equal)"
@@ -89,31 +104,44 @@ class Copies(Frozen):
             findings.append(f"{self.groups:,} belong to a group that has training rows too")
         if not findings:
             return None
-        effects = ["better"] * bool(trained.near or self.groups) + ["more certain"] * bool(within.near)
+        effects = ["better"] * bool(trained.near or self.groups) + ["more certain"] * bool(
+            within.near
+        )
         return (
-            f"of {self.looked_at['test']:,} test rows {' and '.join(findings)}, so that scores look "
+            f"of {self.looked_at['test']:,} test rows {' and '.join(findings)}, so that scores "
+            f"look "
             f"{' and '.join(effects)} than they are"
         )
 
 
 def find_copies(rows: Mapping[str, Dataset], target: Target) -> Copies:
-    """Return the copies among the loaded rows of train, validation and test; labels, answers and case don't count."""
+    """Return the copies among the loaded rows of train, validation and test; labels, answers and
+    case don't count.
+    """
     texts = Texts()
     equal: dict[str, Numbers] = {}  # split -> number of the text of each row
     for split in ("test", "validation", "train"):
         left = MOST_ROWS - sum(map(len, equal.values()))
-        equal[split] = np.array(list(map(texts.add, _texts(rows[split], target, left))), dtype=np.int64)
+        equal[split] = np.array(
+            list(map(texts.add, _texts(rows[split], target, left))), dtype=np.int64
+        )
     alike = texts.near_copies()
     near = {split: alike[numbers] for split, numbers in equal.items()}
-    groups = {split: groups_of(rows[split].select(range(len(numbers)))) for split, numbers in equal.items()}
+    groups = {
+        split: groups_of(rows[split].select(range(len(numbers))))
+        for split, numbers in equal.items()
+    }
     return Copies(
         rows={split: len(rows[split]) for split in equal},
         looked_at={split: len(numbers) for split, numbers in equal.items()},
         within={
-            s: CopyCount(near=_within(near[s], groups[s]), equal=_within(of, groups[s])) for s, of in equal.items()
+            s: CopyCount(near=_within(near[s], groups[s]), equal=_within(of, groups[s]))
+            for s, of in equal.items()
         },
         in_train={
-            s: CopyCount(near=_among(near[s], near["train"]), equal=_among(equal[s], equal["train"]))
+            s: CopyCount(
+                near=_among(near[s], near["train"]), equal=_among(equal[s], equal["train"])
+            )
             for s in ("test", "validation")
         },
         groups=None if groups["test"] is None else _among(groups["test"], groups["train"]),
@@ -121,7 +149,9 @@ def find_copies(rows: Mapping[str, Dataset], target: Target) -> Copies:
 
 
 def _within(kinds: Numbers, groups: Numbers | None) -> int:
-    """Return how many rows share their kind with another row; with `groups`, with a row of another group."""
+    """Return how many rows share their kind with another row; with `groups`, with a row of
+    another group.
+    """
     members = np.arange(len(kinds)) if groups is None else groups
     pairs = np.unique(np.stack([kinds, members], axis=1), axis=0)
     several, counts = np.unique(pairs[:, 0], return_counts=True)
@@ -137,11 +167,20 @@ def _texts(rows: Dataset, target: Target, most: int) -> Iterator[str]:
         if target == "tags":
             yield from map(" ".join, batch["words"])
         elif target == "answer":
-            for roles, contents, choices in zip(batch["roles"], batch["contents"], batch["choices"], strict=True):
-                before = [text for role, text in zip(roles[:-1], contents[:-1], strict=True) if role != "system"]
+            for roles, contents, choices in zip(
+                batch["roles"], batch["contents"], batch["choices"], strict=True
+            ):
+                before = [
+                    text
+                    for role, text in zip(roles[:-1], contents[:-1], strict=True)
+                    if role != "system"
+                ]
                 yield "\n".join([*(before or contents[-1:]), *(choices or ())])
         else:
-            yield from map("\n".join, zip(*(batch[name] for name in ("text", PAIR) if name in batch), strict=True))
+            yield from map(
+                "\n".join,
+                zip(*(batch[name] for name in ("text", PAIR) if name in batch), strict=True),
+            )
 
 
 class Texts:
@@ -150,12 +189,18 @@ class Texts:
     def __init__(self) -> None:
         self._known: dict[bytes, int] = {}
         self._vocabulary: defaultdict[str, int] = defaultdict(count().__next__)
-        self._sequences: list[Words] = []  # of each text its different sequences of `LENGTH` words, as numbers
+        self._sequences: list[
+            Words
+        ] = []  # of each text its different sequences of `LENGTH` words, as numbers
 
     def add(self, text: str) -> int:
-        """Return the number of a text, the same for texts that differ in case and white space alone."""
+        """Return the number of a text, the same for texts that differ in case and white space
+        alone.
+        """
         words = text.casefold().split()
-        key = hashlib.blake2b(" ".join(words).encode(errors="surrogatepass"), digest_size=16).digest()
+        key = hashlib.blake2b(
+            " ".join(words).encode(errors="surrogatepass"), digest_size=16
+        ).digest()
         number = self._known.setdefault(key, len(self._known))
         if number == len(self._sequences):
             # A script without spaces, such as Chinese: each letter counts as a word.
@@ -163,22 +208,30 @@ class Texts:
             words = (list("".join(words)) if long else words)[:MOST_WORDS]
             words += [""] * (LENGTH - len(words))
             numbers = _mixed(np.array([self._vocabulary[word] for word in words], dtype=np.uint64))
-            self._sequences.append(np.unique(_mixed((sliding_window_view(numbers, LENGTH) * ODD).sum(axis=1))))
+            self._sequences.append(
+                np.unique(_mixed((sliding_window_view(numbers, LENGTH) * ODD).sum(axis=1)))
+            )
         return number
 
     def near_copies(self) -> Numbers:
-        """Return a group number for each text, [texts]; texts connected by pairs of near-copies are in one group."""
+        """Return a group number for each text, [texts]; texts connected by pairs of near-copies
+        are in one group.
+        """
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
         # sequences that many texts share, judged by a sample of texts
         every, none = self._sequences, np.zeros(0, dtype=np.uint64)
         chosen = np.linspace(0, len(every) - 1, min(len(every), SAMPLE)).astype(int).tolist()
-        numbers, counts = np.unique(np.concatenate([none, *(every[text] for text in chosen)]), return_counts=True)
+        numbers, counts = np.unique(
+            np.concatenate([none, *(every[text] for text in chosen)]), return_counts=True
+        )
         frame = numbers[counts > max(ANY, min(len(chosen) / 2, max(FEW, FRAME * len(chosen))))]
         kept = [np.setdiff1d(of, frame, assume_unique=True) if len(frame) else of for of in every]
         texts = np.array([text for text, of in enumerate(kept) if len(of)], dtype=np.int64)
-        minima = np.array([(kept[text] * TURNS[:, None]).min(axis=1) for text in texts], dtype=np.uint64)
+        minima = np.array(
+            [(kept[text] * TURNS[:, None]).min(axis=1) for text in texts], dtype=np.uint64
+        )
 
         def jaccard(one: int, other: int) -> float:
             shared = len(np.intersect1d(kept[one], kept[other], assume_unique=True))
@@ -191,10 +244,16 @@ class Texts:
         return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
 
 
-ODD = np.random.default_rng(0).integers(0, 2**63, LENGTH, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+ODD = np.random.default_rng(0).integers(0, 2**63, LENGTH, dtype=np.uint64) * np.uint64(
+    2
+) + np.uint64(1)
 """Multipliers of the places in a sequence."""
-TURNS = np.random.default_rng(1).integers(0, 2**63, BANDS * BAND, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-"""Multipliers that reorder the numbers of sequences (MinHash's hash functions); each order has its own minimum."""
+TURNS = np.random.default_rng(1).integers(0, 2**63, BANDS * BAND, dtype=np.uint64) * np.uint64(
+    2
+) + np.uint64(1)
+"""Multipliers that reorder the numbers of sequences (MinHash's hash functions); each order has
+its own minimum.
+"""
 
 
 def _mixed(numbers: Words) -> Words:
@@ -211,13 +270,17 @@ def _candidates(minima: Words) -> Numbers:
     codes = [np.zeros(0, dtype=np.int64)]
     for band in range(BANDS):
         key = keys[:, band]
-        order = np.lexsort((keys[:, band - 1], key))  # ties in this band are ordered by another band
+        order = np.lexsort(
+            (keys[:, band - 1], key)
+        )  # ties in this band are ordered by another band
         for distance in range(1, NEIGHBOURS + 1):
             same = np.flatnonzero(key[order[distance:]] == key[order[:-distance]])
             one, other = order[same], order[same + distance]
             codes.append(np.minimum(one, other) * len(minima) + np.maximum(one, other))
     pairs = np.stack(np.divmod(np.unique(np.concatenate(codes)), len(minima)), axis=1)
     parts = np.array_split(pairs, 1 + len(pairs) // BATCH)  # less memory
-    likely = np.concatenate([(minima[part[:, 0]] == minima[part[:, 1]]).mean(axis=1) for part in parts])
+    likely = np.concatenate(
+        [(minima[part[:, 0]] == minima[part[:, 1]]).mean(axis=1) for part in parts]
+    )
     first = np.argsort(-likely, kind="stable")[:MOST_PAIRS]
     return np.asarray(pairs[first][likely[first] >= LIKELY])

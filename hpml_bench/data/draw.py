@@ -1,6 +1,8 @@
-"""Rows of a run's splits: drawn by seed, groups of rows kept whole, and the general text that measures forgetting.
+"""Rows of a run's splits: drawn by seed, groups of rows kept whole, and the general text that
+measures forgetting.
 
-Every draw has a stream of random numbers of its own, `[data_seed, stream]`: 0 to 2 permute train, validation and test.
+Every draw has a stream of random numbers of its own, `[data_seed, stream]`: 0 to 2 permute train,
+validation and test.
 """
 
 from __future__ import annotations
@@ -26,9 +28,12 @@ if TYPE_CHECKING:
     from hpml_bench.plugins.rows import Rows
 
 TEST_ROWS, RETENTION_ROWS, OWN_ROWS, HELD_OUT_GROUPS, EXAMPLES = 3, 4, 4, 6, 7
-"""Streams that draw test rows split off the training rows, general text, a seed's own training rows (`[data_seed, 4,
-seed]`), the groups of validation rows split off, and the examples before a seed's prompts (`[data_seed, 7, seed]`)."""
-SHARE = 10  # one training row in this many becomes a test or validation row, where nothing says how many
+"""Streams that draw test rows split off the training rows, general text, a seed's own training
+rows (`[data_seed, 4, seed]`), the groups of validation rows split off, and the examples before a
+seed's prompts (`[data_seed, 7, seed]`).
+"""
+# one training row in this many becomes a test or validation row, where nothing says how many
+SHARE = 10
 
 
 def groups_of(dataset: Dataset) -> NDArray[np.int64] | None:
@@ -38,8 +43,12 @@ def groups_of(dataset: Dataset) -> NDArray[np.int64] | None:
     return np.asarray(dataset.with_format("numpy")[GROUP][:], dtype=np.int64)
 
 
-def whole_groups(groups: NDArray[np.int64], count: int, random: np.random.Generator) -> NDArray[np.bool_]:
-    """Return a mask [n] of the rows of groups, drawn whatever their size, which together have `count` rows or more."""
+def whole_groups(
+    groups: NDArray[np.int64], count: int, random: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Return a mask [n] of the rows of groups, drawn whatever their size, which together have
+    `count` rows or more.
+    """
     _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = random.permutation(len(sizes))
     before = np.cumsum(sizes[order]) - sizes[order]
@@ -49,31 +58,43 @@ def whole_groups(groups: NDArray[np.int64], count: int, random: np.random.Genera
 
 
 def split_off_test(train: Dataset, settings: Settings, where: str) -> tuple[Dataset, Dataset]:
-    """Return training rows and test rows drawn from them: whole groups, `test_samples` or a tenth, with `data_seed`."""
+    """Return training rows and test rows drawn from them: whole groups, `test_samples` or a
+    tenth, with `data_seed`.
+    """
     count = settings.test_samples or max(1, len(train) // SHARE)
     if count >= len(train):
-        raise UserError(f"{where}: has {len(train)} rows, too few to split off {count} test rows; lower test_samples")
+        raise UserError(
+            f"{where}: has {len(train)} rows, too few to split off {count} test rows; lower "
+            f"test_samples"
+        )
     groups = groups_of(train)
     each = np.arange(len(train)) if groups is None else groups
     chosen = whole_groups(each, count, np.random.default_rng([settings.data_seed, TEST_ROWS]))
     if chosen.all():
         raise UserError(
-            f"{where}: its {len(np.unique(each))} groups are too large to split off {count} test rows; lower "
+            f"{where}: its {len(np.unique(each))} groups are too large to split off {count} test "
+            f"rows; lower "
             "test_samples, or name another column with dataset.options.group"
         )
     return train.select(np.flatnonzero(~chosen)), train.select(np.flatnonzero(chosen))
 
 
-def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validation_rows) -> dict[str, Dataset]:
-    """Return the rows of each split that the settings ask for, or all where there are fewer, drawn with `data_seed`.
+def draw(
+    loaded: LoadedData, settings: Settings, most: int = Task.most_validation_rows
+) -> dict[str, Dataset]:
+    """Return the rows of each split that the settings ask for, or all where there are fewer, drawn
+    with `data_seed`.
 
-    Training rows are a prefix of one permutation, so that more `train_samples` only add rows; validation rows split off
-    them come first in it and are never trained on (a tenth, `most` at most, if not set), and no group is in both. With
-    `vary_data` all remaining rows are training rows, of which each seed draws its own: one digest for all seeds.
+    Training rows are a prefix of one permutation, so that more `train_samples` only add rows;
+    validation rows split off them come first in it and are never trained on (a tenth, `most` at
+    most, if not set), and no group is in both. With `vary_data` all remaining rows are training
+    rows, of which each seed draws its own: one digest for all seeds.
     """
     where = f"data set {settings.dataset.name}"
     order, validation, test = (
-        np.random.default_rng([settings.data_seed, stream]).permutation(0 if rows is None else len(rows))
+        np.random.default_rng([settings.data_seed, stream]).permutation(
+            0 if rows is None else len(rows)
+        )
         for stream, rows in enumerate((loaded.train, loaded.validation, loaded.test))
     )
     held_out = 0
@@ -97,7 +118,8 @@ def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validatio
         raise UserError("vary_data needs train_samples: how many training rows each seed draws")
     elif 2 * settings.train_samples > len(train):
         raise UserError(
-            f"{where}: with vary_data each seed draws {settings.train_samples} train_samples, but of {len(train)} rows "
+            f"{where}: with vary_data each seed draws {settings.train_samples} train_samples, but "
+            f"of {len(train)} rows "
             f"all would draw nearly the same; lower train_samples to at most {len(train) // 2}"
         )
     return {
@@ -110,7 +132,9 @@ def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validatio
 
 
 def training_rows(prepared: Prepared, settings: Settings, seed: int) -> Rows:
-    """Return the rows that a seed trains on: all that were prepared, or with `vary_data` those it draws of them."""
+    """Return the rows that a seed trains on: all that were prepared, or with `vary_data` those
+    it draws of them.
+    """
     from hpml_bench.plugins.rows import Rows, read_rows
 
     folder = Path(prepared.data) / "train"
@@ -122,11 +146,14 @@ def training_rows(prepared: Prepared, settings: Settings, seed: int) -> Rows:
 
 
 def retention_rows(source: str, most: int, loaded: LoadedData, settings: Settings) -> Dataset:
-    """Return at most `most` texts of the data set or of a file's lines or rows, each a conversation of one turn."""
+    """Return at most `most` texts of the data set or of a file's lines or rows, each a
+    conversation of one turn.
+    """
     if source == "dataset":
         if loaded.retention is None:
             raise UserError(
-                f"task.options.retention: the data set {settings.dataset.name} has no general text of its own; "
+                f"task.options.retention: the data set {settings.dataset.name} has no general "
+                f"text of its own; "
                 "name a file with path: or wheel:, or leave it empty"
             )
         rows = loaded.retention

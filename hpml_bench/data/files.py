@@ -1,4 +1,6 @@
-"""Files with rows, read as they stand (csv, tsv, Orange's tab, json, jsonl, parquet, text), and folders of them."""
+"""Files with rows, read as they stand (csv, tsv, Orange's tab, json, jsonl, parquet, text), and
+folders of them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.data.columns import SAMPLE_ROWS, TAG_NAMES, WORD_NAMES, first_named, is_number, short, some
+from hpml_bench.data.columns import (
+    SAMPLE_ROWS,
+    TAG_NAMES,
+    WORD_NAMES,
+    first_named,
+    is_number,
+    short,
+    some,
+)
 from hpml_bench.data.sources import fetch
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, disk_error, locked
@@ -21,20 +31,45 @@ if TYPE_CHECKING:
 
 SEPARATED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 NAME_WORDS, LONGEST_HEADER = 3, 10_000
-"""Most words of a column's name, and most characters of a line of them, where a separator is guessed."""
-MAGIC = frozenset("*?[]{}:")  # characters of a path that `datasets` would take for patterns and addresses
+"""Most words of a column's name, and most characters of a line of them, where a separator is
+guessed.
+"""
+MAGIC = frozenset(
+    "*?[]{}:"
+)  # characters of a path that `datasets` would take for patterns and addresses
 TEXT = {".txt": "text"}  # plain text, whose lines are rows with the one column `text`
 OTHER = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-TAGGED = (".conll", ".bio", ".iob", ".iob2", ".txt")  # suffixes of files that may have a word a line
+TAGGED = (
+    ".conll",
+    ".bio",
+    ".iob",
+    ".iob2",
+    ".txt",
+)  # suffixes of files that may have a word a line
 DOCUMENT = "-DOCSTART-"
 TAG = re.compile(r"O|[BIESLU]-\S+")
 SENTENCE_NAMES = ("sentence #", "sentence", "sentence_id", "sentence_idx", "sentence id", "sent_id")
 ROW_TAG_NAMES = (*TAG_NAMES, "labels", "label")
-LOOKED_AT = 100  # first lines of a .txt file that decide whether it has a word per line or plain text
+LOOKED_AT = (
+    100  # first lines of a .txt file that decide whether it has a word per line or plain text
+)
 PATTERNS = ("*.parquet", "*.csv", "*.jsonl")  # files with rows in a repository of a data set
 MAX_CARD = 200_000  # most characters of settings at the head of such a repository's README.md
 MAX_OBJECT = 16 * 2**20  # most characters of a json file that is one object with rows in it
-ORANGE_TYPES = {"", "c", "d", "s", "t", "continuous", "discrete", "string", "time", "numeric", "categorical", "text"}
+ORANGE_TYPES = {
+    "",
+    "c",
+    "d",
+    "s",
+    "t",
+    "continuous",
+    "discrete",
+    "string",
+    "time",
+    "numeric",
+    "categorical",
+    "text",
+}
 
 
 class Layout(Frozen):
@@ -51,23 +86,31 @@ class Format(Frozen):
     """Options for reading separated files."""
 
     header: bool | None = None
-    """Whether the first row of csv, tsv and tab files has column names; empty: yes, unless one of its cells is a
-    number or occurs again in its column."""
+    """Whether the first row of csv, tsv and tab files has column names; empty: yes, unless one
+    of its cells is a number or occurs again in its column.
+    """
     skip_lines: int | None = None
-    """Lines left out after the header; empty: 2 for a .tab file with Orange's lines of types and roles, else 0."""
+    """Lines left out after the header; empty: 2 for a .tab file with Orange's lines of types and
+    roles, else 0.
+    """
     quote: str = '"'
     """Quoting character of csv, tsv and tab files; empty for none."""
     sep: str | None = None
-    """Separator of the cells of csv, tsv and tab files; empty: commas in csv files and tabs in others, unless the
-    names of the columns are separated by another one."""
+    """Separator of the cells of csv, tsv and tab files; empty: commas in csv files and tabs in
+    others, unless the names of the columns are separated by another one.
+    """
     encoding: str = "utf-8"
     """Encoding of csv, tsv, tab, txt and conll files, such as latin-1."""
     field: str | None = None
-    """Key of the list of rows in a json file that is one object; empty for its only list of objects."""
+    """Key of the list of rows in a json file that is one object; empty for its only list of
+    objects.
+    """
 
 
 def file_of(uri: str) -> Path:
-    """Return the file with rows that a source names, fetched if necessary; a UserError if it has none."""
+    """Return the file with rows that a source names, fetched if necessary; a UserError if it has
+    none.
+    """
     path = fetch(uri).folder_or_file
     known = [*SEPARATED, *OTHER, *TAGGED]
     if not path.is_file() or path.suffix.lower() not in known:
@@ -83,38 +126,54 @@ def _layout(file: Path, form: Format) -> Layout:
     own = (form.sep or SEPARATED[file.suffix.lower()]).replace("\\t", "\t")
     for sep in (own,) if form.sep else (_separator(file, form, own), own):
         try:
-            table = pd.read_csv(file, header=None, nrows=SAMPLE_ROWS, dtype="str", **_as_pandas(form, sep))
+            table = pd.read_csv(
+                file, header=None, nrows=SAMPLE_ROWS, dtype="str", **_as_pandas(form, sep)
+            )
             break
         except (ValueError, OSError, pd.errors.ParserError) as error:
             if sep == own:
                 raise _unreadable(file, error, form) from None
     first: list[list[str]] = table.fillna("").astype(str).to_numpy().tolist()
-    orange = file.suffix.lower() == ".tab" and len(first) > 2 and {c.strip() for c in first[1]} <= ORANGE_TYPES
+    orange = (
+        file.suffix.lower() == ".tab"
+        and len(first) > 2
+        and {c.strip() for c in first[1]} <= ORANGE_TYPES
+    )
     header = form.header
     if header is None:
         columns = [{row[position] for row in first[1:]} for position in range(len(first[0]))]
         cells = zip(first[0], columns, strict=True)
-        header = orange or not any(is_number(cell) or (cell and cell in column) for cell, column in cells)
+        header = orange or not any(
+            is_number(cell) or (cell and cell in column) for cell, column in cells
+        )
     # a column without a name gets that of pandas, which counts from 0
     names = tuple(
         (name if name.strip() else f"Unnamed: {place}") if header else f"column {place + 1}"
         for place, name in enumerate(first[0])
     )
     if len(set(names)) != len(names):
-        raise UserError(f"{file}: two columns have the same name ({some([*map(short, names)])}); rename one")
+        raise UserError(
+            f"{file}: two columns have the same name ({some([*map(short, names)])}); rename one"
+        )
     skip = form.skip_lines if form.skip_lines is not None else (2 if orange and header else 0)
     roles = first[2] if orange else []
-    label = next((name for name, role in zip(names, roles, strict=False) if role.strip() == "class"), None)
+    label = next(
+        (name for name, role in zip(names, roles, strict=False) if role.strip() == "class"), None
+    )
     return Layout(names=names, named=header, skip=skip + header, sep=sep, label=label)
 
 
 def _separator(file: Path, form: Format, own: str) -> str:
-    """Return the separator of the first line's cells, where they look like names: a few words, no space around."""
+    """Return the separator of the first line's cells, where they look like names: a few words,
+    no space around.
+    """
     with file.open(encoding=form.encoding, errors="replace") as lines:
         header = lines.readline(LONGEST_HEADER).rstrip("\r\n")
     for sep in "" if own in header else ",;\t|":
         names = header.split(sep)
-        if len(names) > 1 and all(name.strip() == name and len(name.split()) <= NAME_WORDS for name in names):
+        if len(names) > 1 and all(
+            name.strip() == name and len(name.split()) <= NAME_WORDS for name in names
+        ):
             return sep
     return own
 
@@ -127,11 +186,16 @@ def _unreadable(file: Path, error: BaseException, form: Format) -> UserError:
         problem = f"it isn't {form.encoding.upper()} ({problem})"
         with file.open("rb") as start:
             wide = start.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
-        advice = f"; name its encoding with dataset.options.encoding, such as {'utf-16' if wide else 'latin-1'}"
+        advice = (
+            f"; name its encoding with dataset.options.encoding, such as "
+            f"{'utf-16' if wide else 'latin-1'}"
+        )
     elif suffix in SEPARATED and ("fields in line" in problem or "inside string" in problem):
         advice = (
-            "; mend that line: a cell with a separator needs quotes. Where quotes are part of the texts, set "
-            "dataset.options.quote to nothing; where cells are separated otherwise, set dataset.options.sep"
+            "; mend that line: a cell with a separator needs quotes. Where quotes are part of the "
+            "texts, set "
+            "dataset.options.quote to nothing; where cells are separated otherwise, set "
+            "dataset.options.sep"
         )
     elif suffix == ".jsonl":
         problem = _torn_line(file) or problem
@@ -145,7 +209,9 @@ def _as_pandas(form: Format, sep: str) -> dict[str, Any]:
 
 
 def read_file(file: Path, form: Format) -> tuple[Dataset, Layout | None]:
-    """Return a file's rows, memory-mapped from the cache of `datasets`, and the layout of a separated file."""
+    """Return a file's rows, memory-mapped from the cache of `datasets`, and the layout of a
+    separated file.
+    """
     from datasets import Features, Value, load_dataset
 
     suffix, layout = file.suffix.lower(), None
@@ -163,7 +229,9 @@ def read_file(file: Path, form: Format) -> tuple[Dataset, Layout | None]:
             arguments["encoding"] = form.encoding
         elif suffix == ".json" and (field := form.field or _field_of(file)):
             arguments["field"] = field
-        rows = load_dataset(builder, data_files=str(_literal(file)), split="train", cache_dir=cache, **arguments)
+        rows = load_dataset(
+            builder, data_files=str(_literal(file)), split="train", cache_dir=cache, **arguments
+        )
     except UserError:
         raise
     except Exception as error:
@@ -174,7 +242,9 @@ def read_file(file: Path, form: Format) -> tuple[Dataset, Layout | None]:
 
 
 def _field_of(file: Path) -> str | None:
-    """Return the key of the only list of objects in a file that is one object; None for other files."""
+    """Return the key of the only list of objects in a file that is one object; None for other
+    files.
+    """
     with file.open(encoding="utf-8", errors="replace") as opened:
         text = opened.read(MAX_OBJECT).lstrip("\ufeff \t\r\n")
     try:
@@ -183,7 +253,11 @@ def _field_of(file: Path) -> str | None:
         return None
     if text[end:].strip() or not isinstance(value, dict):  # an object a line, or a list
         return None
-    lists = [key for key, part in value.items() if isinstance(part, list) and part[1:] and isinstance(part[0], dict)]
+    lists = [
+        key
+        for key, part in value.items()
+        if isinstance(part, list) and part[1:] and isinstance(part[0], dict)
+    ]
     return lists[0] if len(lists) == 1 else None
 
 
@@ -200,9 +274,11 @@ def _torn_line(file: Path) -> str:
 
 
 def _literal(file: Path) -> Path:
-    """Return a path without `*`, `[` or `::`, which `datasets` would expand: the file's own, or a link to it.
+    """Return a path without `*`, `[` or `::`, which `datasets` would expand: the file's own, or a
+    link to it.
 
-    The link's name changes with the file, since `datasets` decides by the link's own time stamp whether to read anew.
+    The link's name changes with the file, since `datasets` decides by the link's own time stamp
+    whether to read anew.
     """
     if not MAGIC & set(str(file)):
         return file
@@ -219,11 +295,16 @@ def _literal(file: Path) -> Path:
 
 
 def read_tagged(file: Path, encoding: str) -> Dataset | None:
-    """Return the sentences of a file with a word a line as lists `words` and `tags`; None for a .txt of plain text.
+    """Return the sentences of a file with a word a line as lists `words` and `tags`; None for a
+    .txt of plain text.
 
-    An empty line ends a sentence. Comments (# before a sentence) and lines between documents are left out.
+    An empty line ends a sentence. Comments (# before a sentence) and lines between documents are
+    left out.
     """
-    lines = [line.split() for line in file.read_text(encoding=encoding).removeprefix("\ufeff").split("\n")]
+    lines = [
+        line.split()
+        for line in file.read_text(encoding=encoding).removeprefix("\ufeff").split("\n")
+    ]
     first = [cells for cells in lines if cells][:LOOKED_AT]
     tagged = sum(len(cells) > 1 and bool(TAG.fullmatch(cells[-1])) for cells in first)
     if file.suffix.lower() == ".txt" and tagged <= len(first) / 2:
@@ -233,20 +314,35 @@ def read_tagged(file: Path, encoding: str) -> Dataset | None:
         if not cells or cells[0] == DOCUMENT:
             sentences.append([])
         elif len(cells) == 1:
-            raise UserError(f"{file}: line {number + 1} has '{cells[0][:60]}' without a tag; a line has a word and one")
+            raise UserError(
+                f"{file}: line {number + 1} has '{cells[0][:60]}' without a tag; a line has a "
+                f"word and one"
+            )
         elif sentences[-1] or cells[0] != "#" or TAG.fullmatch(cells[-1]):
             sentences[-1].append(number)
-    ends = {"words": [(cells or [""])[0] for cells in lines], "tags": [(cells or [""])[-1] for cells in lines]}
+    ends = {
+        "words": [(cells or [""])[0] for cells in lines],
+        "tags": [(cells or [""])[-1] for cells in lines],
+    }
     return _grouped(ends, sentences)
 
 
 def sentences_of(rows: Dataset) -> Dataset:
-    """Return a table of a word a row as lists, a sentence (named beside its first word) a row; others as they are."""
-    names = [first_named(rows.column_names, known) for known in (SENTENCE_NAMES, WORD_NAMES, ROW_TAG_NAMES)]
-    if None in names or any(isinstance(cell, list) for cells in rows[:1].values() for cell in cells):
+    """Return a table of a word a row as lists, a sentence (named beside its first word) a row;
+    others as they are.
+    """
+    names = [
+        first_named(rows.column_names, known)
+        for known in (SENTENCE_NAMES, WORD_NAMES, ROW_TAG_NAMES)
+    ]
+    if None in names or any(
+        isinstance(cell, list) for cells in rows[:1].values() for cell in cells
+    ):
         return rows
     current, sentences = "", list[list[int]]([[]])
-    for number, (sentence, word) in enumerate(zip(rows[str(names[0])], rows[str(names[1])], strict=True)):
+    for number, (sentence, word) in enumerate(
+        zip(rows[str(names[0])], rows[str(names[1])], strict=True)
+    ):
         if str(sentence) not in {"", "None", "nan", current}:
             current = str(sentence)
             sentences.append([])
@@ -258,7 +354,9 @@ def sentences_of(rows: Dataset) -> Dataset:
 def _grouped(columns: Mapping[str, Sequence[Any]], groups: Sequence[Sequence[int]]) -> Dataset:
     from datasets import Dataset
 
-    return Dataset.from_dict({name: [[cells[n] for n in of] for of in groups if of] for name, cells in columns.items()})
+    return Dataset.from_dict(
+        {name: [[cells[n] for n in of] for of in groups if of] for name, cells in columns.items()}
+    )
 
 
 # Folders
@@ -267,10 +365,11 @@ def _grouped(columns: Mapping[str, Sequence[Any]], groups: Sequence[Sequence[int
 def read_repository(
     uri: str, config: str | None = None, patterns: Sequence[str] = PATTERNS
 ) -> tuple[dict[str, Dataset], str | None]:
-    """Return the splits of a dataset repository, `hub:OWNER/NAME[@REVISION]` or `path:FOLDER`, and its commit.
+    """Return the splits of a dataset repository, `hub:OWNER/NAME[@REVISION]` or `path:FOLDER`, and
+    its commit.
 
-    The header of its README.md, its card, assigns the files to splits; code of its own is not run. Without a card a
-    configuration is a folder.
+    The header of its README.md, its card, assigns the files to splits; code of its own is not run.
+    Without a card a configuration is a folder.
     """
     from datasets import load_dataset
 
@@ -281,15 +380,22 @@ def read_repository(
     if config and (folder / config).is_dir() and not (folder / "README.md").exists():
         folder, config = folder / config, None
     if not any(any(folder.rglob(pattern)) for pattern in patterns):
-        raise UserError(f"{uri}: holds no parquet, csv or jsonl files; a dataset made by code of its own is not run")
+        raise UserError(
+            f"{uri}: holds no parquet, csv or jsonl files; a dataset made by code of its own is "
+            f"not run"
+        )
     if elsewhere := _outside(folder / "README.md"):
-        raise UserError(f"{uri}: its card names files outside it ({elsewhere[:200]}), which are not read")
+        raise UserError(
+            f"{uri}: its card names files outside it ({elsewhere[:200]}), which are not read"
+        )
     try:
         splits = load_dataset(str(folder), config, cache_dir=str(cache_folder() / "datasets"))
     except Exception as error:
         cause = error.__cause__ or error
         reason = " ".join(str(cause).split())[:300] or type(cause).__name__
-        unreadable = UserError(f"{uri}: can't be loaded (dataset.options.config is {config}): {reason}")
+        unreadable = UserError(
+            f"{uri}: can't be loaded (dataset.options.config is {config}): {reason}"
+        )
         raise disk_error(error) or unreadable from None
     return dict(splits), source.revision
 
@@ -301,7 +407,9 @@ def split_in(splits: Mapping[str, Dataset], name: str, uri: str) -> Dataset:
 
 
 def _outside(card: Path) -> str | None:
-    """Return a file outside the dataset that its card names, and `datasets` would fetch or read; None without one."""
+    """Return a file outside the dataset that its card names, and `datasets` would fetch or read;
+    None without one.
+    """
     import yaml
 
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
@@ -321,7 +429,10 @@ def _outside(card: Path) -> str | None:
             seen.add(id(value))
             todo += value.values() if isinstance(value, dict) else value
         elif isinstance(value, str) and (
-            "://" in value or "::" in value or value.startswith(("/", "~")) or ".." in PurePosixPath(value).parts
+            "://" in value
+            or "::" in value
+            or value.startswith(("/", "~"))
+            or ".." in PurePosixPath(value).parts
         ):
             return value
     return None

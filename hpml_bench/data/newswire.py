@@ -1,9 +1,11 @@
-"""A made-up news world: labelled documents, an unlabelled stream, and the exact posterior. Numpy alone.
+"""A made-up news world: labelled documents, an unlabelled stream, and the exact posterior. Numpy
+alone.
 
-Four topics have six beats each; every beat has its own people, organisations and places, whose names say nothing
-about it. A labelled document of a beat mentions mostly, but not only, its entities, so classes overlap; since all
-probabilities are known, so is the best possible accuracy. The unlabelled stream shows which beat each name belongs to:
-a model pretrained on it needs few labels.
+Four topics have six beats each; every beat has its own people, organisations and places, whose
+names say nothing about it. A labelled document of a beat mentions mostly, but not only, its
+entities, so classes overlap; since all probabilities are known, so is the best possible accuracy.
+The unlabelled stream shows which beat each name belongs to: a model pretrained on it needs few
+labels.
 """
 
 import re
@@ -47,13 +49,16 @@ class WorldOptions(Frozen):
     """Options of the generator."""
 
     own_share: float = Field(default=OWN_SHARE, ge=0, le=1)
-    """Chance that a name in a document belongs to the document's own subtopic: lower makes subtopics overlap more. The
-    embedded backbone was pretrained at the default."""
+    """Chance that a name in a document belongs to the document's own subtopic: lower makes
+    subtopics overlap more. The embedded backbone was pretrained at the default.
+    """
 
 
 @dataclass(frozen=True)
 class Documents:
-    """N documents: a headline frame and a sentence frame each, and the words in their slots (-1: no slot)."""
+    """N documents: a headline frame and a sentence frame each, and the words in their slots (-1:
+    no slot).
+    """
 
     frames: NDArray[np.int64]  # shape [N, 2]: index into HEADLINES and SENTENCES
     words: NDArray[np.int64]  # shape [N, slots]: index into the words of the slot's kind
@@ -80,11 +85,18 @@ def balanced_beats(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 def sample(world: World, beats: NDArray[np.int64], rng: np.random.Generator) -> Documents:
-    """Draw one document of each given beat; only `rng.random()` is used, whose values numpy keeps stable."""
+    """Draw one document of each given beat; only `rng.random()` is used, whose values numpy
+    keeps stable.
+    """
     parts, names = (HEADLINES, SENTENCES), list(world.words)
-    frames = np.stack([(rng.random(len(beats)) * len(part)).astype(np.int64) for part in parts], axis=1)
+    frames = np.stack(
+        [(rng.random(len(beats)) * len(part)).astype(np.int64) for part in parts], axis=1
+    )
     tables = [[[names.index(kind) for kind in slots(frame)] for frame in part] for part in parts]
-    padded = [np.array([row + [-1] * (max(map(len, table)) - len(row)) for row in table]) for table in tables]
+    padded = [
+        np.array([row + [-1] * (max(map(len, table)) - len(row)) for row in table])
+        for table in tables
+    ]
     kinds = np.concatenate([table[frames[:, i]] for i, table in enumerate(padded)], axis=1)
     uniform = rng.random(kinds.shape)
     words = np.full(kinds.shape, -1)
@@ -105,13 +117,16 @@ def render(world: World, documents: Documents) -> list[str]:
 
 def posterior(world: World, documents: Documents) -> NDArray[np.float64]:
     """Return P(topic | document), exact, shape [N, topics]: the sum over the topic's beats."""
-    return np.asarray(beat_posterior(world, documents) @ np.eye(world.beat_topic.max() + 1)[world.beat_topic])
+    return np.asarray(
+        beat_posterior(world, documents) @ np.eye(world.beat_topic.max() + 1)[world.beat_topic]
+    )
 
 
 def beat_posterior(world: World, documents: Documents) -> NDArray[np.float64]:
     """Return P(beat | document), exact, shape [N, beats].
 
-    Beats are equally likely, frames don't depend on them, and slots are independent: a product of P(word | beat).
+    Beats are equally likely, frames don't depend on them, and slots are independent: a product of
+    P(word | beat).
     """
     log_likelihood = np.zeros((len(documents.words), len(world.beat_topic)))
     for k, name in enumerate(world.words):
@@ -124,7 +139,9 @@ def beat_posterior(world: World, documents: Documents) -> NDArray[np.float64]:
 
 
 def best_accuracy(world: World, documents: Documents) -> tuple[float, float]:
-    """Return the best possible accuracy: on these rows, and expected over all documents (mean largest posterior)."""
+    """Return the best possible accuracy: on these rows, and expected over all documents (mean
+    largest posterior).
+    """
     belief = posterior(world, documents)
     return float((belief.argmax(1) == documents.topic).mean()), float(belief.max(1).mean())
 
@@ -141,7 +158,9 @@ Tagged = tuple[str, str]
 def second_words(
     world: World, documents: Documents, seed: int, split: str, share: float = TWO_WORDS
 ) -> NDArray[np.int64]:
-    """Return the second word of each name, of any beat: an index into the names of its kind, or -1; [N, slots]."""
+    """Return the second word of each name, of any beat: an index into the names of its kind, or
+    -1; [N, slots].
+    """
     rng = np.random.default_rng([WORLD_SEED, SPLITS.index(split), seed, 1])
     longer, drawn = rng.random(documents.kinds.shape), rng.random(documents.kinds.shape)
     second = np.full(documents.kinds.shape, -1)
@@ -152,20 +171,31 @@ def second_words(
     return second
 
 
-def tagged(world: World, documents: Documents, second: NDArray[np.int64]) -> tuple[list[list[str]], list[list[int]]]:
+def tagged(
+    world: World, documents: Documents, second: NDArray[np.int64]
+) -> tuple[list[list[str]], list[list[int]]]:
     """Return each document's words, punctuation left on them, and their tags, indices into TAGS."""
     rows, names = [], list(world.words)
 
     def filled(kind: int, *chosen: int) -> list[Tagged]:
         entity = TAG_OF_KIND.get(names[kind])
-        words = " ".join(world.words[names[kind]][index] for index in chosen if index >= 0).split()  # two of `time`
-        return [(word, f"{'I' if place else 'B'}-{entity}" if entity else "O") for place, word in enumerate(words)]
+        words = " ".join(
+            world.words[names[kind]][index] for index in chosen if index >= 0
+        ).split()  # two of `time`
+        return [
+            (word, f"{'I' if place else 'B'}-{entity}" if entity else "O")
+            for place, word in enumerate(words)
+        ]
 
     chosen = zip(documents.kinds.tolist(), documents.words.tolist(), second.tolist(), strict=True)
     for (headline, sentence), of_slots in zip(documents.frames.tolist(), chosen, strict=True):
         words = (filled(*slot) for slot in zip(*of_slots, strict=True) if slot[0] >= 0)
-        rows.append([*_part(HEADLINES[headline], words, "."), *_part(SENTENCES[sentence], words, "")])
-    return [[word for word, _ in row] for row in rows], [[TAGS.index(tag) for _, tag in row] for row in rows]
+        rows.append(
+            [*_part(HEADLINES[headline], words, "."), *_part(SENTENCES[sentence], words, "")]
+        )
+    return [[word for word, _ in row] for row in rows], [
+        [TAGS.index(tag) for _, tag in row] for row in rows
+    ]
 
 
 def _part(frame: str, filled: Iterator[list[Tagged]], end: str) -> list[Tagged]:
@@ -190,10 +220,14 @@ LEVELS: NDArray[np.float64] = 2.0 * BEAT_TOPIC + (np.arange(N_BEATS) // N_TOPICS
 """Level of each beat: 2 apart from topic to topic, and from 0 to 1 over the beats of a topic."""
 
 
-def noisy_levels(beats: NDArray[np.int64], seed: int, split: str, noise: float = NOISE) -> NDArray[np.float64]:
-    """Return a number for each document, [N]: its beat's level plus normal noise, by Box and Muller (1958).
+def noisy_levels(
+    beats: NDArray[np.int64], seed: int, split: str, noise: float = NOISE
+) -> NDArray[np.float64]:
+    """Return a number for each document, [N]: its beat's level plus normal noise, by Box and Muller
+    (1958).
 
-    It is made of `rng.random()`, whose values numpy keeps stable, and rounded, as a logarithm's last bits aren't.
+    It is made of `rng.random()`, whose values numpy keeps stable, and rounded, as a logarithm's
+    last bits aren't.
     """
     rng = np.random.default_rng([WORLD_SEED, SPLITS.index(split), seed, 2])
     radius, angle = rng.random(len(beats)), rng.random(len(beats))
@@ -204,24 +238,31 @@ def noisy_levels(beats: NDArray[np.int64], seed: int, split: str, noise: float =
 def best_rmse(
     world: World, documents: Documents, numbers: NDArray[np.float64], noise: float = NOISE
 ) -> tuple[float, float]:
-    """Return the RMSE of the best possible guess, the posterior mean: on these rows, and expected over all documents.
+    """Return the RMSE of the best possible guess, the posterior mean: on these rows, and expected
+    over all documents.
 
     Its expected squared error is the posterior variance plus the noise's.
     """
     belief = beat_posterior(world, documents)
     mean = belief @ LEVELS
     variance = belief @ LEVELS**2 - mean**2
-    return float(np.sqrt(np.mean((numbers - mean) ** 2))), float(np.sqrt(variance.mean() + noise**2))
+    return float(np.sqrt(np.mean((numbers - mean) ** 2))), float(
+        np.sqrt(variance.mean() + noise**2)
+    )
 
 
 # The unlabelled stream
 
 
-def stream(world: World, n: int, rng: np.random.Generator, *, stay: float = 0.1, background: float = 0.6) -> list[str]:
-    """Return `n` texts in order: a share of `background` lines, the others like the labelled documents.
+def stream(
+    world: World, n: int, rng: np.random.Generator, *, stay: float = 0.1, background: float = 0.6
+) -> list[str]:
+    """Return `n` texts in order: a share of `background` lines, the others like the labelled
+    documents.
 
-    `stay` is the chance that a text keeps the beat of the one before it. It makes the state at the end of a text useful
-    for the next one: with 0 a frozen backbone's last state predicts little, and with 0.25 much.
+    `stay` is the chance that a text keeps the beat of the one before it. It makes the state at the
+    end of a text useful for the next one: with 0 a frozen backbone's last state predicts little,
+    and with 0.25 much.
     """
     beats = beat_chain(n, rng, stay)
     is_background = rng.random(n) < background
@@ -236,8 +277,12 @@ def stream(world: World, n: int, rng: np.random.Generator, *, stay: float = 0.1,
         return BEAT_NAMES[beat] if kind == "beat" else ROLES[int(draw * len(ROLES))]
 
     texts = []
-    for beat, (kinds, text), draws in zip(own.tolist(), (frames[at] for at in which), uniform.tolist(), strict=True):
-        line = text % tuple(filled(kind, beat, draw) for kind, draw in zip(kinds, draws, strict=False))
+    for beat, (kinds, text), draws in zip(
+        own.tolist(), (frames[at] for at in which), uniform.tolist(), strict=True
+    ):
+        line = text % tuple(
+            filled(kind, beat, draw) for kind, draw in zip(kinds, draws, strict=False)
+        )
         texts.append(line[0].upper() + line[1:])
     lines = iter(texts)
     documents = iter(render(world, sample(world, beats[~is_background], rng)))

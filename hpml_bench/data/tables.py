@@ -1,4 +1,6 @@
-"""Tables as the splits of a task: their cells become texts, words, classes, numbers, tags or conversations."""
+"""Tables as the splits of a task: their cells become texts, words, classes, numbers, tags or
+conversations.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,14 @@ BAD_ROWS, SUSPECT = "bad rows left out", "labels that may be missing"  # names o
 MISSING = frozenset({"nan", "none", "null", "n/a", "na", "<na>", "-", "?"})
 """Texts that often stand for a missing label."""
 FEW_CLASSES = 20  # number of classes up to which their number isn't compared with the rows'
-SPLIT_NAMES = {"train": r"train(ing)?", "test": r"test(ing)?", "validation": r"val(id(ation)?)?|dev(elopment)?"}
-"""Patterns of a split's name as a word in the name of a file, a split of a repository, or a cell."""
+SPLIT_NAMES = {
+    "train": r"train(ing)?",
+    "test": r"test(ing)?",
+    "validation": r"val(id(ation)?)?|dev(elopment)?",
+}
+"""Patterns of a split's name as a word in the name of a file, a split of a repository, or a
+cell.
+"""
 
 Index = dict[str, int]  # value as text -> index
 
@@ -49,7 +57,9 @@ class Splits(NamedTuple):
     train: tuple[Dataset, str]
     validation: tuple[Dataset, str] | None
     test: tuple[Dataset, str] | None
-    """None: split off the training rows after their conversion, so that errors name a row by its number in its file."""
+    """None: split off the training rows after their conversion, so that errors name a row by its
+    number in its file.
+    """
 
     def converted(self, convert: Callable[[Dataset], Dataset]) -> Splits:
         train, *others = (None if part is None else (convert(part[0]), part[1]) for part in self)
@@ -57,19 +67,28 @@ class Splits(NamedTuple):
 
 
 def find(
-    train: Dataset, where: str, target: Target, options: TableOptions, label: str | None = None, *, named: bool = True,
+    train: Dataset,
+    where: str,
+    target: Target,
+    options: TableOptions,
+    label: str | None = None,
+    *,
+    named: bool = True,
     split: str | None = None,
-) -> Columns:  # fmt: skip
+) -> Columns:
     """Return the columns that a target needs: as the options say, else by name, else by content.
 
-    `label`: column of the label where the options name none (not of answers); `named`: whether the table has column
-    names of its own; `split`: column that says which split a row is of.
+    `label`: column of the label where the options name none (not of answers); `named`: whether the
+    table has column names of its own; `split`: column that says which split a row is of.
     """
     names = list(train.column_names)
     group = None if options.group is None else column_named(options.group, names, where, "group")
     given = label if options.label is None else options.label
     if options.text_pair is not None and target in {"answer", "tags"}:
-        raise UserError(f"{where}: dataset.options.text_pair is for a class or a number; name all columns with text")
+        raise UserError(
+            f"{where}: dataset.options.text_pair is for a class or a number; name all columns "
+            f"with text"
+        )
     if target == "answer":
         text = options.text if isinstance(options.text, tuple) else (options.text,)
         columns = find_turns(train, where, text, options.label)
@@ -83,7 +102,11 @@ def find(
 def split_of(name: str) -> str | None:
     """Return the split that a name is of; None where it is of none, or of several."""
     words = re.split(r"[^a-z]+", name.lower())
-    found = [split for split, pattern in SPLIT_NAMES.items() if any(re.fullmatch(pattern, word) for word in words)]
+    found = [
+        split
+        for split, pattern in SPLIT_NAMES.items()
+        if any(re.fullmatch(pattern, word) for word in words)
+    ]
     return found[0] if len(found) == 1 else None
 
 
@@ -93,23 +116,33 @@ def split_by(rows: Dataset, where: str, column: str) -> Splits:
     if None in splits or "train" not in splits:
         number = splits.index(None) if None in splits else 0
         raise UserError(
-            f"{where}: row {number + 1} has '{short(str(rows[number][column]))}' in column '{column}', whose cells "
-            "must be train, validation or test, and some train; name another column with dataset.options.split"
+            f"{where}: row {number + 1} has '{short(str(rows[number][column]))}' in column "
+            f"'{column}', whose cells "
+            "must be train, validation or test, and some train; name another column with "
+            "dataset.options.split"
         )
     parts = {
-        split: (rows.select([place for place, of in enumerate(splits) if of == split]), f"{where}, {column} {split}")
+        split: (
+            rows.select([place for place, of in enumerate(splits) if of == split]),
+            f"{where}, {column} {split}",
+        )
         for split in set(splits)
     }
     return Splits(parts["train"], parts.get("validation"), parts.get("test"))
 
 
 def load(
-    splits: Splits, settings: Settings, columns: Columns, options: TableOptions, notes: Mapping[str, str]
+    splits: Splits,
+    settings: Settings,
+    columns: Columns,
+    options: TableOptions,
+    notes: Mapping[str, str],
 ) -> LoadedData:
-    """Return the splits with the columns of their target (plugins.dataset.LoadedData), and further notes.
+    """Return the splits with the columns of their target (plugins.dataset.LoadedData), and further
+    notes.
 
-    The settings say how many test rows are split off, and whether bad rows are dropped or end it with a UserError.
-    Classes and tags become 0..C-1.
+    The settings say how many test rows are split off, and whether bad rows are dropped or end it
+    with a UserError. Classes and tags become 0..C-1.
     """
     names, suspect = tuple[str, ...](), dict[str, str]()
     if columns.kind in {"turns", "prompt", "text"}:
@@ -120,18 +153,26 @@ def load(
         with column_errors_as_user_errors(splits.train[1]):
             names, row, types = _conversion(splits.train, columns, options)
         rows = partial(converted, read=columns.read, row=row, types=types)
-        missing = [name for name in names if columns.kind == "class" and name.strip().lower() in MISSING]
+        missing = [
+            name for name in names if columns.kind == "class" and name.strip().lower() in MISSING
+        ]
         counts = Counter(map(as_text, splits.train[0][columns.label])) if missing else {}
         each = ", ".join(f"'{name}' ({counts[name]:,} rows)" for name in missing)
-        suspect = {SUSPECT: f"{each}: taken for a class; empty these cells if it is none"} if each else {}
+        suspect = (
+            {SUSPECT: f"{each}: taken for a class; empty these cells if it is none"} if each else {}
+        )
     unread = {"columns not read": some(columns.unread)} if columns.unread else {}
     loaded = _loaded(splits, settings, rows, columns.group)
     notes = {**loaded.notes, "columns": str(columns), **unread, **notes}
     return replace(loaded, label_names=names, notes=notes, warnings={**loaded.warnings, **suspect})
 
 
-def _loaded(splits: Splits, settings: Settings, convert: Callable[..., Dataset], group: str | None) -> LoadedData:
-    """Return the splits with converted rows; without a table of test rows, these are split off the training rows."""
+def _loaded(
+    splits: Splits, settings: Settings, convert: Callable[..., Dataset], group: str | None
+) -> LoadedData:
+    """Return the splits with converted rows; without a table of test rows, these are split off
+    the training rows.
+    """
     numbers: Index = {}
     bad: list[str] = []
     unread: set[str] = set()
@@ -145,8 +186,14 @@ def _loaded(splits: Splits, settings: Settings, convert: Callable[..., Dataset],
         if wrong := [reason for reason in reasons if reason]:
             bad.extend(wrong)
             if not drop:
-                more = f" ({len(wrong) - 1:,} more of {len(reasons):,} rows are bad)" if wrong[1:] else ""
-                raise UserError(f"{wrong[0]}{more}; task.options.bad_rows: drop leaves bad rows out")
+                more = (
+                    f" ({len(wrong) - 1:,} more of {len(reasons):,} rows are bad)"
+                    if wrong[1:]
+                    else ""
+                )
+                raise UserError(
+                    f"{wrong[0]}{more}; task.options.bad_rows: drop leaves bad rows out"
+                )
             found = found.select([place for place, reason in enumerate(reasons) if not reason])
         if "unread" not in found.column_names:
             return found.remove_columns(["bad", "place"])
@@ -159,15 +206,21 @@ def _loaded(splits: Splits, settings: Settings, convert: Callable[..., Dataset],
     notes = {"keys of turns left unread": ", ".join(sorted(unread))} if unread else {}
     if test is None:
         train, test = split_off_test(train, settings, splits.train[1])
-        notes |= {"test": f"{len(test)} rows split off {splits.train[1]}, as no test rows were given"}
+        notes |= {
+            "test": f"{len(test)} rows split off {splits.train[1]}, as no test rows were given"
+        }
     dropped = {BAD_ROWS: f"{len(bad):,}, such as {bad[0]}"} if bad else {}
     return LoadedData(train, validation, test, notes=notes, warnings=dropped)
 
 
 def _groups(dataset: Dataset, file: str, column: str, numbers: Index) -> list[int]:
-    """Return the number of each row's group; `numbers` has the groups of earlier tables, and gets the new ones."""
+    """Return the number of each row's group; `numbers` has the groups of earlier tables, and
+    gets the new ones.
+    """
     check_columns(dataset, file, (column,))
-    cells = (cell for batch in dataset.select_columns([column]).iter(BATCH) for cell in batch[column])
+    cells = (
+        cell for batch in dataset.select_columns([column]).iter(BATCH) for cell in batch[column]
+    )
     found = []
     for number, cell in enumerate(cells, 1):
         if (value := as_text(cell)) is None:
@@ -179,7 +232,9 @@ def _groups(dataset: Dataset, file: str, column: str, numbers: Index) -> list[in
 def _conversion(
     train: tuple[Dataset, str], columns: Columns, options: TableOptions
 ) -> tuple[tuple[str, ...], Row, dict[str, Any]]:
-    """Return the labels' names, the function that converts a row's cells, and the types of what it returns."""
+    """Return the labels' names, the function that converts a row's cells, and the types of what
+    it returns.
+    """
     from datasets import Value
 
     label = columns.label or ""
@@ -191,7 +246,9 @@ def _conversion(
             raise UserError(f"{what}; give a json, jsonl or parquet file with lists")
         batches = train[0].select_columns([label]).iter(BATCH)
         values = {tag for batch in batches for tags in batch[label] for tag in tags or ()}
-        names, index = _index(values, train[1], getattr(tag_feature, "names", None), options.label_names)
+        names, index = _index(
+            values, train[1], getattr(tag_feature, "names", None), options.label_names
+        )
         words_and_tags = partial(_words_and_tags, column=columns.text[0], index=index)
         return names, words_and_tags, {"words": [Value("string")], "tags": [Value("int64")]}
     row = partial(_text_and_label, columns=columns, separator=options.separator)
@@ -202,13 +259,18 @@ def _conversion(
         rows = len(train[0])
         if not (known or options.label_names) and len(names) > max(FEW_CLASSES, rows / 2):
             raise UserError(
-                f"{train[1]}: column '{label}' has {len(names):,} different labels in {rows:,} rows, too many "
-                "for classes: is it a number of the row, a text or a measurement? Name the column of the classes with "
-                "dataset.options.label; numbers are learnt by the task regression, answers in words by causal_lm"
+                f"{train[1]}: column '{label}' has {len(names):,} different labels in {rows:,} "
+                f"rows, too many "
+                "for classes: is it a number of the row, a text or a measurement? Name the column "
+                "of the classes with "
+                "dataset.options.label; numbers are learnt by the task regression, answers in "
+                "words by causal_lm"
             )
         return names, partial(row, index=index), {**texts, "label": Value("int64")}
     if options.label_names:
-        raise UserError(f"{train[1]}: dataset.options.label_names are of classes or tags; numbers have none")
+        raise UserError(
+            f"{train[1]}: dataset.options.label_names are of classes or tags; numbers have none"
+        )
     return (), partial(row, index=None), {**texts, "label": Value("float64")}
 
 
@@ -227,7 +289,9 @@ def as_text(label: Any) -> str | None:
 def _index(
     labels: Iterable[Any], file: str, known: Sequence[str] | None, given: Sequence[str]
 ) -> tuple[tuple[str, ...], Index]:
-    """Return names and index: the data set's own names, the sorted values themselves, or the names given."""
+    """Return names and index: the data set's own names, the sorted values themselves, or the
+    names given.
+    """
     if known and not given:
         return tuple(known), {str(i): i for i in range(len(known))}
     values = {value for label in labels if (value := as_text(label)) is not None}
@@ -238,7 +302,9 @@ def _index(
     if not given:
         return tuple(ordered), by_value
     if len(set(given)) != len(given):
-        raise UserError(f"{file}: dataset.options.label_names holds a name twice: {some([*map(short, given)])}")
+        raise UserError(
+            f"{file}: dataset.options.label_names holds a name twice: {some([*map(short, given)])}"
+        )
     if not integers or values <= set(given):
         return tuple(given), {name: i for i, name in enumerate(given)}
     if len(ordered) == len(given):
@@ -246,7 +312,8 @@ def _index(
     if all(0 <= int(value) < len(given) for value in ordered):
         return tuple(given), {str(i): i for i in range(len(given))}
     raise UserError(
-        f"{file}: the {len(ordered)} labels {some([*map(short, ordered)], 12)} don't fit the {len(given)} label_names "
+        f"{file}: the {len(ordered)} labels {some([*map(short, ordered)], 12)} don't fit the "
+        f"{len(given)} label_names "
         "given"
     )
 
@@ -254,7 +321,9 @@ def _index(
 # Rows
 
 
-def _text_and_label(*cells: Any, columns: Columns, separator: str, index: Index | None) -> tuple[str | float, ...]:
+def _text_and_label(
+    *cells: Any, columns: Columns, separator: str, index: Index | None
+) -> tuple[str | float, ...]:
     *texts, label = cells
     value, column = math.nan, columns.label or ""
     if index is not None:
@@ -262,19 +331,28 @@ def _text_and_label(*cells: Any, columns: Columns, separator: str, index: Index 
     elif label is None or (isinstance(label, str) and not label.strip()):
         raise _empty("number", column)
     else:
-        with suppress(TypeError, ValueError, OverflowError):  # Python's own `1_000` and truth values are refused
+        with suppress(
+            TypeError, ValueError, OverflowError
+        ):  # Python's own `1_000` and truth values are refused
             value = math.nan if isinstance(label, bool) or "_" in str(label) else float(label)
         if not math.isfinite(value):
-            raise ValueError(f"has '{short(str(label))}' in column '{column}', which is no finite number")
+            raise ValueError(
+                f"has '{short(str(label))}' in column '{column}', which is no finite number"
+            )
     text = separator.join(str(cell) for cell in texts[: len(columns.text)] if cell is not None)
     seconds = tuple("" if cell is None else str(cell) for cell in texts[len(columns.text) :])
-    for part, names in ((text, columns.text), *((second, (columns.pair or "",)) for second in seconds)):
+    for part, names in (
+        (text, columns.text),
+        *((second, (columns.pair or "",)) for second in seconds),
+    ):
         if not part.strip():
             raise _empty("text", *names)
     return text, *seconds, value
 
 
-def _words_and_tags(words: Any, tags: Any, column: str, index: Index) -> tuple[list[str], list[int]]:
+def _words_and_tags(
+    words: Any, tags: Any, column: str, index: Index
+) -> tuple[list[str], list[int]]:
     if not words:
         raise _empty("words", column)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
@@ -291,7 +369,8 @@ def _looked_up(raw: Any, index: Index, what: str, column: str = "") -> int:
         raise _empty(what, column)
     if value not in index:
         raise ValueError(
-            f"has the {what} '{short(value or '')}', which is not among the {len(index)} known ones "
+            f"has the {what} '{short(value or '')}', which is not among the {len(index)} known "
+            f"ones "
             f"({some([*map(short, index)], 12)})"
         )
     return index[value]

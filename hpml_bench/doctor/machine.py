@@ -1,4 +1,6 @@
-"""The machine: CPU cores, memory, limits of the container and the shell, the clock; its folders and their disks."""
+"""The machine: CPU cores, memory, limits of the container and the shell, the clock; its folders
+and their disks.
+"""
 
 import fcntl
 import os
@@ -15,19 +17,26 @@ from hpml_bench.system import temporary
 from hpml_bench.system.checklist import CheckResult
 
 State = Literal["ok", "warn", "fail"]
-"""ok: works; warn: something may be missing or go wrong here; fail: the suite quickstart can't run here."""
+"""ok: works; warn: something may be missing or go wrong here; fail: the suite quickstart can't
+run here.
+"""
 Result = CheckResult[State]
 Check = Callable[[], Result]
 """A check; its name is the function's. A UserError that it raises says why quickstart can't run."""
 
 LEAST_MEMORY = 1.2e9
-"""Free bytes that quickstart needs: it ran under a limit of 1.15 GB, and was killed under one of 1.0."""
+"""Free bytes that quickstart needs: it ran under a limit of 1.15 GB, and was killed under one of
+1.0.
+"""
 LEAST_PROCESSES = 40  # processes and threads that quickstart needs; on two cores it has 20 at most
 LEAST_OPEN_FILES = 1024  # open files that a run of many methods may need; the usual soft limit
-SKEW = 2.0  # seconds by which the clock may differ from the file system's, whose stamps may be coarse
+SKEW = (
+    2.0  # seconds by which the clock may differ from the file system's, whose stamps may be coarse
+)
 RESULTS = Path("reports/quickstart")  # folder that `run-all` writes to
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
-ENOUGH_SHARED = 1e9  # bytes of shared memory that are enough for ranks on several GPUs; Docker's default is 64 MB
+# bytes of shared memory that are enough for ranks on several GPUs; Docker's default is 64 MB
+ENOUGH_SHARED = 1e9
 LITTLE = 1e9  # free bytes below which most models don't fit on a disk
 
 
@@ -45,7 +54,11 @@ def processor() -> Result:
     from hpml_bench.system import cgroups, environment
 
     cores, all_cores, quota = environment.cores(), os.cpu_count() or 1, cgroups.cpus()
-    limit = f", by the container's quota of {quota:g}" if quota is not None and quota < all_cores else ""
+    limit = (
+        f", by the container's quota of {quota:g}"
+        if quota is not None and quota < all_cores
+        else ""
+    )
     limit = limit or (", by affinity or the job's share" if cores < all_cores else "")
     return Result("ok", f"{environment.processor()}, {cores} of {all_cores} cores{limit}")
 
@@ -59,9 +72,14 @@ def memory() -> Result:
     free = machine.available if group is None else min(machine.available, group.free)
     found = f"{as_bytes(free)} free of {as_bytes(machine.total)}"
     if group is not None and group.limit < machine.total:
-        found = f"{as_bytes(free)} free of the container's {as_bytes(group.limit)} (machine: {as_bytes(machine.total)})"
+        found = (
+            f"{as_bytes(free)} free of the container's {as_bytes(group.limit)} (machine: "
+            f"{as_bytes(machine.total)})"
+        )
     if free < LEAST_MEMORY:
-        advice = f"quickstart needs {as_bytes(LEAST_MEMORY)}: end other processes or raise the limit"
+        advice = (
+            f"quickstart needs {as_bytes(LEAST_MEMORY)}: end other processes or raise the limit"
+        )
         return Result("fail", found, advice)
     return Result("ok", found)
 
@@ -70,9 +88,15 @@ def limits() -> Result:
     from hpml_bench.system import cgroups
 
     pids = cgroups.processes()
-    files, space = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS))
+    files, space = (
+        resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS)
+    )
     found = f"{'any number of' if files == resource.RLIM_INFINITY else f'{files:,}'} open files, "
-    found += "no limit on processes" if pids is None else f"{pids.free:,} more processes of {pids.limit:,}"
+    found += (
+        "no limit on processes"
+        if pids is None
+        else f"{pids.free:,} more processes of {pids.limit:,}"
+    )
     if pids is not None and pids.free < LEAST_PROCESSES:
         needed = f"quickstart needs {LEAST_PROCESSES} processes and threads"
         return Result("fail", found, f"{needed}: docker run --pids-limit, TasksMax of systemd")
@@ -80,7 +104,9 @@ def limits() -> Result:
         advice = "torch and CUDA reserve many addresses: ulimit -v unlimited"
         return Result("warn", f"{found}, {as_bytes(space)} of addresses", advice)
     if files != resource.RLIM_INFINITY and files < LEAST_OPEN_FILES:
-        return Result("warn", found, f"many ranks need more open files: ulimit -n {LEAST_OPEN_FILES}")
+        return Result(
+            "warn", found, f"many ranks need more open files: ulimit -n {LEAST_OPEN_FILES}"
+        )
     return Result("ok", found)
 
 
@@ -108,17 +134,27 @@ def temporary_folder() -> Result:
     try:
         folder = tempfile.gettempdir()
     except FileNotFoundError:
-        return Result("fail", "no folder for temporary files can be written to", "set TMPDIR to one that can")
+        return Result(
+            "fail", "no folder for temporary files can be written to", "set TMPDIR to one that can"
+        )
     temporary.check_length()
     found = _tried(Path(folder), "set TMPDIR to another folder")
     try:
         with tempfile.TemporaryDirectory() as inner, socket.socket(socket.AF_UNIX) as own:
             own.bind(f"{inner}/socket")
     except OSError as error:
-        return Result("fail", f"{folder} can't hold sockets ({error.strerror})", "set TMPDIR to another folder")
+        return Result(
+            "fail",
+            f"{folder} can't hold sockets ({error.strerror})",
+            "set TMPDIR to another folder",
+        )
     named = os.environ.get("TMPDIR")
     if named and found.state == "ok" and os.path.realpath(named) != os.path.realpath(folder):
-        return Result("warn", f"TMPDIR {named} can't be written to; {folder} is used", "set TMPDIR to another folder")
+        return Result(
+            "warn",
+            f"TMPDIR {named} can't be written to; {folder} is used",
+            "set TMPDIR to another folder",
+        )
     return found
 
 
@@ -149,15 +185,21 @@ def shared_memory() -> Result:
     free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
     found = f"{SHARED_MEMORY}: {as_bytes(free)} free"
     if free < ENOUGH_SHARED and len(visible_gpus()) > 1:
-        return Result("warn", found, "several GPUs need more: docker run --shm-size=8g, or --ipc=host")
+        return Result(
+            "warn", found, "several GPUs need more: docker run --shm-size=8g, or --ipc=host"
+        )
     return Result("ok", found)
 
 
 def _of_library(folder: Path, variables: str) -> Result:
     from hpml_bench.system.errors import UserError
 
-    if folder.parts[:1] == ("~",):  # the libraries would make a folder of this name in the working folder
-        return Result("warn", f"{folder}: this user has no home folder", f"set {variables} to a folder")
+    if folder.parts[:1] == (
+        "~",
+    ):  # the libraries would make a folder of this name in the working folder
+        return Result(
+            "warn", f"{folder}: this user has no home folder", f"set {variables} to a folder"
+        )
     try:
         return _tried(folder, f"set {variables} to another folder; quickstart needs none")
     except UserError as error:
@@ -165,7 +207,9 @@ def _of_library(folder: Path, variables: str) -> Result:
 
 
 def _tried(folder: Path, advice: str) -> Result:
-    """Write and lock a file in a folder, or where it would be made; a UserError where it can't, or has no room."""
+    """Write and lock a file in a folder, or where it would be made; a UserError where it can't,
+    or has no room.
+    """
     from hpml_bench.system import disk
     from hpml_bench.system.errors import UserError
 

@@ -1,7 +1,8 @@
 """Depth of a model: the memory of all its blocks from that of a few, where the others repeat them.
 
-Each moment of a run, such as the k-th operator of the backward pass, has so many bytes more per block. A peak is the
-largest of many moments, so that bytes are kept by place, and each place grows by itself.
+Each moment of a run, such as the k-th operator of the backward pass, has so many bytes more per
+block. A peak is the largest of many moments, so that bytes are kept by place, and each place grows
+by itself.
 """
 
 from collections.abc import Hashable, Sequence
@@ -10,7 +11,8 @@ from typing import NamedTuple
 from torch import nn
 from transformers import PretrainedConfig
 
-WORTH = 0.75  # share of a model's blocks that both traces of a few may have together: the rest is what they save
+# share of a model's blocks that both traces of a few may have together: the rest is what they save
+WORTH = 0.75
 WHOLE = 6
 
 
@@ -27,13 +29,17 @@ def cut(config: PretrainedConfig, blocks: int) -> None:
     text = config.get_text_config()
     count = text.num_hidden_layers
     for key, values in text.to_dict().items():
-        if isinstance(values, list) and len(values) == count:  # such as each block's kind of attention
+        if (
+            isinstance(values, list) and len(values) == count
+        ):  # such as each block's kind of attention
             setattr(text, key, values[:blocks])
     text.num_hidden_layers = blocks
 
 
 def kinds(config: PretrainedConfig, model: nn.Module) -> list[Hashable]:
-    """Return what each block of a model is: its modules' classes, their weights' shapes, and which are trained."""
+    """Return what each block of a model is: its modules' classes, their weights' shapes, and
+    which are trained.
+    """
     text = config.get_text_config()
     count = getattr(text, "num_hidden_layers", None) or 0
     found: list[list[Hashable]] = [[] for _ in range(count)]
@@ -49,15 +55,21 @@ def kinds(config: PretrainedConfig, model: nn.Module) -> list[Hashable]:
         if int(parts[place]) >= count:
             return []  # blocks can't be told: modules are numbered beyond them
         parts[place], number = "", int(parts[place])
-        own = [(key, of.shape, of.dtype, of.requires_grad) for key, of in module._parameters.items() if of is not None]
+        own = [
+            (key, of.shape, of.dtype, of.requires_grad)
+            for key, of in module._parameters.items()
+            if of is not None
+        ]
         found[number].append((".".join(parts), type(module), tuple(own)))
     return [tuple(block) for block in found]
 
 
 def few(blocks: Sequence[Hashable], at_least: int = 2) -> Few | None:
-    """Return how many blocks tell of all: each kind of them, whose order repeats to the end; None if too few repeat."""
-    # two at least: the first one's inputs need no gradient, and answers keep no more than one block's mask; FSDP has up
-    # to `WHOLE` blocks whole at a time
+    """Return how many blocks tell of all: each kind of them, whose order repeats to the end;
+    None if too few repeat.
+    """
+    # two at least: the first one's inputs need no gradient, and answers keep no more than one
+    # block's mask; FSDP has up to `WHOLE` blocks whole at a time
     count = len(blocks)
     for period in range(1, count // 2):
         repeats = [one == other for one, other in zip(blocks, blocks[period:], strict=False)]

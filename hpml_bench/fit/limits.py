@@ -1,4 +1,5 @@
-"""Memory of a machine: what a rank may take, what it takes beside tensors, and whether a sweep may exceed it.
+"""Memory of a machine: what a rank may take, what it takes beside tensors, and whether a sweep may
+exceed it.
 
 All of it without torch: a sweep predicts nothing where sizes of files leave no doubt.
 """
@@ -21,30 +22,48 @@ from hpml_bench.system import cgroups, environment, gpus
 from hpml_bench.system.errors import UserError
 
 PROCESS = 500_000_000
-"""Bytes of a rank's process without tensors: peak memory less that over set-up and the model's 5 MB, in our records."""
+"""Bytes of a rank's process without tensors: peak memory less that over set-up and the model's 5
+MB, in our records.
+"""
 COMMAND, SHARED = 600_000_000, 290_000_000
-"""Bytes of the command and its fork server on the same machine, and those of a rank's process that it shares with the
-server (smaps_rollup during quickstart: 210 MB the command, 394 the server, of which 226 are the rank's, as 65 of files
-are)."""
+"""Bytes of the command and its fork server on the same machine, and those of a rank's process
+that it shares with the server (smaps_rollup during quickstart: 210 MB the command, 394 the
+server, of which 226 are the rank's, as 65 of files are).
+"""
 WITH_CUDA, WITH_CUDA_PRIVATE = 380_000_000, 155_000_000
-"""Further bytes of each of these processes, and those that are no file's, where torch is a build with CUDA (2.15 for
-CUDA 13.2 against 2.13 for CPUs: Rss 889 and 510 MB after the imports, Anonymous 525 and 372 MB)."""
+"""Further bytes of each of these processes, and those that are no file's, where torch is a build
+with CUDA (2.15 for CUDA 13.2 against 2.13 for CPUs: Rss 889 and 510 MB after the imports,
+Anonymous 525 and 372 MB).
+"""
 THRESHOLD = "MALLOC_MMAP_THRESHOLD_"
-FREEING = f"{THRESHOLD}=65536 in the environment"  # with it glibc's allocator gives freed tensors back on a CPU
+# with it glibc's allocator gives freed tensors back on a CPU
+FREEING = f"{THRESHOLD}=65536 in the environment"
 HEAP = 3
-"""Times the bytes of its tensors that a process on a CPU may take without that: 1.9 to 2.8 were measured of a GPT-2 in
-micro-batches of texts of 500 tokens (0.98 with it). `environment.PROCESS_ENVIRONMENT` keeps freed memory, for speed."""
+"""Times the bytes of its tensors that a process on a CPU may take without that: 1.9 to 2.8 were
+measured of a GPT-2 in micro-batches of texts of 500 tokens (0.98 with it).
+`environment.PROCESS_ENVIRONMENT` keeps freed memory, for speed.
+"""
 CUDA_CONTEXT = 600_000_000
-"""Bytes of a CUDA context with torch's kernels, loaded lazily. An estimate: not measured on a card by this project."""
+"""Bytes of a CUDA context with torch's kernels, loaded lazily. An estimate: not measured on a
+card by this project.
+"""
 CUBLAS_WORKSPACE = 2 * 32 * 2**20
-"""Bytes of cuBLAS's workspaces: one for the forward and one for the backward thread, 32 MiB each on Hopper, where they
-are largest (torch: aten/src/ATen/cuda/CublasHandlePool.cpp, `parseChosenWorkspaceSize`)."""
+"""Bytes of cuBLAS's workspaces: one for the forward and one for the backward thread, 32 MiB each
+on Hopper, where they are largest (torch: aten/src/ATen/cuda/CublasHandlePool.cpp,
+`parseChosenWorkspaceSize`).
+"""
 CUBLASLT_WORKSPACE = 32 * 2**20
-"""Bytes of cuBLASLt's workspace on Hopper (torch: aten/src/ATen/cuda/CUDABlas.cpp, `_parseChosenWorkspaceSize`)."""
+"""Bytes of cuBLASLt's workspace on Hopper (torch: aten/src/ATen/cuda/CUDABlas.cpp,
+`_parseChosenWorkspaceSize`).
+"""
 NCCL_BUFFERS = 300_000_000
-"""Bytes of NCCL's buffers with several ranks. An estimate: not measured on a card by this project."""
+"""Bytes of NCCL's buffers with several ranks. An estimate: not measured on a card by this
+project.
+"""
 FRAGMENTATION = 0.05
-"""Share of a card that the allocator reserves and no tensor uses, as `training.trainer.MARGIN` leaves it free."""
+"""Share of a card that the allocator reserves and no tensor uses, as `training.trainer.MARGIN`
+leaves it free.
+"""
 
 
 class Limit(NamedTuple):
@@ -69,12 +88,17 @@ def read_bytes(text: str) -> int:
 
 
 def fill_in_devices(settings: Settings, memory: int | None) -> Settings:
-    """Return settings with device, ranks and precision filled in: for this machine, or a card of `memory` bytes."""
+    """Return settings with device, ranks and precision filled in: for this machine, or a card of
+    `memory` bytes.
+    """
     cards = len(gpus.visible_gpus())
     # where the suite leaves the device open, `memory` is taken for a card's
     device = settings.device if settings.device != "auto" else "cuda" if cards or memory else "cpu"
     if device == "cuda" and not cards and memory is None:
-        raise UserError("the suite's device is cuda and no GPU is visible here; give a card's memory, as --memory 24GB")
+        raise UserError(
+            "the suite's device is cuda and no GPU is visible here; give a card's memory, as "
+            "--memory 24GB"
+        )
     world = settings.world_size or (1 if device == "cuda" and not cards else default_ranks(device))
     decided: dict[str, Any] = {"device": device, "world_size": world}
     if settings.precision == "auto":
@@ -85,20 +109,26 @@ def fill_in_devices(settings: Settings, memory: int | None) -> Settings:
 
 
 def limit_of(settings: Settings, memory: int | None) -> Limit:
-    """Return the memory of a rank: its card's, or its share of the machine's, of `memory` bytes or of this machine."""
+    """Return the memory of a rank: its card's, or its share of the machine's, of `memory` bytes
+    or of this machine.
+    """
     ranks, total = settings.world_size or 1, memory or machine(settings)
     if settings.device == "cpu":
         more, private = (WITH_CUDA, WITH_CUDA_PRIVATE) if _torch_has_cuda() else (0, 0)
         most = max(0, total - COMMAND - private) // ranks + SHARED + private
         return Limit(most, PROCESS + more, f"{ranks} ranks share the machine" if ranks > 1 else "")
     nccl = NCCL_BUFFERS if ranks > 1 else 0
-    outside = CUDA_CONTEXT + CUBLAS_WORKSPACE + CUBLASLT_WORKSPACE + nccl + int(FRAGMENTATION * total)
+    outside = (
+        CUDA_CONTEXT + CUBLAS_WORKSPACE + CUBLASLT_WORKSPACE + nccl + int(FRAGMENTATION * total)
+    )
     return Limit(total, outside, "of each card" if ranks > 1 else "")
 
 
 @cache
 def _torch_has_cuda() -> bool:
-    """Return whether the installed torch is a build with CUDA, by its file of versions; torch isn't imported."""
+    """Return whether the installed torch is a build with CUDA, by its file of versions; torch
+    isn't imported.
+    """
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return False
@@ -107,15 +137,21 @@ def _torch_has_cuda() -> bool:
 
 
 def keeps_freed(settings: Settings) -> bool:
-    """Whether a rank keeps freed tensors' memory, which then doesn't fit every later tensor: on a CPU by default."""
+    """Whether a rank keeps freed tensors' memory, which then doesn't fit every later tensor: on
+    a CPU by default.
+    """
     usual = environment.PROCESS_ENVIRONMENT[THRESHOLD]
     return settings.device == "cpu" and os.environ.get(THRESHOLD, usual) == usual
 
 
 def machine(settings: Settings) -> int:
-    """Return the bytes of the smallest card; on a CPU of this machine, or of its control group where that is less."""
+    """Return the bytes of the smallest card; on a CPU of this machine, or of its control group
+    where that is less.
+    """
     if settings.device != "cpu":
-        return min((gpu["memory_mb"] * 10**6 for gpu in gpus.visible_gpus() if gpu["memory_mb"]), default=0)
+        return min(
+            (gpu["memory_mb"] * 10**6 for gpu in gpus.visible_gpus() if gpu["memory_mb"]), default=0
+        )
     total, group = int(psutil.virtual_memory().total), cgroups.memory()
     return total if group is None else min(total, group.limit)
 
@@ -123,14 +159,21 @@ def machine(settings: Settings) -> int:
 # Foresight
 
 DOUBTFUL_SHARE = 0.5
-"""Share of a rank's memory up to which an estimate raises no doubt: methods may take more than the estimate."""
+"""Share of a rank's memory up to which an estimate raises no doubt: methods may take more than
+the estimate.
+"""
 TRAINED_BYTES = 8
-"""Bytes per byte of the weights' files where all are trained with AdamW: 16 per weight, of 2 bytes at least."""
+"""Bytes per byte of the weights' files where all are trained with AdamW: 16 per weight, of 2
+bytes at least.
+"""
 LAYER_BYTES = 68
-"""Bytes that a block keeps per token and unit of width in float32: twice the 34 of half precision (Korthikanti et al.
-2022, arXiv:2205.05198, equation 2)."""
+"""Bytes that a block keeps per token and unit of width in float32: twice the 34 of half
+precision (Korthikanti et al. 2022, arXiv:2205.05198, equation 2).
+"""
 SCORE_BYTES = 0.4
-"""Further such bytes per token that each token attends to: scores, softmax and dropout of heads of width 32."""
+"""Further such bytes per token that each token attends to: scores, softmax and dropout of heads
+of width 32.
+"""
 LOGIT_BYTES = 12  # bytes per logit: the logit, its softmax and its gradient
 
 
@@ -147,7 +190,9 @@ def estimate(settings: Settings, folder: Path) -> float:
     width, layers = (int(first_value(config, keys)) for keys in (WIDTH, LAYERS))
     share = settings.global_batch // (settings.world_size or 1)
     rows = settings.micro_batch if isinstance(settings.micro_batch, int) else share
-    tokens = max(rows, settings.eval_batch // 8) * settings.max_length  # evaluations keep no activations
+    tokens = (
+        max(rows, settings.eval_batch // 8) * settings.max_length
+    )  # evaluations keep no activations
     per_token = layers * width * (LAYER_BYTES + SCORE_BYTES * settings.max_length)
     logits = LOGIT_BYTES * int(config.get("vocab_size", 0))
     weights = TRAINED_BYTES * sum(file.stat().st_size for file in weight_files(folder))

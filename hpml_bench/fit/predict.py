@@ -1,4 +1,5 @@
-"""Prediction for a suite: what each of its methods takes, the largest micro-batch that fits, and what to change.
+"""Prediction for a suite: what each of its methods takes, the largest micro-batch that fits, and
+what to change.
 
 Rows are the suite's own where they can be read without network, else made up, of the largest size.
 """
@@ -39,7 +40,9 @@ from hpml_bench.training import products
 from hpml_bench.training.distributed import is_sharded
 
 TOKEN = 5  # token id of made-up rows: no special one of the usual tokenizers
-LABELS = 32  # number of labels where the rows, which tell it, can't be read; a head of 32 outputs takes little memory
+# number of labels where the rows, which tell it, can't be read; a head of 32 outputs takes little
+# memory
+LABELS = 32
 HOLDING = {"quantization", "sharding", "world_size"}
 """Settings that change what a training holds throughout or takes to load, or how much it may."""
 SHORTEST = 32  # tokens below which a shorter `max_length` is not tried
@@ -55,35 +58,67 @@ def _largest_rows(settings: Settings, model: Resolved, folder: Path) -> Prepared
     label: Any = ids if pa.types.is_list(kind) else 0
     columns = {"input_ids": ids, "label": label}
     columns |= {name: _largest_value(extra, length) for name, extra in task.extra_types().items()}
-    counts = {"train": settings.global_batch, **dict.fromkeys(("validation", "test", RETENTION), settings.eval_batch)}
+    counts = {
+        "train": settings.global_batch,
+        **dict.fromkeys(("validation", "test", RETENTION), settings.eval_batch),
+    }
     for split, rows in counts.items():
         batch = {name: [value] * rows for name, value in columns.items()}
         write_rows(folder / split, [batch], kind, task.extra_types())
     digests = Digests(weights="", tokenizer="", data="")
     facts = dict.fromkeys(("mean", "sd", "deviation", "baseline_mae"), 1.0)
     backbone = str(model.folder_or_file)
-    return Prepared(backbone=backbone, data=str(folder), label_names=names, facts=facts, digests=digests, pad_id=0)
+    return Prepared(
+        backbone=backbone,
+        data=str(folder),
+        label_names=names,
+        facts=facts,
+        digests=digests,
+        pad_id=0,
+    )
 
 
 def _largest_value(kind: pa.DataType, length: int) -> Any:
-    """Return a value of a task's further column: a prompt of all tokens but one, or two choices of one token."""
+    """Return a value of a task's further column: a prompt of all tokens but one, or two choices
+    of one token.
+    """
     if pa.types.is_list(kind):
-        return [_largest_value(kind.value_type, 1)] * 2 if not pa.types.is_integer(kind.value_type) else [TOKEN]
+        return (
+            [_largest_value(kind.value_type, 1)] * 2
+            if not pa.types.is_integer(kind.value_type)
+            else [TOKEN]
+        )
     return "" if pa.types.is_string(kind) else length - 1
 
 
-PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buckets", "loading", "step", "evaluation",
-         "generation")  # fmt: skip
+PARTS = (
+    "weights",
+    "gradients",
+    "optimizer",
+    "activations",
+    "logits",
+    "buckets",
+    "loading",
+    "step",
+    "evaluation",
+    "generation",
+)
 
 
 class Need(Frozen):
-    """Memory of a method on one rank; without a footprint it can't be predicted, which `advice` explains."""
+    """Memory of a method on one rank; without a footprint it can't be predicted, which `advice`
+    explains.
+    """
 
     method: str
     fits: bool | None
     footprint: Footprint | None = None
-    peak: int | None = None  # bytes of tensors at the largest phase's peak, and what a rank takes beside them
-    largest_micro_batch: int | None = None  # largest part of a rank's share whose step fits; 0 for none
+    peak: int | None = (
+        None  # bytes of tensors at the largest phase's peak, and what a rank takes beside them
+    )
+    largest_micro_batch: int | None = (
+        None  # largest part of a rank's share whose step fits; 0 for none
+    )
     advice: str = ""  # what to change; empty where it surely fits
 
     def row(self) -> dict[str, Any]:
@@ -98,29 +133,41 @@ class Prediction(Frozen):
 
     settings: Settings  # with device, ranks and precision decided
     limit: Limit  # memory of a rank
-    made_up_rows: str  # why rows are made up, each of `max_length` tokens; empty where they are the suite's own
+    # why rows are made up, each of `max_length` tokens; empty where they are the suite's own
+    made_up_rows: str
     needs: tuple[Need, ...]
 
     @property
     def here(self) -> str:
-        return f"{gigabytes(self.limit.most)} for each rank{f' ({self.limit.where})' if self.limit.where else ''}"
+        return (
+            f"{gigabytes(self.limit.most)} for each "
+            f"rank{f' ({self.limit.where})' if self.limit.where else ''}"
+        )
 
 
 class Predictor:
-    """Predictions under one suite's settings, and changes to them; rows are prepared once for each length."""
+    """Predictions under one suite's settings, and changes to them; rows are prepared once for
+    each length.
+    """
 
     def __init__(self, suite: Suite, memory: int | None, folder: Path) -> None:
-        """Find config.json and the rows; made-up ones are written to a folder. Errors as of `predict`."""
+        """Find config.json and the rows; made-up ones are written to a folder. Errors as of
+        `predict`.
+        """
         settled = fill_in_devices(suite.settings, memory)
         self.name, self.folder, self.memory = suite.name, folder, memory
         self.model: Resolved = describe_model(settled.backbone)
         if measures_precision(suite.settings, str(settled.device)):
             threads, precision = settled.threads or default_threads(settled.world_size or 1), "fp32"
             with suppress(Exception):  # the trace says what is strange
-                precision = products.measure_for(settled, self.model.folder_or_file, threads).precision
+                precision = products.measure_for(
+                    settled, self.model.folder_or_file, threads
+                ).precision
             settled = settled.model_copy(update={"precision": precision})
         self.settings = with_changes(settled)
-        self._rows = cache(self._find_rows)  # rows, and why they are made up: "" where they are the suite's own
+        self._rows = cache(
+            self._find_rows
+        )  # rows, and why they are made up: "" where they are the suite's own
         self._few: dict[tuple[Any, ...], Few | None] = {}
         self._traced: dict[tuple[str, str], Footprint] = {}
         self.made_up = self._rows(self.settings.max_length, self.settings.global_batch)[1]
@@ -132,13 +179,17 @@ class Predictor:
             with offline, mock.patch.dict(os.environ, PIP_NO_INDEX="1"):
                 return prepare_rows(changed, self.model), ""
         except UserError as error:
-            return _largest_rows(changed, self.model, self.folder / f"{length}-{batch}"), first_line(error)
+            return _largest_rows(
+                changed, self.model, self.folder / f"{length}-{batch}"
+            ), first_line(error)
 
     def limit(self, settings: Settings) -> Limit:
         return limit_of(settings, self.memory)
 
     def trace(self, method: MethodSpec, settings: Settings) -> Footprint:
-        """Return a method's footprint, traced once; Unsupported: it can't run here, UserError: an option is wrong."""
+        """Return a method's footprint, traced once; Unsupported: it can't run here, UserError:
+        an option is wrong.
+        """
         key = (method.name, settings.model_dump_json())
         if key in self._traced:
             return self._traced[key]
@@ -155,12 +206,18 @@ class Predictor:
             if error.__cause__ is None:
                 raise
             raise Unsupported(f"it can't be built on tensors without values: {error}") from error
-        except Exception as error:  # libraries raise kinds of their own where a made-up value is wrong
-            raise Unsupported(f"it fails on tensors without values: {first_line(error).rstrip('.')}") from error
+        except (
+            Exception
+        ) as error:  # libraries raise kinds of their own where a made-up value is wrong
+            raise Unsupported(
+                f"it fails on tensors without values: {first_line(error).rstrip('.')}"
+            ) from error
         return self._traced[key]
 
     def need(self, method: MethodSpec, *, advised: bool) -> Need:
-        """Return the memory of a method; `advised`: with the largest micro-batch, and what to change if it's needed."""
+        """Return the memory of a method; `advised`: with the largest micro-batch, and what to
+        change if it's needed.
+        """
         footprint_of = partial(self.trace, method)
 
         def most(settings: Settings) -> int:
@@ -171,7 +228,12 @@ class Predictor:
         except Unsupported as error:
             return Need(method=method.name, fits=None, advice=f"not predicted: {error}")
         fits = found.peak <= most(self.settings)
-        need = Need(method=method.name, fits=fits, footprint=found, peak=found.peak + self.limit(self.settings).outside)
+        need = Need(
+            method=method.name,
+            fits=fits,
+            footprint=found,
+            peak=found.peak + self.limit(self.settings).outside,
+        )
         if not advised:
             return need
         largest, advice = None, ""
@@ -186,21 +248,35 @@ class Predictor:
     def _advice(self, method: MethodSpec, found: Settings | None) -> str:
         if found is None:
             if can_quantise():
-                return "no smaller micro-batch, checkpointing, 4-bit weights, shorter texts or fewer ranks make it fit"
+                return (
+                    "no smaller micro-batch, checkpointing, 4-bit weights, shorter texts or fewer "
+                    "ranks make it fit"
+                )
             untried = f"4-bit weights were not tried: {install_extras('quant')}"
-            return f"no smaller micro-batch, checkpointing, shorter texts or fewer ranks make it fit; {untried}"
+            return (
+                f"no smaller micro-batch, checkpointing, shorter texts or fewer ranks make it "
+                f"fit; {untried}"
+            )
         freeing = f" and {FREEING}" if keeps_freed(found) else ""
         need = self.trace(method, found).peak + self.limit(found).outside
-        return f"fits in {gigabytes(need)} with {' '.join(differences(self.settings, found))}{freeing}"
+        return (
+            f"fits in {gigabytes(need)} with {' '.join(differences(self.settings, found))}{freeing}"
+        )
 
 
 def predict(
-    suite: Suite, memory: int | None = None, methods: Iterable[str] | None = None, *, advised: bool = True
+    suite: Suite,
+    memory: int | None = None,
+    methods: Iterable[str] | None = None,
+    *,
+    advised: bool = True,
 ) -> Prediction:
-    """Return the memory of a suite's methods, or of some, from config.json and rows, without weights and GPU.
+    """Return the memory of a suite's methods, or of some, from config.json and rows, without
+    weights and GPU.
 
-    `memory`: bytes of the card, or on a CPU of the machine; None for this one's. `advised`: search for the largest
-    micro-batch and settings that fit, by further traces. UserError: there is no config.json, settings are wrong.
+    `memory`: bytes of the card, or on a CPU of the machine; None for this one's. `advised`: search
+    for the largest micro-batch and settings that fit, by further traces. UserError: there is no
+    config.json, settings are wrong.
     """
     specs = [spec.method for spec in suite.runs(methods, [0])]
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as name, warnings.catch_warnings():
@@ -208,15 +284,27 @@ def predict(
         predictor = Predictor(suite, memory, Path(name))
         needs = tuple(predictor.need(spec, advised=advised) for spec in specs)
         settings, made_up = predictor.settings, predictor.made_up
-        return Prediction(settings=settings, limit=predictor.limit(settings), made_up_rows=made_up, needs=needs)
+        return Prediction(
+            settings=settings, limit=predictor.limit(settings), made_up_rows=made_up, needs=needs
+        )
 
 
 def too_large(suite_json: str, methods: Sequence[str], memory: int) -> str | None:
-    """Return a sentence on methods of a suite that don't fit; None where all fit, or nothing is known."""
+    """Return a sentence on methods of a suite that don't fit; None where all fit, or nothing is
+    known.
+    """
     with suppress(Exception):  # whatever a prediction finds strange, the sweep may run
         found = predict(Suite.model_validate_json(suite_json), memory, methods, advised=False)
-        large = [f"{need.method} ({gigabytes(need.peak)})" for need in found.needs if need.peak and not need.fits]
-        return f"memory won't be enough for {', '.join(large)}: there are {found.here}" if large else None
+        large = [
+            f"{need.method} ({gigabytes(need.peak)})"
+            for need in found.needs
+            if need.peak and not need.fits
+        ]
+        return (
+            f"memory won't be enough for {', '.join(large)}: there are {found.here}"
+            if large
+            else None
+        )
     return None
 
 
@@ -233,33 +321,45 @@ def sizes(settings: Settings) -> list[int]:
 
 
 def with_changes(settings: Settings, **changes: Any) -> Settings:
-    """Return settings with changes, checked as a suite's; a micro-batch of a rank's whole share is None."""
+    """Return settings with changes, checked as a suite's; a micro-batch of a rank's whole share
+    is None.
+    """
     changed = Settings.model_validate({**settings.model_dump(), **changes})
     whole = changed.micro_batch == sizes(changed)[-1]
     return changed.model_copy(update={"micro_batch": None}) if whole else changed
 
 
 def _largest(ascending: Sequence[int], fits: Callable[[int], bool]) -> int | None:
-    """Return the largest number that fits, None for none: of the largest, the smallest, and then by bisection."""
+    """Return the largest number that fits, None for none: of the largest, the smallest, and then
+    by bisection.
+    """
     if fits(ascending[-1]):
         return ascending[-1]
     if len(ascending) == 1 or not fits(ascending[0]):
         return None
-    return ascending[bisect_left(ascending, True, 1, len(ascending) - 1, key=lambda number: not fits(number)) - 1]
+    return ascending[
+        bisect_left(ascending, True, 1, len(ascending) - 1, key=lambda number: not fits(number)) - 1
+    ]
 
 
 def largest_micro_batch(settings: Settings, trace: Trace, most: int) -> int | None:
-    """Return the largest micro-batch whose step takes at most `most` bytes of tensors; None for none."""
+    """Return the largest micro-batch whose step takes at most `most` bytes of tensors; None for
+    none.
+    """
     if trace(settings).least > most:
         return None
-    return _largest(sizes(settings), lambda size: trace(with_changes(settings, micro_batch=size)).step <= most)
+    return _largest(
+        sizes(settings), lambda size: trace(with_changes(settings, micro_batch=size)).step <= most
+    )
 
 
 def advise(settings: Settings, trace: Trace, most: Callable[[Settings], int]) -> Settings | None:
-    """Return the first settings that fit, of changes that each add to those before; None where all are not enough.
+    """Return the first settings that fit, of changes that each add to those before; None where all
+    are not enough.
 
-    `most`: bytes of tensors that a rank may have. Left out are changes with which the method doesn't run, and all but
-    those of `HOLDING` where what a training holds throughout, or its loading, is too much.
+    `most`: bytes of tensors that a rank may have. Left out are changes with which the method
+    doesn't run, and all but those of `HOLDING` where what a training holds throughout, or its
+    loading, is too much.
     """
     kept, least = settings, trace(settings).least
     for change in ({}, *_changes(settings, trains=trace(settings).step > 0)):
@@ -278,7 +378,9 @@ def advise(settings: Settings, trace: Trace, most: Callable[[Settings], int]) ->
 
 
 def _changes(settings: Settings, *, trains: bool) -> Iterator[dict[str, Any]]:
-    """Yield the changes, cheapest first; micro-batch and evaluation batch are searched with each."""
+    """Yield the changes, cheapest first; micro-batch and evaluation batch are searched with
+    each.
+    """
     if trains and not settings.gradient_checkpointing:
         yield {"gradient_checkpointing": True}
     shardable = settings.sharding == "none" and settings.precision in {"fp32", "tf32", "bf16"}
@@ -290,17 +392,23 @@ def _changes(settings: Settings, *, trains: bool) -> Iterator[dict[str, Any]]:
     while length >= SHORTEST:
         yield {"max_length": length}
         length //= 2
-    if settings.device == "cpu" and (settings.world_size or 1) > 1:  # ranks share the machine's memory
+    if (
+        settings.device == "cpu" and (settings.world_size or 1) > 1
+    ):  # ranks share the machine's memory
         yield {"world_size": 1, "sharding": "none"}
 
 
 def _fitting(settings: Settings, trace: Trace, most: int) -> Settings | None:
-    """Return settings with the largest micro-batch and evaluation batch that fit; None if the smallest don't."""
+    """Return settings with the largest micro-batch and evaluation batch that fit; None if the
+    smallest don't.
+    """
     least = with_changes(settings, micro_batch=1, eval_batch=1)
     if trace(least).peak > most:
         return None
     fitting = with_changes(settings, micro_batch=largest_micro_batch(settings, trace, most))
-    halves = [settings.eval_batch >> shift for shift in range(settings.eval_batch.bit_length())][::-1]
+    halves = [settings.eval_batch >> shift for shift in range(settings.eval_batch.bit_length())][
+        ::-1
+    ]
     size = _largest(halves, lambda size: trace(with_changes(fitting, eval_batch=size)).peak <= most)
     return with_changes(fitting, eval_batch=size)
 

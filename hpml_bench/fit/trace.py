@@ -1,4 +1,6 @@
-"""Trace of a run: its own build, rehearsal and training step on fake tensors, and the memory they take."""
+"""Trace of a run: its own build, rehearsal and training step on fake tensors, and the memory
+they take.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,16 @@ from hpml_bench.training.model import CPU
 from hpml_bench.training.trainer import Trainer
 
 CUDA_BLOCK = 512
-"""Bytes to whose multiples torch's allocator for CUDA rounds the sizes of tensors (c10/cuda/CUDACachingAllocator)."""
+"""Bytes to whose multiples torch's allocator for CUDA rounds the sizes of tensors
+(c10/cuda/CUDACachingAllocator).
+"""
 SCRATCH = 0.03
-"""Share of a phase's memory above what is held, added for scratch memory of kernels, so that packaged suites' methods
-are never below real steps on a CPU (benchmarks/fit_ratios.py); docs/memory.md names PEFT's types that need more."""
-AFTER = "after training"  # phase in which a sharded model is whole, whose peak grows with the depth by its own rule
+"""Share of a phase's memory above what is held, added for scratch memory of kernels, so that
+packaged suites' methods are never below real steps on a CPU (benchmarks/fit_ratios.py);
+docs/memory.md names PEFT's types that need more.
+"""
+# phase in which a sharded model is whole, whose peak grows with the depth by its own rule
+AFTER = "after training"
 
 
 class Live(NamedTuple):
@@ -51,7 +58,9 @@ class Live(NamedTuple):
 
 
 class Peak(dict[Hashable, Live]):
-    """Most bytes alive at a time in a phase, by what took the last of them: an operator, and its result's shape."""
+    """Most bytes alive at a time in a phase, by what took the last of them: an operator, and its
+    result's shape.
+    """
 
     def reach(self, place: Hashable, live: Live) -> None:
         if live.bytes > self.get(place, Live()).bytes:
@@ -62,10 +71,14 @@ class Peak(dict[Hashable, Live]):
         return max(self.values(), default=Live())
 
     def grown(self, more: Peak, times: int) -> Peak:
-        """Return the peak of a deeper model, by places that both have and by the largest (`Traced.grown`)."""
+        """Return the peak of a deeper model, by places that both have and by the largest
+        (`Traced.grown`).
+        """
         pairs = [(live, more[place]) for place, live in self.items() if place in more]
         pairs += [(self.most, more.most)] if self else []
-        return Peak({index: Live(*map(_further, *pair, repeat(times))) for index, pair in enumerate(pairs)})
+        return Peak(
+            {index: Live(*map(_further, *pair, repeat(times))) for index, pair in enumerate(pairs)}
+        )
 
 
 @dataclass
@@ -77,9 +90,13 @@ class Size:
 
 
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts storages, each once, from the operator that returns it first until nothing refers to it."""
+    """Counts storages, each once, from the operator that returns it first until nothing refers
+    to it.
+    """
 
-    def __init__(self, block: int = 1) -> None:  # the allocator's unit, to which sizes are rounded up
+    def __init__(
+        self, block: int = 1
+    ) -> None:  # the allocator's unit, to which sizes are rounded up
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.logits = 0
         self._operator: Any = None
@@ -97,7 +114,9 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._peaks.remove(peak)
 
     def mark_logits(self, outputs: Tensor) -> None:
-        """Count a model's outputs, and what is computed of their size from now on, as logits; but for losses [N]."""
+        """Count a model's outputs, and what is computed of their size from now on, as logits;
+        but for losses [N].
+        """
         if outputs.dim() == 1:
             return
         size = self._hold(outputs)
@@ -107,7 +126,9 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def resizes(self) -> Iterator[None]:
-        """Follow storages that are freed and allocated again in place, as FSDP's of whole weights."""
+        """Follow storages that are freed and allocated again in place, as FSDP's of whole
+        weights.
+        """
         own = torch.UntypedStorage.resize_
 
         def resize(storage: torch.UntypedStorage, size: int) -> None:
@@ -126,10 +147,14 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if (known := self._sizes.get(storage)) is not None:
             return known
         taken = -(-storage.nbytes() // self._block) * self._block
-        size = self._sizes[storage] = Size(taken, taken if tensor.numel() == self._logit_elements else 0)
+        size = self._sizes[storage] = Size(
+            taken, taken if tensor.numel() == self._logit_elements else 0
+        )
         self.live += size.bytes
         self.logits += size.logits
-        for peak in self._peaks:  # lists of a number per block, stacked, differ in their first dimension with the depth
+        for peak in (
+            self._peaks
+        ):  # lists of a number per block, stacked, differ in their first dimension with the depth
             peak.reach((self._operator, tensor.shape[1:]), Live(self.live, self.logits))
         weakref.finalize(storage, self._release, size)
         return size
@@ -139,7 +164,11 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.logits -= size.logits
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if DTensor in types:  # which calls operators on its part
             return NotImplemented
@@ -159,7 +188,9 @@ class OneRank(Group):
 
 
 class Buckets(nn.Module):
-    """DDP's memory: gradients are views of a buffer, copied to it when the backward pass has them."""
+    """DDP's memory: gradients are views of a buffer, copied to it when the backward pass has
+    them.
+    """
 
     def __init__(self, module: TaskModel) -> None:
         super().__init__()
@@ -180,8 +211,9 @@ class Buckets(nn.Module):
         return views
 
     def forward(self, *inputs: Any, **more: Any) -> Tensor:
-        # DDP makes the buffer anew before the second pass that exchanges gradients, in the order in which they came,
-        # and moves them there (torch/csrc/distributed/c10d/reducer.cpp: `rebuild_buckets`, `initialize_bucket_views`)
+        # DDP makes the buffer anew before the second pass that exchanges gradients, in the order in
+        # which they came, and moves them there (torch/csrc/distributed/c10d/reducer.cpp:
+        # `rebuild_buckets`, `initialize_bucket_views`)
         if self._exchanged and self._again and torch.is_grad_enabled():
             self._again = False
             self._views = {}
@@ -216,11 +248,16 @@ class Footprint:
     weights: int  # parameters and buffers, as they are stored while training
     gradients: int  # gradients of all trained parameters, which are in DDP's buckets
     optimizer: int
-    buckets: int  # second gradients while DDP makes buckets anew between micro-batches, before there are activations
+    # second gradients while DDP makes buckets anew between micro-batches, before there are
+    # activations
+    buckets: int
     logits: int  # logits with all that is computed of their size, at the step's peak
-    step: int  # peak of a training step: weights, gradients, optimizer, logits, activations; 0: nothing is trained
+    # peak of a training step: weights, gradients, optimizer, logits, activations; 0: nothing is
+    # trained
+    step: int
     loading: int  # peak of loading: until weights have the types that they have in training
-    evaluation: int  # peak of an evaluation batch while training; of a sharded model, also when it is whole after it
+    # peak of an evaluation batch while training; of a sharded model, also when it is whole after it
+    evaluation: int
     generation: int  # peak of a batch of answers while training; 0 where none are generated
 
     @property
@@ -245,7 +282,9 @@ class Traced(NamedTuple):
     """Bytes of a traced run: what it holds throughout, and its phases' peaks."""
 
     sizes: dict[str, int]  # weights, gradients, optimizer, buckets: as of `Footprint`
-    peaks: dict[str, Peak]  # loading, step, evaluation, generation: likewise; empty for a phase that there is not
+    peaks: dict[
+        str, Peak
+    ]  # loading, step, evaluation, generation: likewise; empty for a phase that there is not
     keeps_gradients: bool = True  # whether gradients stay between steps
 
     def footprint(self) -> Footprint:
@@ -254,12 +293,16 @@ class Traced(NamedTuple):
         logits = (self.peaks["step"] or self.peaks["evaluation"]).most.logits
         peaks = {name: peak.most.bytes for name, peak in self.peaks.items()}
         loading = peaks.pop("loading")
-        phases = {name: peak and peak + round(SCRATCH * (peak - held)) for name, peak in peaks.items()}
+        phases = {
+            name: peak and peak + round(SCRATCH * (peak - held)) for name, peak in peaks.items()
+        }
         phases["evaluation"] = max(phases["evaluation"], phases.pop(AFTER, 0))
         return Footprint(**self.sizes, **phases, logits=logits, loading=loading)
 
     def grown(self, more: Traced, times: int) -> Traced:
-        """Return the bytes that are `times` as far beyond those of `more` as these are beyond these here."""
+        """Return the bytes that are `times` as far beyond those of `more` as these are beyond
+        these here.
+        """
         sizes = {name: _further(size, more.sizes[name], times) for name, size in self.sizes.items()}
         peaks = {name: peak.grown(more.peaks[name], times) for name, peak in self.peaks.items()}
         return Traced(sizes, peaks, self.keeps_gradients)
@@ -270,9 +313,11 @@ def _further(one: int, other: int, times: int) -> int:
 
 
 def trace(spec: RunSpec, prepared: Prepared, few: Few | None = None) -> Footprint:
-    """Return the memory of a run of resolved settings on prepared rows, without weights; of `few` blocks, None: all.
+    """Return the memory of a run of resolved settings on prepared rows, without weights; of `few`
+    blocks, None: all.
 
-    Raises Unsupported: it can't run with this backbone; UserError: config.json can't be read, an option is wrong.
+    Raises Unsupported: it can't run with this backbone; UserError: config.json can't be read, an
+    option is wrong.
     """
     if few is None:
         return _traced(spec, prepared, None).footprint()
@@ -281,9 +326,13 @@ def trace(spec: RunSpec, prepared: Prepared, few: Few | None = None) -> Footprin
 
 
 def blocks_that_tell(spec: RunSpec, prepared: Prepared) -> Few | None:
-    """Return how many of the blocks that a method makes of a backbone's tell of all; None where only all do."""
+    """Return how many of the blocks that a method makes of a backbone's tell of all; None where
+    only all do.
+    """
     method = make_method(spec.method)
-    settings = _on_cpu(spec).settings.model_copy(update={"quantization": quantization_of(method, spec.settings)})
+    settings = _on_cpu(spec).settings.model_copy(
+        update={"quantization": quantization_of(method, spec.settings)}
+    )
     with stand_ins("cpu"), FakeTensorMode(allow_non_fake_inputs=True), MadeUp("cpu"):
         kind = make_task(settings.task, prepared.label_names, prepared.facts).model_kind
         backbone = describe(Path(prepared.backbone), settings, kind, CPU)
@@ -295,13 +344,21 @@ def _traced(spec: RunSpec, prepared: Prepared, blocks: int | None) -> Traced:
     device = spec.settings.device
     tracker = Tracker(1 if device == "cpu" else CUDA_BLOCK)
     with (
-        stand_ins(device), silent_ranks(spec.settings), FakeTensorMode(allow_non_fake_inputs=True), tracker,
-        tracker.resizes(), MadeUp(device),
-    ):  # fmt: skip
+        stand_ins(device),
+        silent_ranks(spec.settings),
+        FakeTensorMode(allow_non_fake_inputs=True),
+        tracker,
+        tracker.resizes(),
+        MadeUp(device),
+    ):
         with tracker.phase() as loading:
             load = partial(describe, blocks=blocks, on_cpu=device == "cpu")
-            run = assemble(_on_cpu(spec), prepared, OneRank(0, spec.settings.world_size or 1, CPU), load=load)
-        run.model.register_forward_hook(lambda _model, _inputs, outputs: tracker.mark_logits(outputs))
+            run = assemble(
+                _on_cpu(spec), prepared, OneRank(0, spec.settings.world_size or 1, CPU), load=load
+            )
+        run.model.register_forward_hook(
+            lambda _model, _inputs, outputs: tracker.mark_logits(outputs)
+        )
         if run.method.trains:
             found = trace_training(run, tracker)
         else:
@@ -311,9 +368,14 @@ def _traced(spec: RunSpec, prepared: Prepared, blocks: int | None) -> Traced:
 
 
 def _on_cpu(spec: RunSpec) -> RunSpec:
-    """Return a run with tensors of the same sizes on a CPU: fake ones on a GPU have no backward pass without driver."""
+    """Return a run with tensors of the same sizes on a CPU: fake ones on a GPU have no backward
+    pass without driver.
+    """
     settings = spec.settings
-    same = {"device": "cpu", "precision": "fp32" if settings.precision == "tf32" else settings.precision}
+    same = {
+        "device": "cpu",
+        "precision": "fp32" if settings.precision == "tf32" else settings.precision,
+    }
     return spec.model_copy(update={"settings": settings.model_copy(update=same)})
 
 
@@ -333,7 +395,9 @@ def trace_training(run: Assembly, tracker: Tracker) -> Traced:
         with tracker.phase() as peaks["step"]:
             for batch in batches:
                 trainer.step(1, batch)
-    if is_sharded(run.settings):  # test rows are evaluated with whole weights, without gradients and optimizer
+    if is_sharded(
+        run.settings
+    ):  # test rows are evaluated with whole weights, without gradients and optimizer
         trainer.optimizer.zero_grad()
         with tracker.phase() as peaks[AFTER], whole(run.model):
             _evaluated(run, tracker)
@@ -344,7 +408,9 @@ def trace_training(run: Assembly, tracker: Tracker) -> Traced:
 
 
 def _evaluated(run: Assembly, tracker: Tracker) -> dict[str, Peak]:
-    """Return the peaks of all phases, of which those of an evaluation and of answers are there now."""
+    """Return the peaks of all phases, of which those of an evaluation and of answers are there
+    now.
+    """
     peaks = {phase: Peak() for phase in ("step", "evaluation", "generation")}
     with tracker.phase() as peaks["evaluation"]:
         rehearse_losses(run, run.validation)

@@ -1,7 +1,8 @@
-"""Resident: one side of a comparison, a process that trains on request and returns how long it took.
+"""Resident: one side of a comparison, a process that trains on request and returns how long it
+took.
 
-It is a newly started interpreter (`python -m hpml_bench.gate.resident`), never a fork. Requests and answers are JSON, a
-line each. Output of libraries goes to standard error. It ends with its parent.
+It is a newly started interpreter (`python -m hpml_bench.gate.resident`), never a fork. Requests and
+answers are JSON, a line each. Output of libraries goes to standard error. It ends with its parent.
 """
 
 import json
@@ -19,7 +20,9 @@ from hpml_bench.system.errors import Unsupported, UserError
 def main() -> None:
     """Greet, then answer until the input ends."""
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the parent decides
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole terminal group; the parent decides
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     with answers:

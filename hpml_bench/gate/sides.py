@@ -1,4 +1,6 @@
-"""Sides of a comparison: a git revision and the working tree, or two interpreters; and their residents."""
+"""Sides of a comparison: a git revision and the working tree, or two interpreters; and their
+residents.
+"""
 
 import json
 import os
@@ -41,7 +43,9 @@ class OutOfTime(UserError):  # noqa: N818 - what it says is its name
 
 @dataclass(frozen=True)
 class Installation:
-    """An interpreter, and the folder (if any) in front of its installed packages: one, whatever it is called."""
+    """An interpreter, and the folder (if any) in front of its installed packages: one, whatever
+    it is called.
+    """
 
     label: str = field(compare=False)
     python: str
@@ -51,12 +55,23 @@ class Installation:
 
     def side(self, described: Mapping[str, Any]) -> Side:
         return Side(
-            label=self.label, revision=self.revision, dirty=self.dirty, python=self.python, versions=versions(described)
+            label=self.label,
+            revision=self.revision,
+            dirty=self.dirty,
+            python=self.python,
+            versions=versions(described),
         )
 
     def variables(self) -> dict[str, str]:
-        """Return the environment in which its processes start: allocator and threads are the same for both sides."""
-        variables = {**environment.PROCESS_ENVIRONMENT, **os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+        """Return the environment in which its processes start: allocator and threads are the
+        same for both sides.
+        """
+        variables = {
+            **environment.PROCESS_ENVIRONMENT,
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONHASHSEED": "0",
+        }
         variables.pop("PYTHONPATH", None)
         return variables if self.path is None else variables | {"PYTHONPATH": str(self.path)}
 
@@ -79,7 +94,9 @@ def versions(described: Mapping[str, Any]) -> dict[str, str]:
 
 
 class ResidentProcess:
-    """A resident of an installation, alive between `with` and its end, and killed at the deadline."""
+    """A resident of an installation, alive between `with` and its end, and killed at the
+    deadline.
+    """
 
     def __init__(self, installation: Installation, deadline: float | None = None) -> None:
         """`deadline`: of `time.monotonic`."""
@@ -91,17 +108,29 @@ class ResidentProcess:
         self._log = self._stack.enter_context(tempfile.TemporaryFile("w+", errors="replace"))
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="hpml-bench-side-"))
         try:
-            # -P: no module of the working folder precedes the installed ones; a session of its own, to be ended with
-            # what it started
+            # -P: no module of the working folder precedes the installed ones; a session of its own,
+            # to be ended with what it started
             self._process = subprocess.Popen(  # noqa: S603
-                [self.installation.python, "-P", "-m", MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=self._log, text=True, env=self.installation.variables(), cwd=folder, start_new_session=True,
-            )  # fmt: skip
+                [self.installation.python, "-P", "-m", MODULE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                text=True,
+                env=self.installation.variables(),
+                cwd=folder,
+                start_new_session=True,
+            )
         except OSError as error:
             self._stack.close()
-            raise UserError(f"{self.installation.python}: can't be started ({error.strerror})") from None
+            raise UserError(
+                f"{self.installation.python}: can't be started ({error.strerror})"
+            ) from None
         self.pid, self._greeted = self._process.pid, False
-        self._timer = None if self._deadline is None else Timer(max(0.0, self._deadline - monotonic()), self._kill)
+        self._timer = (
+            None
+            if self._deadline is None
+            else Timer(max(0.0, self._deadline - monotonic()), self._kill)
+        )
         if self._timer:
             self._timer.daemon = True
             self._timer.start()
@@ -116,7 +145,9 @@ class ResidentProcess:
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe:
-                    with suppress(BrokenPipeError):  # a request to a dead process is flushed once more
+                    with suppress(
+                        BrokenPipeError
+                    ):  # a request to a dead process is flushed once more
                         pipe.close()
         finally:
             self._stack.close()
@@ -144,14 +175,16 @@ class ResidentProcess:
     def receive(self) -> Any:
         """Wait for the result of the request sent.
 
-        `Incomparable` where there is no resident of our protocol, `OutOfTime` at the deadline, any other `UserError`
-        where it answers with an error, or died.
+        `Incomparable` where there is no resident of our protocol, `OutOfTime` at the deadline, any
+        other `UserError` where it answers with an error, or died.
         """
         label = self.installation.label
         if not self._greeted:
             protocol = self._line()["protocol"]
             if protocol != PROTOCOL:
-                raise Incomparable(f"{label} speaks protocol {protocol} of the gate, this one {PROTOCOL}")
+                raise Incomparable(
+                    f"{label} speaks protocol {protocol} of the gate, this one {PROTOCOL}"
+                )
             self._greeted = True
         answer = self._line()
         if "error" in answer:
@@ -166,11 +199,17 @@ class ResidentProcess:
             answer: dict[str, Any] = json.loads(line)
             return answer
         if self._deadline is not None and monotonic() >= self._deadline:
-            raise OutOfTime(f"{label}: did not answer before the time was up; give --max-minutes more")
+            raise OutOfTime(
+                f"{label}: did not answer before the time was up; give --max-minutes more"
+            )
         status, words = self._process.wait(), self._last_words() or "it printed nothing"
-        self._kill_group()  # also what it started: its group keeps its number until the process is waited for
+        # also what it started: its group keeps its number until the process is waited for
+        self._kill_group()
         if re.search(r"No module named '?hpml_bench(\.gate(\.resident)?)?\b(?!\.)", words):
-            why = f"it is older than the gate, or hpml-bench is not installed in {self.installation.python}"
+            why = (
+                f"it is older than the gate, or hpml-bench is not installed in "
+                f"{self.installation.python}"
+            )
             raise Incomparable(f"{label} has no {MODULE}: {why}")
         raise UserError(f"{label}: its process ended with status {status}: {words}")
 
@@ -181,31 +220,46 @@ class ResidentProcess:
 
 
 def against_environment(python: str) -> ComparedSides:
-    """Compare this interpreter and what is installed for it with another one, the reference, which must exist."""
+    """Compare this interpreter and what is installed for it with another one, the reference,
+    which must exist.
+    """
     interpreter = shutil.which(python)
     if interpreter is None:
-        raise UserError(f"--against-env {python}: there is no such interpreter; give the path of another python")
-    other = str(Path(interpreter).absolute())  # not resolved: a virtual environment is known by its link
-    return ComparedSides("environment", Installation(python, other), Installation("this interpreter", sys.executable))
+        raise UserError(
+            f"--against-env {python}: there is no such interpreter; give the path of another python"
+        )
+    other = str(
+        Path(interpreter).absolute()
+    )  # not resolved: a virtual environment is known by its link
+    return ComparedSides(
+        "environment", Installation(python, other), Installation("this interpreter", sys.executable)
+    )
 
 
 def against_revision(revision: str, folder: Path, plugins: Plugins) -> ComparedSides:
-    """Install a revision of the project around `folder`, and its working tree as it is, changes included.
+    """Install a revision of the project around `folder`, and its working tree as it is, changes
+    included.
 
-    A `UserError` where that can't be, or the check, which runs these plug-ins, would run none of it.
+    A `UserError` where that can't be, or the check, which runs these plug-ins, would run none of
+    it.
     """
     top = Path(_git(folder, "rev-parse", "--show-toplevel"))
     try:
         commit = _git(top, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
     except UserError:
         raise UserError(
-            f"--against {revision}: there is no such commit in {top}; name a branch, tag or commit that git log knows, "
-            "and in a shallow clone fetch it first: git fetch --unshallow, or fetch-depth: 0 in the checkout action"
+            f"--against {revision}: there is no such commit in {top}; name a branch, tag or "
+            f"commit that git log knows, "
+            "and in a shallow clone fetch it first: git fetch --unshallow, or fetch-depth: 0 in "
+            "the checkout action"
         ) from None
-    names = _git(top, "rev-parse", "HEAD", "HEAD^{tree}", f"{commit}^{{tree}}", "--git-path", "objects")
+    names = _git(
+        top, "rev-parse", "HEAD", "HEAD^{tree}", f"{commit}^{{tree}}", "--git-path", "objects"
+    )
     head, before, then, objects = names.split("\n")
     with tempfile.TemporaryDirectory(prefix="hpml-bench-tree-") as aside:
-        # the working tree as a tree of git's, without what it ignores; its index and new objects are put aside
+        # the working tree as a tree of git's, without what it ignores; its index and new objects
+        # are put aside
         variables = {"GIT_INDEX_FILE": f"{aside}/index", "GIT_OBJECT_DIRECTORY": aside}
         quoted = json.dumps(str(top / objects), ensure_ascii=False)  # a path may have colons
         variables["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = quoted
@@ -221,9 +275,13 @@ def against_revision(revision: str, folder: Path, plugins: Plugins) -> ComparedS
 def _git(folder: Path, *arguments: str, **variables: str) -> str:
     command, given = ["git", "-C", str(folder), *arguments], os.environ | variables
     try:
-        done = subprocess.run(command, capture_output=True, check=False, env=given, errors="surrogateescape")  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, check=False, env=given, errors="surrogateescape"
+        )
     except FileNotFoundError:
-        raise UserError("--against: git is not installed; install it, or compare with --against-env") from None
+        raise UserError(
+            "--against: git is not installed; install it, or compare with --against-env"
+        ) from None
     if done.returncode:
         said = done.stderr.strip() or f"git {arguments[0]} ended with {done.returncode}"
         named = re.search(r"^(?:error|fatal): (.*)", said, re.MULTILINE)
@@ -232,10 +290,13 @@ def _git(folder: Path, *arguments: str, **variables: str) -> str:
     return done.stdout.strip()
 
 
-def _installation(label: str, top: Path, tree: str, plugins: Plugins, variables: Mapping[str, str]) -> Installation:
+def _installation(
+    label: str, top: Path, tree: str, plugins: Plugins, variables: Mapping[str, str]
+) -> Installation:
     """Return the installation of a tree of git's in a cached folder, without its dependencies."""
-    # Both sides are installed in this one way, to paths of equal length. The key of the cache is the tree, whose name
-    # tells its content, and the interpreter, so that a revision is installed once.
+    # Both sides are installed in this one way, to paths of equal length. The key of the cache is
+    # the tree, whose name tells its content, and the interpreter, so that a revision is installed
+    # once.
     target = cache_folder() / "revisions" / digest([tree, sys.executable, sys.version], 24)
     with locked(target), tempfile.TemporaryDirectory(prefix="hpml-bench-source-") as name:
         if not target.is_dir():
@@ -244,26 +305,39 @@ def _installation(label: str, top: Path, tree: str, plugins: Plugins, variables:
             _git(top, "checkout-index", "--all", f"--prefix={source}/", **variables)
             if not any((source / project).is_file() for project in ("pyproject.toml", "setup.py")):
                 raise UserError(
-                    f"{label}: there is no pyproject.toml or setup.py at the top: no project that pip can install"
+                    f"{label}: there is no pyproject.toml or setup.py at the top: no project that "
+                    f"pip can install"
                 )
             with new_entry(target) as fresh:
-                _pip(child.pip_command("install", *PIP_OPTIONS, "--target", str(fresh), str(source)), label)
+                _pip(
+                    child.pip_command("install", *PIP_OPTIONS, "--target", str(fresh), str(source)),
+                    label,
+                )
     _check_part(label, target, plugins)
     return Installation(label, sys.executable, target)
 
 
 def _check_part(label: str, path: Path, plugins: Plugins) -> None:
-    """Refuse an installed project of which every check would pass: no harness, and no plug-in that the check runs."""
+    """Refuse an installed project of which every check would pass: no harness, and no plug-in
+    that the check runs.
+    """
     if (path / "hpml_bench").is_dir():
         return
-    points = [point for package in distributions(path=[str(path)]) for point in package.entry_points]
+    points = [
+        point for package in distributions(path=[str(path)]) for point in package.entry_points
+    ]
     groups = {f"hpml_bench.{kind}": kind for kind in registry.ONE}
     own = {(groups[point.group], point.name) for point in points if point.group in groups}
     if not any(plugin in plugins and not registry.is_built_in(*plugin) for plugin in own):
-        named = ", ".join(f"{registry.ONE[kind]} {name}" for kind, name in sorted(own)) or "no plug-in for it"
+        named = (
+            ", ".join(f"{registry.ONE[kind]} {name}" for kind, name in sorted(own))
+            or "no plug-in for it"
+        )
         raise UserError(
-            f"{label}: this check runs nothing of the project ({named}), so that it would pass whatever changed; check "
-            "hpml-bench itself, or a plug-in for it with its methods as --methods or a suite that uses what it has"
+            f"{label}: this check runs nothing of the project ({named}), so that it would pass "
+            f"whatever changed; check "
+            "hpml-bench itself, or a plug-in for it with its methods as --methods or a suite that "
+            "uses what it has"
         )
 
 
@@ -271,9 +345,16 @@ def _pip(command: Sequence[str], label: str) -> None:
     try:
         status, output = child.run_pip(command, INSTALL_SECONDS)
     except subprocess.TimeoutExpired:
-        late = f"{label}: pip took over {INSTALL_SECONDS:g} s to install it; see what its build waits for"
+        late = (
+            f"{label}: pip took over {INSTALL_SECONDS:g} s to install it; see what its build "
+            f"waits for"
+        )
         raise UserError(late) from None
     if status:
         lines = [line.strip() for line in output.splitlines() if line.strip()]
-        errors = [line for line in lines if line.lower().startswith("error")] or lines or ["it printed nothing"]
+        errors = (
+            [line for line in lines if line.lower().startswith("error")]
+            or lines
+            or ["it printed nothing"]
+        )
         raise UserError(f"{label}: pip can't install it: {errors[0][:500]}")

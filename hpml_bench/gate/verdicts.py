@@ -1,4 +1,6 @@
-"""Verdicts on blocks, runs and counts, their sentences and exit status; docs/check.md explains the rule, by pairs."""
+"""Verdicts on blocks, runs and counts, their sentences and exit status; docs/check.md explains
+the rule, by pairs.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +9,15 @@ from statistics import fmean
 from typing import Any
 
 from hpml_bench.gate.rank_tests import RankTest, rank_sum, signed_rank
-from hpml_bench.gate.records import Block, CheckReport, MethodCount, Rules, Status, TimedRun, Verdict
+from hpml_bench.gate.records import (
+    Block,
+    CheckReport,
+    MethodCount,
+    Rules,
+    Status,
+    TimedRun,
+    Verdict,
+)
 from hpml_bench.report.comparability import grouped
 from hpml_bench.report.numbers import MINUS, MISSING, number
 from hpml_bench.statistics import holm
@@ -20,23 +30,31 @@ PASSED, REGRESSION, ERROR, UNDECIDED = 0, 1, 2, 3  # exit statuses
 GRAVEST: tuple[Status, ...] = ("FAIL", "INCOMPARABLE", "INCONCLUSIVE", "PASS")  # the gravest first
 
 Effects = Mapping[str, Sequence[float]]
-"""method -> log ratios of the candidate's step time to the reference's, one per process pair, as measured."""
+"""method -> log ratios of the candidate's step time to the reference's, one per process pair, as
+measured.
+"""
 
 
 def levels(total: float, looks: Sequence[int]) -> tuple[float, ...]:
-    """Return the level of each look; together they are `total`, so that by Boole no correlation can exceed it."""
-    # Spent in proportion to the pairs seen (Kim and DeMets 1987, with exponent 1): half of it at half of the pairs.
-    # O'Brien and Fleming's function would leave the first look too little for a rank test.
+    """Return the level of each look; together they are `total`, so that by Boole no correlation
+    can exceed it.
+    """
+    # Spent in proportion to the pairs seen (Kim and DeMets 1987, with exponent 1): half of it at
+    # half of the pairs. O'Brien and Fleming's function would leave the first look too little for a
+    # rank test.
     return tuple(total * (look - before) / looks[-1] for before, look in pairwise((0, *looks)))
 
 
 def alphas(rules: Rules, methods: int) -> tuple[float, ...]:
-    """Return each look's family-wise level for FAIL; a `UserError` where so few pairs can't judge so many methods."""
+    """Return each look's family-wise level for FAIL; a `UserError` where so few pairs can't
+    judge so many methods.
+    """
     per_look = levels(rules.alpha, rules.looks)
     # the least p of n pairs is 2^-n, and Holm's first step requires level / methods
     if any(level / methods < 2.0**-look for level, look in zip(per_look, rules.looks, strict=True)):
         raise UserError(
-            f"{methods} methods can't be judged at a false-alarm rate of {rules.alpha:.2%} with {rules.looks[0]} "
+            f"{methods} methods can't be judged at a false-alarm rate of {rules.alpha:.2%} with "
+            f"{rules.looks[0]} "
             "pairs at the first look: ask for fewer methods"
         )
     return per_look
@@ -59,16 +77,20 @@ def log_ratio(block: Block) -> float:
 
 
 def middle(values: Sequence[float]) -> float:
-    """Return the interquartile mean, trimmed by n // 4 at either end: bursts of noise hit a block or two of a pair."""
+    """Return the interquartile mean, trimmed by n // 4 at either end: bursts of noise hit a
+    block or two of a pair.
+    """
     cut = len(values) // 4
     return fmean(sorted(values)[cut : len(values) - cut])
 
 
 def pair_effects(blocks: Iterable[Block]) -> dict[str, list[float]]:
-    """Return each method's log ratio per process pair, in the order of pairs, over its undisturbed blocks."""
-    # For a block it is (ln B1 B2 - ln A1 A2) / 2, from which a drift of the machine's speed that is linear over the
-    # block cancels; for a pair it is the interquartile mean over blocks. A pair without an undisturbed block of a
-    # method has no value there.
+    """Return each method's log ratio per process pair, in the order of pairs, over its
+    undisturbed blocks.
+    """
+    # For a block it is (ln B1 B2 - ln A1 A2) / 2, from which a drift of the machine's speed that is
+    # linear over the block cancels; for a pair it is the interquartile mean over blocks. A pair
+    # without an undisturbed block of a method has no value there.
     found: dict[str, list[float]] = {}
     by_pair = grouped(blocks, lambda block: (block.pair, block.method))
     for (_, method), of in sorted(by_pair.items(), key=lambda item: item[0][0]):
@@ -78,14 +100,20 @@ def pair_effects(blocks: Iterable[Block]) -> dict[str, list[float]]:
 
 
 def run_effects(runs: Iterable[TimedRun], methods: Iterable[str]) -> dict[str, list[float]]:
-    """Return for each method the log of each undisturbed run's step time, in units of the calibration's time."""
+    """Return for each method the log of each undisturbed run's step time, in units of the
+    calibration's time.
+    """
     # That is the mean log over all kinds of reference work, before, within and after the run.
     effects: dict[str, list[float]] = {method: [] for method in methods}
     for run in runs:
         if run.disturbed is None:
-            speed = fmean(math.log(seconds) for kinds in run.calibration for seconds in kinds.values())
+            speed = fmean(
+                math.log(seconds) for kinds in run.calibration for seconds in kinds.values()
+            )
             for method, values in effects.items():
-                step = middle([math.log(seconds / run.steps[method]) for seconds in run.seconds[method]])
+                step = middle(
+                    [math.log(seconds / run.steps[method]) for seconds in run.seconds[method]]
+                )
                 values.append(step - speed)
     return effects
 
@@ -93,25 +121,37 @@ def run_effects(runs: Iterable[TimedRun], methods: Iterable[str]) -> dict[str, l
 def verdicts_at(effects: Effects, rules: Rules, looks: int | None = None) -> tuple[Verdict, ...]:
     """Return a verdict per method after so many scheduled looks; INCONCLUSIVE while undecided.
 
-    Replays every look on the pairs available then: a method's first decision stands. Without `looks`, time ran out: the
-    looks done are those that the method with the most values allows, and a last one, of all values, has the levels not
-    yet spent; it may, since measured values don't decide when time runs out. A `UserError` as of `alphas`.
+    Replays every look on the pairs available then: a method's first decision stands. Without
+    `looks`, time ran out: the looks done are those that the method with the most values allows, and
+    a last one, of all values, has the levels not yet spent; it may, since measured values don't
+    decide when time runs out. A `UserError` as of `alphas`.
     """
     alpha, beta = alphas(rules, max(1, len(effects))), betas(rules)
     done = looks_done(rules, max(map(len, effects.values()), default=0)) if looks is None else looks
-    steps: list[tuple[int | None, float, float]] = list(zip(rules.looks[:done], alpha, beta, strict=False))
+    steps: list[tuple[int | None, float, float]] = list(
+        zip(rules.looks[:done], alpha, beta, strict=False)
+    )
     if looks is None and done < len(rules.looks):
         steps.append((None, sum(alpha[done:]), sum(beta[done:])))
     verdicts: dict[str, Verdict] = {}
     for size, of_fail, of_pass in steps:
-        tests = {method: signed_rank(values[:size]) if values else None for method, values in effects.items()}
-        decided = {method: verdict for method, verdict in verdicts.items() if verdict.status != "INCONCLUSIVE"}
+        tests = {
+            method: signed_rank(values[:size]) if values else None
+            for method, values in effects.items()
+        }
+        decided = {
+            method: verdict
+            for method, verdict in verdicts.items()
+            if verdict.status != "INCONCLUSIVE"
+        }
         verdicts = _judge(tests, of_fail, of_pass, rules) | decided
     return tuple(verdicts.values())
 
 
 def of_runs(reference: Effects, candidate: Effects, rules: Rules) -> tuple[Verdict, ...]:
-    """Return a verdict per method from separate runs of each side, looked at once: a stored baseline against now."""
+    """Return a verdict per method from separate runs of each side, looked at once: a stored
+    baseline against now.
+    """
     # The values are those of `run_effects`; `Verdict.pairs` is the number of the candidate's runs.
     tests = {
         method: rank_sum(values, candidate[method]) if values and candidate.get(method) else None
@@ -121,12 +161,16 @@ def of_runs(reference: Effects, candidate: Effects, rules: Rules) -> tuple[Verdi
 
 
 def _judge(
-    tests: Mapping[str, RankTest | None], alpha: float, beta: float, rules: Rules, unit: str = "pairs"
+    tests: Mapping[str, RankTest | None],
+    alpha: float,
+    beta: float,
+    rules: Rules,
+    unit: str = "pairs",
 ) -> dict[str, Verdict]:
     """Return each method's verdict at one look, with Holm's adjustment over methods.
 
-    A lower bound is at the level at which Holm tested the method, so that it lies above the null slowdown exactly where
-    the adjusted p is at most `alpha`; an upper bound is at `beta`.
+    A lower bound is at the level at which Holm tested the method, so that it lies above the null
+    slowdown exactly where the adjusted p is at most `alpha`; an upper bound is at `beta`.
     """
     null, target = math.log1p(rules.null), math.log1p(rules.target)
     raw = {method: 1.0 if test is None else test.p_above(null) for method, test in tests.items()}
@@ -141,21 +185,31 @@ def _judge(
         lower, upper = test.lower(alpha / (len(tests) - step)), test.upper(beta)
         passed = upper is not None and upper < target
         verdict = Verdict(
-            method=method, metric=STEP_TIME, estimate=math.expm1(test.estimate),
+            method=method,
+            metric=STEP_TIME,
+            estimate=math.expm1(test.estimate),
             status="FAIL" if method in rejected else "PASS" if passed else "INCONCLUSIVE",
-            lower=None if lower is None else math.expm1(lower), upper=None if upper is None else math.expm1(upper),
-            p=adjusted[method], mde=detectable(test, rules, alpha / len(tests)), pairs=test.size, detail="",
-        )  # fmt: skip
-        verdicts[method] = verdict.model_copy(update={"detail": step_time_sentence(verdict, rules, unit)})
+            lower=None if lower is None else math.expm1(lower),
+            upper=None if upper is None else math.expm1(upper),
+            p=adjusted[method],
+            mde=detectable(test, rules, alpha / len(tests)),
+            pairs=test.size,
+            detail="",
+        )
+        verdicts[method] = verdict.model_copy(
+            update={"detail": step_time_sentence(verdict, rules, unit)}
+        )
     return verdicts
 
 
 def detectable(test: RankTest, rules: Rules, alpha: float) -> float | None:
-    """Return the least slowdown found with power 1 - beta at this spread, as a fraction; None where none would be.
+    """Return the least slowdown found with power 1 - beta at this spread, as a fraction; None where
+    none would be.
 
-    d0 + (t(1 - a, n - 1) + t(1 - beta, n - 1)) s / √n · √(π / 3) on the scale of logs: that of a one-sided t test, and
-    the rank test's efficiency against it with normal noise (Pitman's 3 / π). d0 is the slowdown let through, and a the
-    highest level up to `alpha` that the rank test attains with so few values.
+    d0 + (t(1 - a, n - 1) + t(1 - beta, n - 1)) s / √n · √(π / 3) on the scale of logs: that of a
+    one-sided t test, and the rank test's efficiency against it with normal noise (Pitman's 3 / π).
+    d0 is the slowdown let through, and a the highest level up to `alpha` that the rank test attains
+    with so few values.
     """
     attained = test.attained(alpha)
     if test.error is None or attained is None:
@@ -169,7 +223,9 @@ def untimed(method: str, reason: str, status: Status = "INCOMPARABLE") -> Verdic
 
 
 def settled(verdicts: Iterable[Verdict]) -> bool:
-    """Return whether further measuring can't change the exit status: something failed, or everything is decided."""
+    """Return whether further measuring can't change the exit status: something failed, or
+    everything is decided.
+    """
     statuses = {verdict.status for verdict in verdicts}
     return "FAIL" in statuses or "INCONCLUSIVE" not in statuses
 
@@ -180,8 +236,11 @@ def overall(verdicts: Iterable[Verdict]) -> Status:
 
 
 def exit_status(verdicts: Iterable[Verdict], strict: bool) -> int:
-    """Return 0 for pass, 1 for a regression, 2 where nothing was measured, 3 for undecided under `strict`."""
-    # A requested step time without any value is nothing measured, whatever the counts say, unless one grew.
+    """Return 0 for pass, 1 for a regression, 2 where nothing was measured, 3 for undecided under
+    `strict`.
+    """
+    # A requested step time without any value is nothing measured, whatever the counts say, unless
+    # one grew.
     verdicts = tuple(verdicts)
     status = overall(verdicts)
     if status == "FAIL":
@@ -201,22 +260,28 @@ def of_step_time(report: CheckReport) -> tuple[Verdict, ...]:
 def compare_counts(
     method: str, reference: dict[str, Any], candidate: dict[str, Any], exact_only: bool = False
 ) -> tuple[list[MethodCount], list[Verdict]]:
-    """Return a `MethodCount` for each quantity that both sides count, and a verdict for each that any does.
+    """Return a `MethodCount` for each quantity that both sides count, and a verdict for each that
+    any does.
 
-    A quantity that only one side counts is INCOMPARABLE: a removed count must not pass. `exact_only`: those with a
-    tolerance are left out.
+    A quantity that only one side counts is INCOMPARABLE: a removed count must not pass.
+    `exact_only`: those with a tolerance are left out.
     """
-    # Each side has name -> {title, unit, value, tolerance, parts: name -> amount}, as a resident counts them. The
-    # smaller tolerance holds, so that a change can't raise its own.
+    # Each side has name -> {title, unit, value, tolerance, parts: name -> amount}, as a resident
+    # counts them. The smaller tolerance holds, so that a change can't raise its own.
     counts = [
         MethodCount(
-            method=method, name=name, title=now["title"], unit=now["unit"], reference=then["value"],
-            candidate=now["value"], tolerance=min(now["tolerance"], then["tolerance"]),
+            method=method,
+            name=name,
+            title=now["title"],
+            unit=now["unit"],
+            reference=then["value"],
+            candidate=now["value"],
+            tolerance=min(now["tolerance"], then["tolerance"]),
             grew=grew(then["parts"], now["parts"]) if now["value"] > then["value"] else (),
         )
         for name, now in candidate.items()
         if (then := reference.get(name))
-    ]  # fmt: skip
+    ]
     counts = [count for count in counts if not (exact_only and count.tolerance)]
     judged = [of_count(count) for count in counts]
     for name in sorted(reference.keys() ^ candidate.keys()):
@@ -226,9 +291,13 @@ def compare_counts(
 
 
 def of_count(count: MethodCount) -> Verdict:
-    """Return a count's verdict: FAIL for any increase above its tolerance; with how much it changed, and what grew."""
+    """Return a count's verdict: FAIL for any increase above its tolerance; with how much it
+    changed, and what grew.
+    """
     growth = count.candidate - count.reference
-    detail = f"{sanitize(count.title, 80)}: {amount(count.candidate)} {sanitize(count.unit, 40)}".rstrip()
+    detail = (
+        f"{sanitize(count.title, 80)}: {amount(count.candidate)} {sanitize(count.unit, 40)}"
+    ).rstrip()
     if not growth:
         detail += ", as before"
     else:
@@ -239,7 +308,9 @@ def of_count(count: MethodCount) -> Verdict:
         if growth > 0 and count.grew:
             detail += f"; what grew: {grown(count)}"
     status: Status = "FAIL" if growth > abs(count.reference) * count.tolerance else "PASS"
-    return Verdict(method=count.method, metric=count.name, estimate=count.change, detail=detail, status=status)
+    return Verdict(
+        method=count.method, metric=count.name, estimate=count.change, detail=detail, status=status
+    )
 
 
 def grew(before: dict[str, float], after: dict[str, float]) -> tuple[str, ...]:
@@ -264,7 +335,9 @@ def step_time_sentence(verdict: Verdict, rules: Rules, unit: str = "pairs") -> s
 
 
 def grown(count: MethodCount) -> str:
-    """Return the parts that made a count grow; operators as torch writes them in Python: `aten.item`."""
+    """Return the parts that made a count grow; operators as torch writes them in Python:
+    `aten.item`.
+    """
     return ", ".join(sanitize(name, 80).replace("::", ".") for name in count.grew)
 
 

@@ -1,4 +1,6 @@
-"""Fork server: the process from which the preparation and all ranks are forked; its start, its forks, what they do."""
+"""Fork server: the process from which the preparation and all ranks are forked; its start, its
+forks, what they do.
+"""
 
 import json
 import multiprocessing
@@ -19,12 +21,16 @@ from hpml_bench.system.redaction import redacted
 
 PRELOAD = ["hpml_bench.launch.fork_server_main", "hpml_bench.training.worker"]
 WITHOUT_PEFT = [PRELOAD[0], "torch", "transformers.modeling_utils"]
-"""Modules that don't initialise CUDA, even where bitsandbytes is installed: more than half of the import time."""
+"""Modules that don't initialise CUDA, even where bitsandbytes is installed: more than half of
+the import time.
+"""
 SAFE_PATH = "PYTHONSAFEPATH"
 
 
 def start_fork_server() -> None:
-    """Start the fork server, which imports the libraries once for all runs; UserError if TMPDIR is too long."""
+    """Start the fork server, which imports the libraries once for all runs; UserError if TMPDIR
+    is too long.
+    """
     # a fork takes 0.3-0.5 s to the first step, a new interpreter 3 s
     environment.set_process_environment()
     temporary.check_length()
@@ -32,8 +38,8 @@ def start_fork_server() -> None:
     processes.await_dying_server()
     with temporary.as_temporary():
         resource_tracker.ensure_running()  # outside the block below, since it unblocks signals
-        # blocked until the server ignores it, which as a `python -c` may import a `datasets.py` of the working folder
-        # only if this process would
+        # blocked until the server ignores it, which as a `python -c` may import a `datasets.py` of
+        # the working folder only if this process would
         safe = {} if child.imports_from_working_folder() else {SAFE_PATH: "1"}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -45,16 +51,19 @@ def start_fork_server() -> None:
 
 def preload() -> list[str]:
     """Return the modules that the server imports; without PEFT where that would initialise CUDA."""
-    # PEFT imports bitsandbytes where it is installed, which queries the GPUs' capability, and processes that are forked
-    # after CUDA was initialised can't use it. Each process then imports the rest itself.
+    # PEFT imports bitsandbytes where it is installed, which queries the GPUs' capability, and
+    # processes that are forked after CUDA was initialised can't use it. Each process then imports
+    # the rest itself.
     initialises = find_spec("bitsandbytes") is not None and gpus.visible_gpus()
     return WITHOUT_PEFT if initialises else PRELOAD
 
 
 def run(work: Callable[..., object], *arguments: tuple[object, ...]) -> tuple[int, int] | None:
-    """Do some work in a fork for each tuple of arguments; return number and exit status of the first that failed.
+    """Do some work in a fork for each tuple of arguments; return number and exit status of the
+    first that failed.
 
-    The others are killed then. A status below 0 is a signal's. EOFError or ConnectionError: the server has ended.
+    The others are killed then. A status below 0 is a signal's. EOFError or ConnectionError: the
+    server has ended.
     """
     context = multiprocessing.get_context("forkserver")
     forks = [context.Process(target=work, args=own) for own in arguments]
@@ -64,7 +73,9 @@ def run(work: Callable[..., object], *arguments: tuple[object, ...]) -> tuple[in
     failed, left = None, forks
     while left and failed is None:
         connection.wait([fork.sentinel for fork in left])
-        failed = next(((number, fork.exitcode) for number, fork in enumerate(forks) if fork.exitcode), None)
+        failed = next(
+            ((number, fork.exitcode) for number, fork in enumerate(forks) if fork.exitcode), None
+        )
         left = [fork for fork in left if fork.exitcode is None]
     for fork in left:
         fork.kill()
@@ -77,7 +88,9 @@ def run(work: Callable[..., object], *arguments: tuple[object, ...]) -> tuple[in
 
 
 def call(work: str, target: str, arguments: tuple[Any, ...]) -> None:
-    """Call a function, named MODULE:NAME, and write its result, or its user error, to a JSON file."""
+    """Call a function, named MODULE:NAME, and write its result, or its user error, to a JSON
+    file.
+    """
     # by its name, so that the parent need not import what it needs
     try:
         result = {"result": pkgutil.resolve_name(work)(*arguments)}
@@ -86,7 +99,9 @@ def call(work: str, target: str, arguments: tuple[Any, ...]) -> None:
     write_atomically(Path(target), json.dumps(result))
 
 
-def start_rank(request_json: str, beats: str, launched: float, variables: Mapping[str, str]) -> None:
+def start_rank(
+    request_json: str, beats: str, launched: float, variables: Mapping[str, str]
+) -> None:
     os.environ.update(variables)  # before a library reads them
     from hpml_bench.training import worker
 

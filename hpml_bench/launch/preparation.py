@@ -1,4 +1,6 @@
-"""Preparation of model and data in a process of its own, under a watchdog, which can end it during a download."""
+"""Preparation of model and data in a process of its own, under a watchdog, which can end it
+during a download.
+"""
 
 import tempfile
 from collections.abc import Collection
@@ -22,51 +24,82 @@ from hpml_bench.system.files import read_json
 from hpml_bench.system.signals import Stop
 from hpml_bench.training.products import Products
 
-STOPPED_SECONDS = 10  # seconds after which a preparation, or its fork server, that a signal has stopped is given up
-PREDICTION_SECONDS = 120  # seconds that a prediction of memory may take; of a model of 8 billion parameters some 15
-SERVER_LOST = 255  # exit status that multiprocessing reports for a child whose fork server has ended
+# seconds after which a preparation, or its fork server, that a signal has stopped is given up
+STOPPED_SECONDS = 10
+PREDICTION_SECONDS = (
+    120  # seconds that a prediction of memory may take; of a model of 8 billion parameters some 15
+)
+SERVER_LOST = (
+    255  # exit status that multiprocessing reports for a child whose fork server has ended
+)
 LEAST_SECONDS = 1e-3  # a limit of 0 would be none
 
 
 def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
     """Prepare model and data in a process of their own, which can be ended during a download.
 
-    Raises UserError if a source isn't available, doesn't fit or takes too long, or the preparation was ended.
+    Raises UserError if a source isn't available, doesn't fit or takes too long, or the preparation
+    was ended.
     """
-    made = _result(settings, max_seconds, "hpml_bench.training.worker:prepared", settings.model_dump_json())
+    made = _result(
+        settings, max_seconds, "hpml_bench.training.worker:prepared", settings.model_dump_json()
+    )
     return Prepared.model_validate(made)
 
 
 def products(settings: Settings, max_seconds: float | None = None) -> Products:
-    """Time products of the backbone's shape, which is fetched, in a process of its own; errors as of `prepare`."""
-    made = _result(settings, max_seconds, "hpml_bench.training.worker:timed_products", settings.model_dump_json())
+    """Time products of the backbone's shape, which is fetched, in a process of its own; errors
+    as of `prepare`.
+    """
+    made = _result(
+        settings,
+        max_seconds,
+        "hpml_bench.training.worker:timed_products",
+        settings.model_dump_json(),
+    )
     return Products.model_validate(made)
 
 
 def predicted_memory(settings: Settings, predict: str, *arguments: Any) -> str | None:
-    """Return the sentence of a function, MODULE:NAME, on methods that won't fit; None where it can't tell."""
+    """Return the sentence of a function, MODULE:NAME, on methods that won't fit; None where it
+    can't tell.
+    """
     with suppress(UserError):
         return cast("str | None", _result(settings, PREDICTION_SECONDS, predict, *arguments))
     return None
 
 
 def _result(settings: Settings, max_seconds: float | None, work: str, *arguments: Any) -> Any:
-    """Return the result of a function, called in a fork; raises its UserError, or one on why there is no result."""
+    """Return the result of a function, called in a fork; raises its UserError, or one on why
+    there is no result.
+    """
     check_space()
-    reach(settings.backbone)  # a hub that can't be reached is reported before the fork server has imported torch
+    reach(
+        settings.backbone
+    )  # a hub that can't be reached is reported before the fork server has imported torch
     most = None if max_seconds is None else max(max_seconds, LEAST_SECONDS)
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as name:
         target = Path(name) / OUTCOME  # the watchdog takes the work as done once this file exists
-        with Watchdog(Path(name), Limits(stall=STOPPED_SECONDS, run_timeout=most), Stop(), stuck=_any_stopped) as watch:
+        with Watchdog(
+            Path(name), Limits(stall=STOPPED_SECONDS, run_timeout=most), Stop(), stuck=_any_stopped
+        ) as watch:
             code = _status(work, str(target), arguments)
-        found = None if watch.verdict else read_json(target)  # a result that comes after a verdict is too late
+        found = (
+            None if watch.verdict else read_json(target)
+        )  # a result that comes after a verdict is too late
     if found is None:
         how, again = f"ended with status {code}; see its messages above", "repeat the command"
         if watch.verdict and watch.verdict[1].kind == "RunTimeout":
-            how = f"was not done after {max_seconds:g} s (--max-hours); complete downloads are kept: {again} "
+            how = (
+                f"was not done after {max_seconds:g} s (--max-hours); complete downloads are "
+                f"kept: {again} "
+            )
             how += "with more hours"
         elif watch.verdict:
-            how = f"was stopped by a signal, itself or its fork server, and given up after {STOPPED_SECONDS} s; {again}"
+            how = (
+                f"was stopped by a signal, itself or its fork server, and given up after "
+                f"{STOPPED_SECONDS} s; {again}"
+            )
         elif code == SERVER_LOST:
             how = f"was ended with its fork server (perhaps for lack of memory); {again}"
         elif code < 0:

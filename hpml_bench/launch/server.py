@@ -1,7 +1,8 @@
-"""Runs of a server's model: each test row is asked over HTTP, kept in a line of a file, and scored at the end.
+"""Runs of a server's model: each test row is asked over HTTP, kept in a line of a file, and scored
+at the end.
 
-The protocol is OpenAI's: chat completions, or completions of a prompt. The server tells no losses, so that a run has
-the scores of its answers alone: its predictions hold no token, and NaN as loss.
+The protocol is OpenAI's: chat completions, or completions of a prompt. The server tells no losses,
+so that a run has the scores of its answers alone: its predictions hold no token, and NaN as loss.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ from hpml_bench.launch.watchdog import INTERRUPTED
 from hpml_bench.plugins.dataset import GROUP, IGNORE_INDEX
 from hpml_bench.plugins.decoding import Decoding, Scaffold
 from hpml_bench.plugins.task import Asked, Task, make_task
-from hpml_bench.records.predictions import Predictions, TextAnswers, read_predictions, write_predictions
+from hpml_bench.records.predictions import (
+    Predictions,
+    TextAnswers,
+    read_predictions,
+    write_predictions,
+)
 from hpml_bench.records.run import Consumed, Outcome, RunError
 from hpml_bench.report.checks import RunFigures, self_checks
 from hpml_bench.suite import registry
@@ -47,8 +53,12 @@ if TYPE_CHECKING:
 
 METHOD = "served"
 ANSWERS = "answers.jsonl"
-TRIES = 5  # requests for a row, with pauses of 1, 2, 4, ... seconds between, after errors that may pass
-PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})  # HTTP statuses after which the same request may succeed
+TRIES = (
+    5  # requests for a row, with pauses of 1, 2, 4, ... seconds between, after errors that may pass
+)
+PASSING = frozenset(
+    {408, 409, 425, 429, 500, 502, 503, 504}
+)  # HTTP statuses after which the same request may succeed
 LONGEST_REPLY = 50_000_000
 
 
@@ -67,7 +77,9 @@ class Reply:
 
     text: str
     tokens: int | None = None
-    cut: bool | None = None  # whether it ended at the limit of tokens; None where the server doesn't say
+    cut: bool | None = (
+        None  # whether it ended at the limit of tokens; None where the server doesn't say
+    )
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -81,8 +93,16 @@ class Client:
     """One model of a server."""
 
     def __init__(self, options: Mapping[str, Any], key: str | None, timeout: float) -> None:
-        self.url, self.model, self.api = options["url"].rstrip("/"), options["model"], options["api"]
-        self._key, self._timeout, self._opener = key, timeout, urllib.request.build_opener(_NoRedirect)
+        self.url, self.model, self.api = (
+            options["url"].rstrip("/"),
+            options["model"],
+            options["api"],
+        )
+        self._key, self._timeout, self._opener = (
+            key,
+            timeout,
+            urllib.request.build_opener(_NoRedirect),
+        )
 
     def by(self, api: str) -> Client:
         return Client({"url": self.url, "model": self.model, "api": api}, self._key, self._timeout)
@@ -99,11 +119,17 @@ class Client:
         return {}
 
     def ask(self, row: Asked, text: str, decoding: Decoding, seed: int) -> Reply:
-        """Return the answer to a row, whose prompt is `text`; a UserError where the server gives none."""
+        """Return the answer to a row, whose prompt is `text`; a UserError where the server gives
+        none.
+        """
         given: dict[str, Any] = {
-            "model": self.model, "max_tokens": decoding.max_new_tokens, "temperature": decoding.temperature,
-            "top_p": decoding.top_p, "n": 1, "stream": False,
-        }  # fmt: skip
+            "model": self.model,
+            "max_tokens": decoding.max_new_tokens,
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            "n": 1,
+            "stream": False,
+        }
         given |= {"stop": list(decoding.stop)} if decoding.stop else {}
         given |= {"seed": seed} if decoding.temperature else {}
         if self.api == "chat":
@@ -117,7 +143,9 @@ class Client:
             tokens = (content.get("usage") or {}).get("completion_tokens")
             ended = choice.get("finish_reason")
         except (KeyError, IndexError, TypeError, AttributeError):
-            raise UserError(f"{self.url}: the reply isn't one of OpenAI's protocol: {_short(content)}") from None
+            raise UserError(
+                f"{self.url}: the reply isn't one of OpenAI's protocol: {_short(content)}"
+            ) from None
         cut = None if ended is None else ended == "length"
         return Reply(str(said or ""), tokens if isinstance(tokens, int) else None, cut)
 
@@ -134,10 +162,17 @@ class Client:
                     return found
                 raise UserError(f"{self.url}/{path}: replies with no object of JSON")
             except urllib.error.HTTPError as error:
-                problem = f"HTTP {error.code} {error.reason}: {_short(error.read(2000).decode(errors='replace'))}"
+                problem = (
+                    f"HTTP {error.code} {error.reason}: "
+                    f"{_short(error.read(2000).decode(errors='replace'))}"
+                )
                 if error.code not in PASSING:
                     raise UserError(f"{self.url}/{path}: {problem}") from None
-            except (OSError, HTTPException, ValueError) as error:  # no connection, none any more, or half a reply
+            except (
+                OSError,
+                HTTPException,
+                ValueError,
+            ) as error:  # no connection, none any more, or half a reply
                 problem = str(getattr(error, "reason", None) or error) or type(error).__name__
             if pause is None or content is None:
                 raise UserError(f"{self.url}/{path}: no answer in {TRIES} tries: {_short(problem)}")
@@ -150,7 +185,8 @@ def only_model(options: Mapping[str, Any], key: str | None, timeout: float) -> s
     names = [str(one.get("id")) for one in Client(options, key, timeout).listed()]
     if len(names) != 1:
         raise UserError(
-            f"{options['url']}: serves {', '.join(names[:5]) or 'no model that it lists'}; name one as #MODEL"
+            f"{options['url']}: serves {', '.join(names[:5]) or 'no model that it lists'}; name "
+            f"one as #MODEL"
         )
     return names[0]
 
@@ -181,13 +217,18 @@ def _asked(request: RunRequest, stop: Stop, access: Access) -> Outcome:
     from hpml_bench.plugins.rows import Rows
 
     spec, prepared = request.spec, request.prepared
-    task = make_task(spec.settings.task, prepared.label_names, prepared.facts, spec.settings.rank_by)
+    task = make_task(
+        spec.settings.task, prepared.label_names, prepared.facts, spec.settings.rank_by
+    )
     if task.decoding is None:
-        raise UserError("a server is scored by its answers, and the task has none: it takes a scorer of answers")
+        raise UserError(
+            "a server is scored by its answers, and the task has none: it takes a scorer of answers"
+        )
     rows = questions(spec.settings, prepared)
     if spec.method.options["api"] == "chat" and (cut := sum(row.cut > 0 for row, _ in rows)):
         raise UserError(
-            f"{cut} prompts are cut to max_length, which turns can't be; add ,api=completions to the system"
+            f"{cut} prompts are cut to max_length, which turns can't be; add ,api=completions to "
+            f"the system"
         )
     client = client_of(spec, access)
     heartbeat.begin(request.folder, 0)
@@ -195,29 +236,42 @@ def _asked(request: RunRequest, stop: Stop, access: Access) -> Outcome:
     replies = _kept(file, digest([spec.run_id, prepared.digests.model_dump()]))
     began = time.monotonic()
     try:
-        for done in _ask_missing(client, rows, replies, file, task.decoding, spec.seed, access.concurrency):
+        for done in _ask_missing(
+            client, rows, replies, file, task.decoding, spec.seed, access.concurrency
+        ):
             heartbeat.beat(f"asking {client.url}, {done} of {len(rows)} rows")
             if stop.requested:
                 return ended_as("interrupted", RunError(kind="Interrupted", message=INTERRUPTED))
             if (most := request.limits.run_timeout) and time.monotonic() - began > most:
-                return ended_as("timeout", RunError(kind="RunTimeout", message=f"not done after {most:g} s"))
+                return ended_as(
+                    "timeout", RunError(kind="RunTimeout", message=f"not done after {most:g} s")
+                )
     finally:
         heartbeat.remove(request.folder)
     outcome = _scored(request, task, Rows(Path(prepared.data) / "test", prepared.pad_id), replies)
-    server = {"url": client.url, "model": client.model, "api": client.api, "says": redacted(client.says())}
+    server = {
+        "url": client.url,
+        "model": client.model,
+        "api": client.api,
+        "says": redacted(client.says()),
+    }
     file.replace(request.folder / ANSWERS)
     return outcome.model_copy(update={"environment": environment.of_run() | {"server": server}})
 
 
 def questions(settings: Settings, prepared: Prepared) -> list[tuple[Asked, str]]:
-    """Return the test rows, each with its prompt as text, without what the tokenizer puts before a text itself."""
+    """Return the test rows, each with its prompt as text, without what the tokenizer puts before
+    a text itself.
+    """
     from hpml_bench.data.prepare import encoder_of
     from hpml_bench.plugins.rows import Rows
 
     encoder = encoder_of(settings, Path(prepared.backbone))
     task = make_task(settings.task, prepared.label_names, prepared.facts)
     rows = task.asked(Rows(Path(prepared.data) / "test", prepared.pad_id), encoder)
-    whole, bare = (encoder.tokenizer("a", add_special_tokens=added)["input_ids"] for added in (True, False))
+    whole, bare = (
+        encoder.tokenizer("a", add_special_tokens=added)["input_ids"] for added in (True, False)
+    )
     front = tuple(whole[: whole.index(bare[0])])
     own = [row.ids[len(front) * (row.ids[: len(front)] == front) :] for row in rows]
     texts = (str(encoder.tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in own)
@@ -225,9 +279,13 @@ def questions(settings: Settings, prepared: Prepared) -> list[tuple[Asked, str]]
 
 
 def again(
-    client: Client, rows: Sequence[tuple[Asked, str]], prepared: Prepared, spec: RunSpec, numbers: Sequence[int],
+    client: Client,
+    rows: Sequence[tuple[Asked, str]],
+    prepared: Prepared,
+    spec: RunSpec,
+    numbers: Sequence[int],
     api: str | None,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Ask some rows once more, by the client's API or another one, and return the answers."""
     task = make_task(spec.settings.task, prepared.label_names, prepared.facts)
     asking, decoding = client.by(api or client.api), cast(Decoding, task.decoding)
@@ -237,15 +295,21 @@ def again(
 
 
 def _kept(file: Path, of: str) -> dict[int, Reply]:
-    """Return the answers in a file of a run of the same name and data, and leave only them there: no torn line."""
-    head, *lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else [""]
+    """Return the answers in a file of a run of the same name and data, and leave only them
+    there: no torn line.
+    """
+    head, *lines = (
+        file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else [""]
+    )
     found = {}
     for line in lines if head == of else ():
         with suppress(ValueError, TypeError, KeyError):
             row = json.loads(line)
             number = int(row.pop("row"))
             found[number] = Reply(**row)
-    write_atomically(file, "".join([f"{of}\n", *(_line(number, reply) for number, reply in found.items())]))
+    write_atomically(
+        file, "".join([f"{of}\n", *(_line(number, reply) for number, reply in found.items())])
+    )
     return found
 
 
@@ -254,10 +318,17 @@ def _line(number: int, reply: Reply) -> str:
 
 
 def _ask_missing(
-    client: Client, rows: Sequence[tuple[Asked, str]], replies: dict[int, Reply], file: Path, decoding: Decoding,
-    seed: int, threads: int,
-) -> Iterator[int]:  # fmt: skip
-    """Ask the rows without an answer, several at a time; yield how many have one, every half second or sooner."""
+    client: Client,
+    rows: Sequence[tuple[Asked, str]],
+    replies: dict[int, Reply],
+    file: Path,
+    decoding: Decoding,
+    seed: int,
+    threads: int,
+) -> Iterator[int]:
+    """Ask the rows without an answer, several at a time; yield how many have one, every half
+    second or sooner.
+    """
     left: SimpleQueue[int] = SimpleQueue()
     came: SimpleQueue[tuple[int, Reply | Exception]] = SimpleQueue()
     for number in sorted(set(range(len(rows))) - replies.keys()):
@@ -269,7 +340,9 @@ def _ask_missing(
             while not over.is_set():
                 number = left.get_nowait()
                 try:
-                    came.put((number, client.ask(*rows[number], decoding, seed * 1_000_003 + number)))
+                    came.put(
+                        (number, client.ask(*rows[number], decoding, seed * 1_000_003 + number))
+                    )
                 except Exception as error:
                     came.put((number, error))
                     over.set()
@@ -299,8 +372,12 @@ def _scored(request: RunRequest, task: Task, test: Rows, replies: Mapping[int, R
         expected=tuple(test.column("expected")),
         bytes=np.asarray(test.column("bytes")),
         answer=tuple(content_of(one.text, request.prepared.scaffold, limited) for one in said),
-        tokens=np.array([one.tokens for one in said]) if all(one.tokens is not None for one in said) else None,
-        cut=np.array([one.cut for one in said]) if all(one.cut is not None for one in said) else None,
+        tokens=np.array([one.tokens for one in said])
+        if all(one.tokens is not None for one in said)
+        else None,
+        cut=np.array([one.cut for one in said])
+        if all(one.cut is not None for one in said)
+        else None,
     )
     references = cast(tuple[np.ndarray, ...], test.references)
     nothing = tuple(np.full_like(row, IGNORE_INDEX) for row in references)
@@ -310,21 +387,37 @@ def _scored(request: RunRequest, task: Task, test: Rows, replies: Mapping[int, R
     write_predictions(request.folder, predictions, task.scores(predictions))
     stored = read_predictions(request.folder)
     assert stored is not None  # noqa: S101 - written just now
-    metrics = {f"test_{name}": value for name, value in task.evaluate(stored).items()} | {"trainable_parameters": 0.0}
+    metrics = {f"test_{name}": value for name, value in task.evaluate(stored).items()} | {
+        "trainable_parameters": 0.0
+    }
     parameters = registry.plugin("probes", "parameters").metrics
     definitions = tuple(metric for metric in (*task.metrics, *parameters) if metric.name in metrics)
-    used = Consumed(steps=0, samples=0, real_tokens=0, padded_tokens=0, order=hashlib.sha256().hexdigest()[:16])
-    figures = RunFigures(metrics, [], used, request.spec.settings, stored, len(test), task, {"trainable": 0})
+    used = Consumed(
+        steps=0, samples=0, real_tokens=0, padded_tokens=0, order=hashlib.sha256().hexdigest()[:16]
+    )
+    figures = RunFigures(
+        metrics, [], used, request.spec.settings, stored, len(test), task, {"trainable": 0}
+    )
     return Outcome(
-        status="ok", headline=task.headline, definitions=definitions, metrics=dict(metrics), consumed=used,
+        status="ok",
+        headline=task.headline,
+        definitions=definitions,
+        metrics=dict(metrics),
+        consumed=used,
         checks=self_checks(figures),
-    )  # fmt: skip
+    )
 
 
 def content_of(text: str, scaffold: Scaffold, decoding: Decoding) -> str:
-    """Return an answer without reasoning, what the template writes around it, and all from a stop text on."""
-    shut = scaffold.closing.strip() in text or not scaffold.before.strip().startswith(scaffold.closing.strip())
+    """Return an answer without reasoning, what the template writes around it, and all from a
+    stop text on.
+    """
+    shut = scaffold.closing.strip() in text or not scaffold.before.strip().startswith(
+        scaffold.closing.strip()
+    )
     begin = scaffold.begin(text) if shut else 0  # a server may have taken the reasoning away
     text = text[begin:].lstrip() if begin else text
     text = text.partition(scaffold.after)[0] if scaffold.after else text
-    return text[: min([text.find(stop) for stop in decoding.stop if stop in text], default=len(text))]
+    return text[
+        : min([text.find(stop) for stop in decoding.stop if stop in text], default=len(text))
+    ]

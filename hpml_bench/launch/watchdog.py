@@ -1,4 +1,6 @@
-"""Watchdog of a run or a preparation, in its parent: limits, requests to end, peak memory, processes left behind."""
+"""Watchdog of a run or a preparation, in its parent: limits, requests to end, peak memory,
+processes left behind.
+"""
 
 import os
 import signal
@@ -18,27 +20,44 @@ from hpml_bench.system.heartbeat import Beat
 from hpml_bench.system.signals import Stop
 
 POLL_SECONDS = 0.2
-POLLS_PER_SCAN = 5  # polls from one scan of the processes to the next: each scan takes CPU time from the ranks
-LONGEST_POLL = 1.0  # the most seconds that count between two polls: a suspended machine must not look like a hang
+POLLS_PER_SCAN = (
+    5  # polls from one scan of the processes to the next: each scan takes CPU time from the ranks
+)
+# the most seconds that count between two polls: a suspended machine must not look like a hang
+LONGEST_POLL = 1.0
 STACK_SECONDS = 2.0
 KILL_SECONDS = 0.05
 INTERRUPTED = "ended on request (Ctrl-C, SIGTERM or SIGHUP) before it was done"
-SAVE_SECONDS = 20.0  # seconds within which a run that is asked to end may save its state, at a window's end
-GRACE_SECONDS = 3.0  # seconds after which a fork server that hasn't reported the end of its children is ended
+SAVE_SECONDS = (
+    20.0  # seconds within which a run that is asked to end may save its state, at a window's end
+)
+GRACE_SECONDS = (
+    3.0  # seconds after which a fork server that hasn't reported the end of its children is ended
+)
 
 
 class Watchdog:
-    """Watches a run while its body runs: ends its processes when a limit is reached, and those left at the end."""
+    """Watches a run while its body runs: ends its processes when a limit is reached, and those
+    left at the end.
+    """
 
     def __init__(
-        self, folder: Path, limits: Limits, stop: Stop, beats: Path | None = None,
-        late: Callable[[], object] = lambda: None, stuck: Callable[[set[psutil.Process]], bool] = lambda _: True,
-    ) -> None:  # fmt: skip
-        """`beats`: the folder of heartbeats if it is another; `late`: called at a limit, before any rank is touched.
+        self,
+        folder: Path,
+        limits: Limits,
+        stop: Stop,
+        beats: Path | None = None,
+        late: Callable[[], object] = lambda: None,
+        stuck: Callable[[set[psutil.Process]], bool] = lambda _: True,
+    ) -> None:
+        """`beats`: the folder of heartbeats if it is another; `late`: called at a limit, before any
+        rank is touched.
 
         `stuck`: whether these processes make no progress while no heartbeat is new; ranks don't.
         """
-        self.verdict: tuple[Status, RunError] | None = None  # status and error of the run where the watchdog ended it
+        self.verdict: tuple[Status, RunError] | None = (
+            None  # status and error of the run where the watchdog ended it
+        )
         self.peak_mb: dict[int, float] = {}  # rank -> highest memory observed
         self._folder, self._limits, self._stop = folder, limits, stop
         self._beats, self._late, self._stuck = beats or folder, late, stuck
@@ -60,7 +79,9 @@ class Watchdog:
             processes.terminate(self._seen | processes.descendants())
             processes.terminate(processes.adopted(self._seen))
             _end_stopped_server()
-            if self._stop.requested and self.verdict is None and not self._done():  # a rank may get the signal first
+            if (
+                self._stop.requested and self.verdict is None and not self._done()
+            ):  # a rank may get the signal first
                 self.verdict = "interrupted", RunError(kind="Interrupted", message=INTERRUPTED)
             heartbeat.remove(self._beats)
 
@@ -83,7 +104,10 @@ class Watchdog:
                     _end_stopped_server()
             polls += 1
             before, counts = counts, tuple(beat.count for beat in beats)
-            watched, idle = watched + passed, idle + passed if counts == before and self._stuck(self._seen) else 0.0
+            watched, idle = (
+                watched + passed,
+                idle + passed if counts == before and self._stuck(self._seen) else 0.0,
+            )
             if verdict := self._judge(watched, idle):
                 self._end(*verdict, beats)
                 return
@@ -102,13 +126,25 @@ class Watchdog:
         if not self._done():  # else the run is done and only its exit hangs
             stopped = {beat.rank for beat in beats if processes.stopped(beat.pid)}
             self.verdict = status, RunError(kind=kind, message=words)
-            # a request to end waits for a state where the run has lasted longer, or is saved after some steps
-            long = time.monotonic() - self._began > SAVE_SECONDS or self._limits.checkpoint_steps is not None
+            # a request to end waits for a state where the run has lasted longer, or is saved after
+            # some steps
+            long = (
+                time.monotonic() - self._began > SAVE_SECONDS
+                or self._limits.checkpoint_steps is not None
+            )
             if status == "timeout":
                 self._late()
-                places = [f"rank {b.rank} at {b.where}{' (stopped)' if b.rank in stopped else ''}" for b in beats]
-                words, stacks = f"{words}: {', '.join(places) or 'no rank had begun'}", self._stacks(beats) or None
-                error = RunError(kind=kind, message=words, rank=min(stopped, default=None), traceback=stacks)
+                places = [
+                    f"rank {b.rank} at {b.where}{' (stopped)' if b.rank in stopped else ''}"
+                    for b in beats
+                ]
+                words, stacks = (
+                    f"{words}: {', '.join(places) or 'no rank had begun'}",
+                    self._stacks(beats) or None,
+                )
+                error = RunError(
+                    kind=kind, message=words, rank=min(stopped, default=None), traceback=stacks
+                )
                 self.verdict = status, error
             elif self._limits.checkpoints and long and _size(self._folder / POINTS) > 0:
                 self._signal(beats, heartbeat.SAVE_SIGNAL)
@@ -134,14 +170,18 @@ class Watchdog:
                 os.kill(beat.pid, number)
 
     def _stacks(self, beats: tuple[Beat, ...]) -> str:
-        """Return the ranks' Python stacks, which they write to their logs; stopped ranks are continued for that."""
+        """Return the ranks' Python stacks, which they write to their logs; stopped ranks are
+        continued for that.
+        """
         beats = self._ours(beats)
         logs = [self._folder / f"rank{beat.rank}.log" for beat in beats]
         begun = [_size(log) for log in logs]
         for number in (heartbeat.STACK_SIGNAL, signal.SIGCONT):
             self._signal(beats, number)
         deadline = time.monotonic() + STACK_SECONDS
-        while time.monotonic() < deadline and any(_size(log) == size for log, size in zip(logs, begun, strict=True)):
+        while time.monotonic() < deadline and any(
+            _size(log) == size for log, size in zip(logs, begun, strict=True)
+        ):
             time.sleep(KILL_SECONDS)
         time.sleep(POLL_SECONDS)  # the last may still write
         stacks = []

@@ -1,4 +1,6 @@
-"""Blocks of a report: text, tables, pictures, folds; one Table feeds all pages, CSV, LaTeX, terminal and trackers."""
+"""Blocks of a report: text, tables, pictures, folds; one Table feeds all pages, CSV, LaTeX,
+terminal and trackers.
+"""
 
 from typing import Literal
 
@@ -8,7 +10,9 @@ from hpml_bench.plugins.picture import Picture
 from hpml_bench.suite.base import Frozen, Line
 
 Question = Literal["best", "cost", "sure", "training", "methods", "setup", "wrong", "reading"]
-"""Question that a section answers; the page has a part for each, in this order: see `report/tables.py`."""
+"""Question that a section answers; the page has a part for each, in this order: see
+`report/tables.py`.
+"""
 Mark = Literal["better", "worse", "open", "equal"]  # relation of a row's method to a column's
 
 
@@ -34,7 +38,9 @@ class Text(Frozen):
 
 
 class Tabs(Frozen):
-    """Tables of one form, of which a page shows one at a time, by radio buttons; other formats show all."""
+    """Tables of one form, of which a page shows one at a time, by radio buttons; other formats
+    show all.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     labels: tuple[Line, ...]
@@ -42,7 +48,9 @@ class Tabs(Frozen):
 
 
 class Fold(Frozen):
-    """Blocks behind a click. Its tables are of a page alone: CSV and LaTeX have their numbers in other tables."""
+    """Blocks behind a click. Its tables are of a page alone: CSV and LaTeX have their numbers in
+    other tables.
+    """
 
     title: Line
     about: Line = ""
@@ -70,5 +78,11 @@ class Section(Frozen):
         """The texts, tables and pictures, also those of tabs and folds."""
         found: list[Text | Table | Picture] = []
         for block in self.blocks:
-            found += block.tables if isinstance(block, Tabs) else block.blocks if isinstance(block, Fold) else (block,)
+            found += (
+                block.tables
+                if isinstance(block, Tabs)
+                else block.blocks
+                if isinstance(block, Fold)
+                else (block,)
+            )
         return tuple(found)

@@ -15,34 +15,45 @@ from hpml_bench.suite.settings import Settings
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FEWER = "fewer rows than asked for"  # name of the note on splits with fewer rows than the settings ask for
+# name of the note on splits with fewer rows than the settings ask for
+FEWER = "fewer rows than asked for"
 
 Target = Literal["class", "number", "tags", "answer"]
-"""The target that a task learns from a row: a class, a number, a tag for every word, or an answer in words."""
+"""The target that a task learns from a row: a class, a number, a tag for every word, or an
+answer in words.
+"""
 IN_WORDS: dict[Target, str] = {
-    "class": "a class", "number": "a number", "tags": "a tag for every word", "answer": "an answer",
-}  # fmt: skip
+    "class": "a class",
+    "number": "a number",
+    "tags": "a tag for every word",
+    "answer": "an answer",
+}
 
 IGNORE_INDEX = -100
-"""Label of a token without a target, and of padding: no loss is taken there, and nothing is answered."""
+"""Label of a token without a target, and of padding: no loss is taken there, and nothing is
+answered.
+"""
 GROUP = "group"  # column of numbers that are equal for rows that belong together
 PAIR = "text_pair"  # column of the second texts of pairs
-SEGMENTS = "token_type_ids"  # column of the numbers that tell the two texts of a pair apart, one for each token
+# column of the numbers that tell the two texts of a pair apart, one for each token
+SEGMENTS = "token_type_ids"
 
 
 @dataclass(frozen=True)
 class LoadedData:
     """The splits of a data set, and the names of their labels.
 
-    The columns depend on the task's target: `text` (str) and `label` (int, an index into `label_names`) for a class;
-    `text` and `label` (float) for a number, both with `text_pair` (str) where a row has two texts; `words` (list of
-    str) and `tags` (list of int, indices into `label_names`) for tags; `contents` and `roles` (lists of str: the turns
-    of a conversation, each by system, user, assistant or tool, the last by the assistant) and `choices` (list of str:
-    answers to choose from, or none) for an answer; there may be `place` (str), the file and row that a row comes from,
-    for errors; `group` (int), which is equal for rows that belong together, over all splits; and for an answer
-    `weights` (list of float, empty or one per turn: 0 for a turn that is no target), `fields` (list of str, empty or
-    one per turn: its further keys that templates read, such as `tool_calls`, as a JSON mapping, or empty), `tools`
-    (str, empty or a JSON list of tools' definitions) and `messages` (bool, whether the row was written as turns).
+    The columns depend on the task's target: `text` (str) and `label` (int, an index into
+    `label_names`) for a class; `text` and `label` (float) for a number, both with `text_pair` (str)
+    where a row has two texts; `words` (list of str) and `tags` (list of int, indices into
+    `label_names`) for tags; `contents` and `roles` (lists of str: the turns of a conversation, each
+    by system, user, assistant or tool, the last by the assistant) and `choices` (list of str:
+    answers to choose from, or none) for an answer; there may be `place` (str), the file and row
+    that a row comes from, for errors; `group` (int), which is equal for rows that belong together,
+    over all splits; and for an answer `weights` (list of float, empty or one per turn: 0 for a turn
+    that is no target), `fields` (list of str, empty or one per turn: its further keys that
+    templates read, such as `tool_calls`, as a JSON mapping, or empty), `tools` (str, empty or a
+    JSON list of tools' definitions) and `messages` (bool, whether the row was written as turns).
     """
 
     train: Dataset
@@ -54,7 +65,9 @@ class LoadedData:
     warnings: Mapping[str, str] = field(default_factory=dict)
     """Notes that are also shown before the runs, such as rows that were left out."""
     retention: Dataset | None = None
-    """General text, on which forgetting is measured: rows with an answer, one turn each; not trained on."""
+    """General text, on which forgetting is measured: rows with an answer, one turn each; not
+    trained on.
+    """
 
 
 class DatasetLoader(ABC):
@@ -73,8 +86,8 @@ class DatasetLoader(ABC):
     def load(self, settings: Settings, target: Target) -> LoadedData:
         """Return at least as many rows as the settings ask for, with the columns for `target`.
 
-        Drawing rows, splitting off validation rows and tokenising are common to all data sets (data.prepare). Raises
-        UserError: the rows can't be read, or don't suit the settings.
+        Drawing rows, splitting off validation rows and tokenising are common to all data sets
+        (data.prepare). Raises UserError: the rows can't be read, or don't suit the settings.
         """
 
 

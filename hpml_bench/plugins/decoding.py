@@ -1,4 +1,6 @@
-"""Generation of answers: its options, the text that a template writes around answers, and texts from token ids."""
+"""Generation of answers: its options, the text that a template writes around answers, and texts
+from token ids.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +34,17 @@ class Generator:
 
     decoding: Decoding
     stop_ids: tuple[int, ...]
-    decode: Decode  # function from an answer's token ids to its text: special ones, scaffold and reasoning left out
+    # function from an answer's token ids to its text: special ones, scaffold and reasoning left out
+    decode: Decode
     pad_id: int
     batch: int  # number of prompts in a batch
     seed: int  # seed of the sampling
 
 
 class Scaffold(Frozen):
-    """Text that a chat template writes around the content of an answer, besides its end; it is not scored."""
+    """Text that a chat template writes around the content of an answer, besides its end; it is
+    not scored.
+    """
 
     before: str = ""
     """Text between the prompt and the content, such as empty reasoning."""
@@ -51,7 +56,8 @@ class Scaffold(Frozen):
     """Text that ends reasoning and begins the content."""
 
     def begin(self, text: str) -> int:
-        """Return where the content of a text, with special tokens, begins after reasoning and scaffold.
+        """Return where the content of a text, with special tokens, begins after reasoning and
+        scaffold.
 
         That is its end where reasoning doesn't end.
         """
@@ -71,15 +77,21 @@ class Scaffold(Frozen):
 
 
 def decoder(tokenizer: PreTrainedTokenizerFast, scaffold: Scaffold) -> Decode:
-    """Return a function from an answer's token ids to its text, without special tokens, scaffold and reasoning."""
+    """Return a function from an answer's token ids to its text, without special tokens, scaffold
+    and reasoning.
+    """
 
     def read(tokens: list[int], *, skip: bool = True) -> str:
-        return str(tokenizer.decode(tokens, skip_special_tokens=skip, clean_up_tokenization_spaces=False))
+        return str(
+            tokenizer.decode(tokens, skip_special_tokens=skip, clean_up_tokenization_spaces=False)
+        )
 
     def decode(tokens: list[int]) -> str:
         text, begin = read(tokens), scaffold.begin(read(tokens, skip=False))
         if begin:
-            place = bisect_left(range(len(tokens)), begin, key=lambda count: len(read(tokens[:count], skip=False)))
+            place = bisect_left(
+                range(len(tokens)), begin, key=lambda count: len(read(tokens[:count], skip=False))
+            )
             text = text[len(read(tokens[:place])) :].lstrip()
         return text.partition(scaffold.after)[0] if scaffold.after else text
 

@@ -1,4 +1,6 @@
-"""Engines: the base class for starting the jobs of a sweep, on a cluster or side by side on one machine."""
+"""Engines: the base class for starting the jobs of a sweep, on a cluster or side by side on one
+machine.
+"""
 
 import shlex
 import socket
@@ -23,12 +25,18 @@ class JobBatch:
 
     plan: JobPlan
     folder: Path  # the results folder, absolute; every node sees it
-    units: tuple[int, ...]  # numbers of the units, a job for each; empty for one job that prepares or reports
-    arguments: tuple[str, ...]  # arguments of `python -m hpml_bench`; `{unit}` stands for the unit's number
+    units: tuple[
+        int, ...
+    ]  # numbers of the units, a job for each; empty for one job that prepares or reports
+    arguments: tuple[
+        str, ...
+    ]  # arguments of `python -m hpml_bench`; `{unit}` stands for the unit's number
     kind: Kind = "units"
     first: int = 0  # unit from which the engine counts those of this batch
     prepared: str | None = None  # name of the job that must have succeeded before
-    ended: tuple[str, ...] = ()  # names of the jobs that must have ended before, successfully or not
+    ended: tuple[
+        str, ...
+    ] = ()  # names of the jobs that must have ended before, successfully or not
 
 
 class Engine(ABC):
@@ -47,7 +55,9 @@ class Engine(ABC):
     starts: ClassVar[bool] = True
     """Whether it starts jobs; else a person does by hand."""
     kills: ClassVar[bool] = False
-    """Whether it kills a job some time after it asked it to end, and restarts it only after that."""
+    """Whether it kills a job some time after it asked it to end, and restarts it only after
+    that.
+    """
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
@@ -66,7 +76,9 @@ class Engine(ABC):
 
     @classmethod
     def lacks(cls) -> str | None:
-        """Return what this machine lacks for the engine, and what to do; None: nothing. It connects to nothing."""
+        """Return what this machine lacks for the engine, and what to do; None: nothing. It
+        connects to nothing.
+        """
         return None
 
     def check(self) -> None:
@@ -76,12 +88,16 @@ class Engine(ABC):
 
     def script(self, batch: JobBatch) -> str:
         """Return the script that `submit` would submit, as `--dry-run` prints it."""
-        commands = (self.profile.command(self.command(batch, unit)) for unit in batch.units or (-1,))
+        commands = (
+            self.profile.command(self.command(batch, unit)) for unit in batch.units or (-1,)
+        )
         return "".join(f"{shlex.join(command)}\n" for command in commands)
 
     def command(self, batch: JobBatch, unit: int) -> list[str]:
         """Return the words of a job's command after the interpreter."""
-        return child.module("hpml_bench", *(word.replace("{unit}", str(unit)) for word in batch.arguments))
+        return child.module(
+            "hpml_bench", *(word.replace("{unit}", str(unit)) for word in batch.arguments)
+        )
 
     def parts(self, batch: JobBatch) -> tuple[JobBatch, ...]:
         """Split a batch into parts for one submission each, one after another."""
@@ -96,20 +112,24 @@ class Engine(ABC):
 
     @abstractmethod
     def live(self, plan: JobPlan) -> tuple["EngineJob", ...]:
-        """Return the jobs of a plan that wait or run; `plan.submitted` has what `submit` returned for them.
+        """Return the jobs of a plan that wait or run; `plan.submitted` has what `submit` returned
+        for them.
 
         Raises UserError if the engine can't be queried.
         """
 
     def hosts(self) -> tuple[str, ...]:
-        """Return the hosts of this job, the first with its own process; an engine with several hosts overrides it."""
+        """Return the hosts of this job, the first with its own process; an engine with several
+        hosts overrides it.
+        """
         return (socket.gethostname(),)
 
     def over_nodes(self, command: list[str]) -> list[str]:
-        """Return the command that runs another once on each node of this job, and ends when all ended or one failed.
+        """Return the command that runs another once on each node of this job, and ends when all
+        ended or one failed.
 
-        Only an engine that overrides it can have `nodes` above 1; the command finds its node's number in
-        HPML_BENCH_NODE or SLURM_NODEID.
+        Only an engine that overrides it can have `nodes` above 1; the command finds its node's
+        number in HPML_BENCH_NODE or SLURM_NODEID.
         """
         raise NotImplementedError
 
@@ -125,11 +145,15 @@ class Engine(ABC):
         raise NotImplementedError
 
     def dead(self, owner: Job) -> bool:
-        """Return whether the engine knows that this start of a job, perhaps on another host, has ended."""
+        """Return whether the engine knows that this start of a job, perhaps on another host, has
+        ended.
+        """
         return False
 
     def dead_among(self, owners: Sequence[Job]) -> set[str]:
-        """Return the names of the starts that have ended; an engine that can query all at once overrides it."""
+        """Return the names of the starts that have ended; an engine that can query all at once
+        overrides it.
+        """
         return {owner.name for owner in owners if self.dead(owner)}
 
     def wait(self, seconds: float) -> None:
@@ -150,14 +174,21 @@ class EngineJob:
     group: str = ""  # the name that `submit` returned
     reason: str = ""  # why it waits, in the engine's terms
     refused: bool = False
-    """Whether it is stuck because of what the profile requests, so that another job would be stuck too."""
+    """Whether it is stuck because of what the profile requests, so that another job would be
+    stuck too.
+    """
 
 
 def make_engine(profile: Profile) -> Engine:
-    """Return the engine of a profile; UserError if there is none, or it can't have one run over several nodes."""
+    """Return the engine of a profile; UserError if there is none, or it can't have one run over
+    several nodes.
+    """
     engine = cast(Engine, registry.plugin("engines", profile.engine)(profile))
     if profile.nodes > 1 and type(engine).over_nodes is Engine.over_nodes:
-        raise UserError(f"nodes is {profile.nodes}, and {engine.title} can't start one run over several; give nodes: 1")
+        raise UserError(
+            f"nodes is {profile.nodes}, and {engine.title} can't start one run over several; give "
+            f"nodes: 1"
+        )
     return engine
 
 

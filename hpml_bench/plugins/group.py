@@ -39,17 +39,21 @@ class Group:
         return self.rank == 0
 
     def gather(self, local: torch.Tensor) -> torch.Tensor:
-        """Return the stacked tensors of all ranks, [world, *local.shape], on the CPU; all have one shape and type."""
+        """Return the stacked tensors of all ranks, [world, *local.shape], on the CPU; all have
+        one shape and type.
+        """
         local = local.cpu().contiguous()
         gathered = [torch.empty_like(local) for _ in range(self.world)]
         dist.all_gather(gathered, local)
         return torch.stack(gathered)
 
     def gather_rows(self, local: torch.Tensor, count: int, what: str) -> np.ndarray:
-        """Return the lines of all ranks, [count, width], in the order of their `count` rows, by `gather`.
+        """Return the lines of all ranks, [count, width], in the order of their `count` rows, by
+        `gather`.
 
-        A line of `local` [share, width] begins with its row's index, which is negative where the line is unused. A row
-        that is missing or there twice is a RuntimeError; `what` says what was not done with it.
+        A line of `local` [share, width] begins with its row's index, which is negative where the
+        line is unused. A row that is missing or there twice is a RuntimeError; `what` says what was
+        not done with it.
         """
         lines: np.ndarray = self.gather(local).flatten(0, 1).numpy()
         lines = lines[lines[:, 0] >= 0]
@@ -60,8 +64,13 @@ class Group:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Let the ranks of each machine run the body one after another; one that raises lets the next go on."""
-        local_rank, local_world = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", self.world))
+        """Let the ranks of each machine run the body one after another; one that raises lets the
+        next go on.
+        """
+        local_rank, local_world = (
+            int(os.environ["LOCAL_RANK"]),
+            int(os.environ.get("LOCAL_WORLD_SIZE", self.world)),
+        )
         for _ in range(local_rank):
             self.barrier()
         try:

@@ -38,11 +38,14 @@ class LoraOptions(Frozen):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the input of the updates."""
     target: str | list[str] = "all-linear"
-    """Layers to update: `all-linear`, a list of name endings, or a regular expression for whole names."""
+    """Layers to update: `all-linear`, a list of name endings, or a regular expression for whole
+    names.
+    """
 
 
 class Method(ABC):
-    """A fine-tuning method: `build` is required, every other hook does nothing unless it is overridden.
+    """A fine-tuning method: `build` is required, every other hook does nothing unless it is
+    overridden.
 
     The hooks are called on every rank, in this order:
 
@@ -51,13 +54,15 @@ class Method(ABC):
         build(backbone)                                  -> encoder
         complete(model, task)                            once, after the task put its head on
         before_train(encoder, batches, total_steps)      once, before DDP wraps the model
-        for each step: auxiliary_loss(encoder) with the loss, after_step(encoder, step) after the optimizer
+        for each step: auxiliary_loss(encoder) with the loss, after_step(encoder, step) after the
+            optimizer
         save(encoder, folder)                            rank 0, after the last step
-        merge(encoder)                                   rank 0, after the evaluation on the test rows
+        merge(encoder)                                   rank 0, after the evaluation on test rows
 
-    Encoders map (input_ids, attention_mask) to an output whose first part is hidden states [B, V + L, H], or logits
-    [B, V + L, vocabulary] where the task trains a whole causal language model; V leading positions may be virtual
-    tokens. Heavy libraries are imported inside the hooks: listing methods imports no torch.
+    Encoders map (input_ids, attention_mask) to an output whose first part is hidden states [B, V +
+    L, H], or logits [B, V + L, vocabulary] where the task trains a whole causal language model; V
+    leading positions may be virtual tokens. Heavy libraries are imported inside the hooks: listing
+    methods imports no torch.
     """
 
     plugin_kind: ClassVar[str] = "methods"
@@ -66,7 +71,9 @@ class Method(ABC):
     lr: ClassVar[float] = 1e-3
     """Learning rate where a suite gives none."""
     trains: ClassVar[bool] = True
-    """Whether the loop trains anything; the base model takes no steps, and another program takes its own."""
+    """Whether the loop trains anything; the base model takes no steps, and another program takes
+    its own.
+    """
     Options: ClassVar[type[Frozen]] = Frozen
     """The method's own options, with their defaults."""
 
@@ -77,58 +84,80 @@ class Method(ABC):
 
     @property
     def command(self) -> tuple[str, ...]:
-        """Words of the command that a run starts as the suite has it; it runs only where its user allows commands."""
+        """Words of the command that a run starts as the suite has it; it runs only where its
+        user allows commands.
+        """
         return ()
 
     def prepare(self, request: Any, group: Group) -> None:  # noqa: B027 - a hook that does nothing
-        """Work before the model is loaded, for a `training.request.RunRequest`; beat (system.heartbeat) meanwhile."""
+        """Work before the model is loaded, for a `training.request.RunRequest`; beat
+        (system.heartbeat) meanwhile.
+        """
 
     @abstractmethod
     def build(self, backbone: Any) -> Any:
-        """Return the encoder: the bare backbone changed, with `requires_grad` set on what is trained.
+        """Return the encoder: the bare backbone changed, with `requires_grad` set on what is
+        trained.
 
-        Raises Unsupported: the method can't run with this backbone; the reason is shown in the report.
+        Raises Unsupported: the method can't run with this backbone; the reason is shown in the
+        report.
         """
 
     def examples(self, rows: int, random: np.random.Generator) -> Sequence[int]:
-        """Return the numbers of the training rows that stand, answered, before each prompt of the evaluated rows.
+        """Return the numbers of the training rows that stand, answered, before each prompt of the
+        evaluated rows.
 
-        `rows` is the number of the seed's training rows; `random` depends on the seed. Raises Unsupported.
+        `rows` is the number of the seed's training rows; `random` depends on the seed. Raises
+        Unsupported.
         """
         return ()
 
     @classmethod
     def depends_on_seed(cls) -> bool:
-        """Return whether the method itself makes seeds differ: by training, here or elsewhere, or drawing examples."""
-        return cls.trains or cls.examples is not Method.examples or cls.prepare is not Method.prepare
+        """Return whether the method itself makes seeds differ: by training, here or elsewhere,
+        or drawing examples.
+        """
+        return (
+            cls.trains or cls.examples is not Method.examples or cls.prepare is not Method.prepare
+        )
 
     @property
     def reads_frozen_weights(self) -> bool:
-        """Whether frozen weights are used outside their layers' forward passes; bf16 then keeps them in float32."""
+        """Whether frozen weights are used outside their layers' forward passes; bf16 then keeps
+        them in float32.
+        """
         return False
 
     @property
     def built_by_shape(self) -> bool:
-        """Whether `build` and `before_train` read shapes alone of linear layers' weights, and make none of their type.
+        """Whether `build` and `before_train` read shapes alone of linear layers' weights, and make
+        none of their type.
 
-        Such weights may be bfloat16 from the start, as bf16 keeps frozen ones in training; else they are float32 first.
+        Such weights may be bfloat16 from the start, as bf16 keeps frozen ones in training; else
+        they are float32 first.
         """
         return False
 
     @property
     def quantization(self) -> QuantizationSpec | None:
-        """Format of the frozen weights of the backbone's linear layers; None leaves it to the suite's setting."""
+        """Format of the frozen weights of the backbone's linear layers; None leaves it to the
+        suite's setting.
+        """
         return None
 
     @property
     def shards(self) -> bool:
-        """Whether it trains with sharded weights (FSDP), which are whole in their layers' own passes only."""
+        """Whether it trains with sharded weights (FSDP), which are whole in their layers' own
+        passes only.
+        """
         own = type(self)
         return own.after_step is Method.after_step and own.auxiliary_loss is Method.auxiliary_loss
 
     @property
     def peft_type(self) -> str | None:
-        """Name of the `peft.PeftType` that the method is, for results in PEFT's shape; None where it is none."""
+        """Name of the `peft.PeftType` that the method is, for results in PEFT's shape; None
+        where it is none.
+        """
         return None
 
     @property
@@ -152,7 +181,8 @@ class Method(ABC):
         """Act after the optimizer and before gradients are cleared; `step` counts from 1."""
 
     def state(self, encoder: Any) -> dict[str, Any] | None:
-        """Return what `after_step` keeps beside trained parameters and buffers, as tensors and JSON; None: unknown.
+        """Return what `after_step` keeps beside trained parameters and buffers, as tensors and
+        JSON; None: unknown.
 
         A run whose method returns None saves no checkpoint.
         """
@@ -162,11 +192,15 @@ class Method(ABC):
         """Take a checkpoint's state, in a run that has been built anew."""
 
     def merge(self, encoder: Any) -> Any | None:
-        """Return the backbone with the method folded into its weights; None where that is impossible."""
+        """Return the backbone with the method folded into its weights; None where that is
+        impossible.
+        """
         return None
 
     def save(self, encoder: Any, folder: Path) -> bool:
-        """Write the encoder's files and return True; False leaves it to the harness, which writes trained weights."""
+        """Write the encoder's files and return True; False leaves it to the harness, which
+        writes trained weights.
+        """
         return False
 
 
@@ -199,13 +233,15 @@ def can_quantise() -> bool:
 
 
 def quantization_of(method: Method, settings: Settings) -> QuantizationSpec | None:
-    """Return how a run stores its backbone's frozen weights: as the method says, else as the settings do.
+    """Return how a run stores its backbone's frozen weights: as the method says, else as the
+    settings do.
 
     Raises UserError: the package that quantises them isn't installed.
     """
     chosen = method.quantization or settings.quantization
     if chosen is not None and not can_quantise():
         raise UserError(
-            f"a backbone in {chosen.name} needs one more package, for {method.title}: {install_extras('quant')}"
+            f"a backbone in {chosen.name} needs one more package, for {method.title}: "
+            f"{install_extras('quant')}"
         )
     return chosen

@@ -1,4 +1,6 @@
-"""Metrics by which methods are ranked in place of their task's score (`rank_by`): the base class, and ranked tasks."""
+"""Metrics by which methods are ranked in place of their task's score (`rank_by`): the base
+class, and ranked tasks.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,7 +16,9 @@ from hpml_bench.plugins.task import Guess, Task
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
 
-quality = partial(Metric.define, unit="", better="higher", form=".3f", phase="test", group="quality")
+quality = partial(
+    Metric.define, unit="", better="higher", form=".3f", phase="test", group="quality"
+)
 
 
 class RowMetric(ABC):
@@ -27,7 +31,9 @@ class RowMetric(ABC):
     """Its definition, with bounds; named `test_` and its file's name."""
 
     def __init__(self, classes: int) -> None:
-        """Keep the number of classes, 0 if unknown; a UserError where the metric isn't defined for so many."""
+        """Keep the number of classes, 0 if unknown; a UserError where the metric isn't defined
+        for so many.
+        """
         self.classes = classes
 
     @classmethod
@@ -39,8 +45,8 @@ class RowMetric(ABC):
     def rows(self, predictions: Predictions) -> NDArray[np.float64]:
         """Return a value per row [n], whose mean is exactly the metric.
 
-        It is the metric and its derivative by the row's share (the influence function: Hampel 1974, J. Am. Stat. Assoc.
-        69; as an infinitesimal jackknife: Efron 1982, ch. 6).
+        It is the metric and its derivative by the row's share (the influence function: Hampel 1974,
+        J. Am. Stat. Assoc. 69; as an infinitesimal jackknife: Efron 1982, ch. 6).
         """
 
     def weights(self, reference: NDArray[Any]) -> NDArray[np.float64]:
@@ -51,12 +57,16 @@ class RowMetric(ABC):
 def correlation(
     both: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return a correlation's values per row [n] from those of the covariance and of both variances; 0 without these."""
+    """Return a correlation's values per row [n] from those of the covariance and of both
+    variances; 0 without these.
+    """
     covariance, one, other = (float(values.mean()) for values in (both, first, second))
     if min(one, other) <= 1e-12:
         return np.zeros(len(both))
     r = covariance / np.sqrt(one * other)
-    return np.asarray(r + (both - covariance) / np.sqrt(one * other) - r / 2 * (first / one + second / other - 2))
+    return np.asarray(
+        r + (both - covariance) / np.sqrt(one * other) - r / 2 * (first / one + second / other - 2)
+    )
 
 
 class _RankedTask(Task):
@@ -64,7 +74,12 @@ class _RankedTask(Task):
 
     by: ClassVar[type[RowMetric]]
 
-    def __init__(self, options: Any, label_names: tuple[str, ...] = (), facts: Mapping[str, float] | None = None):
+    def __init__(
+        self,
+        options: Any,
+        label_names: tuple[str, ...] = (),
+        facts: Mapping[str, float] | None = None,
+    ):
         super().__init__(options, label_names, facts)
         self.ranking, own = self.by(len(label_names)), self.by.metric
         self.headline, self.binary = own.name, False
@@ -81,12 +96,22 @@ class _RankedTask(Task):
         return self.ranking.weights(np.asarray(reference))
 
     def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:
-        """Answer the most frequent class, with the classes' shares as probabilities, or one number."""
+        """Answer the most frequent class, with the classes' shares as probabilities, or one
+        number.
+        """
         own, right = super().guess(reference, texts), np.asarray(reference)  # type: ignore[safe-super]
         counts = np.bincount(right) if self.target == "class" else np.zeros(1)
-        loss = -np.log(counts[right] / len(right)) if self.target == "class" else np.zeros(len(right))
+        loss = (
+            -np.log(counts[right] / len(right)) if self.target == "class" else np.zeros(len(right))
+        )
         answer = np.full(len(right), counts.argmax())
-        shares = np.tile(np.float32(counts / len(right)), (len(right), 1)) if self.target == "class" else None
-        scores = self.scores(Predictions(np.arange(len(right)), right, answer, loss, probabilities=shares))
+        shares = (
+            np.tile(np.float32(counts / len(right)), (len(right), 1))
+            if self.target == "class"
+            else None
+        )
+        scores = self.scores(
+            Predictions(np.arange(len(right)), right, answer, loss, probabilities=shares)
+        )
         sentence = f"{own.sentence} Its {self.by.metric.title} is {scores.mean():.3f}."
         return replace(own, sentence=sentence, scores=scores, chance=float(scores.mean()))

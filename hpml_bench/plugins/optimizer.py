@@ -18,7 +18,9 @@ else:
     TorchOptimizer = Any
 
 Groups = list[dict[str, Any]]
-"""Parameter groups as torch has them: `params` and `lr`, and whatever else an optimizer takes for each group."""
+"""Parameter groups as torch has them: `params` and `lr`, and whatever else an optimizer takes
+for each group.
+"""
 
 
 class Optimizer(ABC):
@@ -30,7 +32,8 @@ class Optimizer(ABC):
         groups(encoder, lr)             on every rank, once the model is built
         make(groups, settings)          with the head's group at the end, at the suite's `head_lr`
 
-    The loop multiplies the rates of all groups by the schedule, and records the first group's as the method's.
+    The loop multiplies the rates of all groups by the schedule, and records the first group's as
+    the method's.
     """
 
     plugin_kind: ClassVar[str] = "optimizers"
@@ -39,13 +42,16 @@ class Optimizer(ABC):
     Options: ClassVar[type[Frozen]] = Frozen
     """The optimizer's own options, with their defaults."""
     shards: ClassVar[bool] = False
-    """Whether it steps on sharded tensors (`sharding: fsdp`): each rank's part as it would on the whole."""
+    """Whether it steps on sharded tensors (`sharding: fsdp`): each rank's part as it would on
+    the whole.
+    """
 
     def __init__(self, options: Any) -> None:
         self.options = options
 
     def check(self, settings: Settings) -> None:
-        """Refuse to run where something is missing, such as a package; must not import a training library.
+        """Refuse to run where something is missing, such as a package; must not import a training
+        library.
 
         Raises UserError: says what to install, or what to take instead.
         """
@@ -54,17 +60,26 @@ class Optimizer(ABC):
     def groups(self, encoder: nn.Module, lr: float) -> Groups:
         """Return the groups of the method's trained parameters, the first of them at its rate `lr`.
 
-        Raises Unsupported: the optimizer can't train the method's parameters; the reason is shown in the report.
+        Raises Unsupported: the optimizer can't train the method's parameters; the reason is shown
+        in the report.
         """
-        return [{"params": [parameter for parameter in encoder.parameters() if parameter.requires_grad], "lr": lr}]
+        return [
+            {
+                "params": [
+                    parameter for parameter in encoder.parameters() if parameter.requires_grad
+                ],
+                "lr": lr,
+            }
+        ]
 
     @abstractmethod
     def make(self, groups: Groups, settings: Settings) -> TorchOptimizer:
         """Return torch's optimizer for these groups, none of which is empty.
 
-        Each parameter that got a gradient must have an entry in its `state` after a step: a run counts them. A step at
-        rate 0 with gradients of 0 must move nothing: the rehearsal takes one, and clears the state afterwards.
-        Checkpoints hold its `state_dict`, of tensors and JSON's types.
+        Each parameter that got a gradient must have an entry in its `state` after a step: a run
+        counts them. A step at rate 0 with gradients of 0 must move nothing: the rehearsal takes
+        one, and clears the state afterwards. Checkpoints hold its `state_dict`, of tensors and
+        JSON's types.
         """
 
 

@@ -1,4 +1,6 @@
-"""Picture: the model of a chart, in the data's own numbers, which `report/pictures` draws for pages and for papers."""
+"""Picture: the model of a chart, in the data's own numbers, which `report/pictures` draws for
+pages and for papers.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +10,9 @@ from pydantic import Field
 from hpml_bench.suite.base import Frozen, Line
 
 Point = tuple[float, float]  # x and y of a point, in the numbers of its axes
-Tone = Literal["ink", "soft", "mark", "grid", "paper", "blue", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8"]
+Tone = Literal[
+    "ink", "soft", "mark", "grid", "paper", "blue", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8"
+]
 """Colour by its name in the pages' style sheets; m1 to m8 tell methods apart."""
 Marker = Literal["", "o", "s", "D", "^", "v", "P", "X", "O", "|", "_", "x"]
 """Shape of a mark, by matplotlib's letters; `O` is a ring."""
@@ -48,7 +52,9 @@ class Series:
 
 @dataclass(frozen=True)
 class Segment:
-    """A straight line: a limit, an interval, or, thick, a bar. An end at infinity lies at the edge of the picture."""
+    """A straight line: a limit, an interval, or, thick, a bar. An end at infinity lies at the
+    edge of the picture.
+    """
 
     start: Point
     end: Point

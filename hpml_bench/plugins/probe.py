@@ -17,7 +17,8 @@ The order of events in every rank:
     before_eval("test"), after_eval(evaluation)
     stop() -> this rank's values by metric name; reduced to the run's by each metric's `over_ranks`
 
-A probe must not change what it measures: on a CPU, tests compare the losses with and without it bit for bit.
+A probe must not change what it measures: on a CPU, tests compare the losses with and without it bit
+for bit.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
     from hpml_bench.plugins.rows import Rows
     from hpml_bench.plugins.task import Task
 
-Write = Callable[[list[Point]], None]  # takes the points of a window, on every rank; only rank 0 keeps them
+Write = Callable[
+    [list[Point]], None
+]  # takes the points of a window, on every rank; only rank 0 keeps them
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ class Run:
     """time.monotonic() at which the parent began to start the ranks; None when torchrun did."""
     retention: Rows | None = None  # general text; None where the task measures no forgetting
     base_losses: np.ndarray | None = None
-    """Loss of the base model on each of these texts, before the method changed it, summed over tokens, [n] in nats."""
+    """Loss of the base model on each of these texts, before the method changed it, summed over
+    tokens, [n] in nats.
+    """
     generator: Generator | None = None  # generation of answers; None where the task generates none
 
     @property
@@ -73,16 +78,20 @@ class Run:
 
     @property
     def timed_rows(self) -> list[int]:
-        """The first `latency_samples` test rows, twice: what is timed is the second time, after first allocations."""
+        """The first `latency_samples` test rows, twice: what is timed is the second time, after
+        first allocations.
+        """
         return [*range(min(self.settings.latency_samples, len(self.test)))] * 2
 
     @cached_property
     def merged(self) -> TaskModel | None:
-        """The model with the method folded into the backbone's weights; None where that is impossible.
+        """The model with the method folded into the backbone's weights; None where that is
+        impossible.
 
         Folding changes the model, so measure everything else before.
         """
-        self.model.eval()  # some of PEFT's types apply dropout while they merge, unless in evaluation mode
+        # some of PEFT's types apply dropout while they merge, unless in evaluation mode
+        self.model.eval()
         encoder = self.method.merge(self.model.encoder)
         return None if encoder is None else self.model.with_encoder(encoder)
 
@@ -96,17 +105,24 @@ class Step:
     grad_norm: float  # global L2 norm after the all-reduce, before clipping
     lr: float  # learning rate of the method's parameters in this step
     seconds: float
-    """Time from when all ranks had ended the step before (or met before the window) until all had ended this one. The
-    steps of a window add up to the slowest rank's wall time of it."""
-    rank_seconds: tuple[float, ...]  # each rank's own seconds, from its end of the step before to its end of this one
+    """Time from when all ranks had ended the step before (or met before the window) until all
+    had ended this one. The steps of a window add up to the slowest rank's wall time of it.
+    """
+    rank_seconds: tuple[
+        float, ...
+    ]  # each rank's own seconds, from its end of the step before to its end of this one
     samples: int
     real_tokens: int
     padded_tokens: int
     virtual_tokens: int
     again: bool = False
-    """Whether it warmed up again, after the run went on from a checkpoint: then it is in no timed window."""
+    """Whether it warmed up again, after the run went on from a checkpoint: then it is in no
+    timed window.
+    """
     second_clock: float | None = None
-    """On a window's last step, the slowest rank's wall time of the whole window by another clock."""
+    """On a window's last step, the slowest rank's wall time of the whole window by another
+    clock.
+    """
 
     @property
     def overflowed(self) -> bool:
@@ -137,7 +153,9 @@ class Evaluation:
     phase: str  # `validation` or `test`
     step: int
     predictions: Predictions
-    metrics: Mapping[str, float]  # what the task's `evaluate` returns: values by name without the phase
+    metrics: Mapping[
+        str, float
+    ]  # what the task's `evaluate` returns: values by name without the phase
     seconds: float  # time of the slowest rank for losses and labels, without that for answers
     generation_seconds: float | None = None
     """Time of the slowest rank for generating answers alone; None where there are none."""
@@ -145,20 +163,47 @@ class Evaluation:
     """Time of the slowest rank for its answers, generated or chosen, None where there are none."""
 
 
-def evaluated_again(prefix: str, titles: tuple[str, str, str, str], after: str, more: str = "") -> tuple[Metric, ...]:
-    """Return the metrics of `training.evaluation.evaluate_merged` for a model `after` a change, with their titles.
+def evaluated_again(
+    prefix: str, titles: tuple[str, str, str, str], after: str, more: str = ""
+) -> tuple[Metric, ...]:
+    """Return the metrics of `training.evaluation.evaluate_merged` for a model `after` a change,
+    with their titles.
 
-    They are its loss, to whose definition `more` is added, its score, the answers changed, and the seconds.
+    They are its loss, to whose definition `more` is added, its score, the answers changed, and the
+    seconds.
     """
-    metric, (loss, score, changed, seconds) = partial(Metric.define, phase="run", group="merging"), titles
+    metric, (loss, score, changed, seconds) = (
+        partial(Metric.define, phase="run", group="merging"),
+        titles,
+    )
     return (
-        metric(f"{prefix}_test_loss", loss, "nats/token", "lower", ".3f", f"The test loss {after}{more}."),
+        metric(
+            f"{prefix}_test_loss",
+            loss,
+            "nats/token",
+            "lower",
+            ".3f",
+            f"The test loss {after}{more}.",
+        ),
         metric(f"{prefix}_test_score", score, "", "higher", ".1%", f"The test score {after}."),
-        metric(f"{prefix}_answers_changed", changed, "", "lower", ".1%",
-               f"Share of the test rows that are answered otherwise {after}."),
-        metric(f"{prefix}_evaluation_seconds", seconds, "s", "lower", ".2f",
-               f"The slowest rank's time for losses and answers of the test rows {after}.", depends_on_machine=True),
-    )  # fmt: skip
+        metric(
+            f"{prefix}_answers_changed",
+            changed,
+            "",
+            "lower",
+            ".1%",
+            f"Share of the test rows that are answered otherwise {after}.",
+        ),
+        metric(
+            f"{prefix}_evaluation_seconds",
+            seconds,
+            "s",
+            "lower",
+            ".2f",
+            f"The slowest rank's time for losses and answers of the test rows {after}.",
+            depends_on_machine=True,
+        ),
+    )
 
 
 class Probe:
@@ -173,7 +218,9 @@ class Probe:
     """The evaluation of the test rows, once it is done."""
 
     def start(self, run: Run) -> None:
-        """Model and data are ready, no step was taken; the base class keeps the run, and begins with no values."""
+        """Model and data are ready, no step was taken; the base class keeps the run, and begins
+        with no values.
+        """
         self.run = run
         self.values: dict[str, Any] = {}
 
@@ -181,7 +228,9 @@ class Probe:
         """The model is wrapped by DDP, which one rank isn't, and no step was taken."""
 
     def before_training(self) -> None:
-        """Model, optimizer and DDP are ready, and the ranks are about to meet for the first step."""
+        """Model, optimizer and DDP are ready, and the ranks are about to meet for the first
+        step.
+        """
 
     def before_step(self, index: int) -> None:
         """A step is about to begin; it is timed, so be quick."""
@@ -197,7 +246,9 @@ class Probe:
         """An evaluation is about to begin."""
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        """An evaluation is done; return the points to write. The base class keeps that of the test rows as `tested`."""
+        """An evaluation is done; return the points to write. The base class keeps that of the
+        test rows as `tested`.
+        """
         if evaluation.phase == "test":
             self.tested = evaluation
         return []
@@ -206,15 +257,23 @@ class Probe:
         """The last step and its validation are done; the test rows come next."""
 
     def state(self) -> dict[str, Any] | None:
-        """Return what the training has given beyond its steps, as JSON, for a checkpoint after a window; None: unknown.
+        """Return what the training has given beyond its steps, as JSON, for a checkpoint after a
+        window; None: unknown.
 
-        A run whose probe returns None saves no checkpoint. Losses of validation rows that a probe keeps belong here.
+        A run whose probe returns None saves no checkpoint. Losses of validation rows that a probe
+        keeps belong here.
         """
         measured = ("before_step", "after_backward", "before_eval", "after_eval")
-        return {} if all(getattr(type(self), name) is getattr(Probe, name) for name in measured) else None
+        return (
+            {}
+            if all(getattr(type(self), name) is getattr(Probe, name) for name in measured)
+            else None
+        )
 
     def load(self, state: dict[str, Any], step: int) -> None:
-        """Go on from a checkpoint after `step`, before the next; `after_steps` has got all steps up to it again."""
+        """Go on from a checkpoint after `step`, before the next; `after_steps` has got all steps
+        up to it again.
+        """
 
     def definitions(self) -> tuple[Metric, ...]:
         """Return the metrics that this run can report."""
@@ -226,7 +285,8 @@ class Probe:
 
     @classmethod
     def implied(cls, run: Finished) -> dict[str, float]:  # noqa: ARG003 - for probes that override it
-        """Return the metrics that follow from the points and other metrics of a run, by name; NaN where unknown.
+        """Return the metrics that follow from the points and other metrics of a run, by name; NaN
+        where unknown.
 
         `hpml-bench verify` compares them with the recorded ones.
         """

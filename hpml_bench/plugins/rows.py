@@ -18,17 +18,22 @@ FILE = "rows.arrow"
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded token ids [B, L] int64, mask [B, L] int64 (1 = real token), labels [B], or [B, L] for tokens."""
+    """Right-padded token ids [B, L] int64, mask [B, L] int64 (1 = real token), labels [B], or
+    [B, L] for tokens.
+    """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     labels: torch.Tensor
     real_tokens: int
     learnt: int | None = None
-    """Number of a language model's target tokens: those after each row's first that have a label. Known without waiting
-    for the device."""
+    """Number of a language model's target tokens: those after each row's first that have a
+    label. Known without waiting for the device.
+    """
     more: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """Further arguments of the model: `token_type_ids` [B, L] int64, which tell the two texts of a pair apart."""
+    """Further arguments of the model: `token_type_ids` [B, L] int64, which tell the two texts of
+    a pair apart.
+    """
 
     @property
     def padded_tokens(self) -> int:
@@ -37,16 +42,24 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         if device.type == "cpu":
             return self
-        parts = {name: getattr(self, name) for name in ("input_ids", "attention_mask", "labels")} | dict(self.more)
-        moved: dict[str, Any] = {name: part.pin_memory().to(device, non_blocking=True) for name, part in parts.items()}
+        parts = {
+            name: getattr(self, name) for name in ("input_ids", "attention_mask", "labels")
+        } | dict(self.more)
+        moved: dict[str, Any] = {
+            name: part.pin_memory().to(device, non_blocking=True) for name, part in parts.items()
+        }
         return replace(self, more={name: moved.pop(name) for name in self.more}, **moved)
 
 
 def write_rows(
-    folder: Path, batches: Iterable[Mapping[str, list[Any]]], label: pa.DataType,
+    folder: Path,
+    batches: Iterable[Mapping[str, list[Any]]],
+    label: pa.DataType,
     extra: Mapping[str, pa.DataType] | None = None,
-) -> None:  # fmt: skip
-    """Write a split's token ids, labels and other columns, batch by batch, as one Arrow stream in a new folder."""
+) -> None:
+    """Write a split's token ids, labels and other columns, batch by batch, as one Arrow stream
+    in a new folder.
+    """
     folder.mkdir(parents=True)
     schema = pa.schema({"input_ids": pa.list_(pa.int32()), "label": label, **(extra or {})})
     with (folder / FILE).open("wb") as file, pa.ipc.new_stream(file, schema) as stream:
@@ -68,15 +81,21 @@ class Ragged:
 
 
 def read_rows(folder: Path) -> pa.Table:
-    """Return the table that `write_rows` wrote, memory-mapped: a row is in memory only once it is read."""
+    """Return the table that `write_rows` wrote, memory-mapped: a row is in memory only once it
+    is read.
+    """
     return pa.ipc.open_stream(pa.memory_map(str(folder / FILE))).read_all()
 
 
 class Rows:
     """A split, or some rows of it: memory-mapped token ids and their labels."""
 
-    def __init__(self, source: Path | pa.Table, pad_id: int, chosen: np.ndarray | None = None) -> None:
-        """Open a split's folder or table, or its `chosen` rows by their numbers there, in this order."""
+    def __init__(
+        self, source: Path | pa.Table, pad_id: int, chosen: np.ndarray | None = None
+    ) -> None:
+        """Open a split's folder or table, or its `chosen` rows by their numbers there, in this
+        order.
+        """
         table = read_rows(source) if isinstance(source, Path) else source
         self._table = table
         self.pad_id = pad_id
@@ -88,9 +107,15 @@ class Rows:
         label = table.column("label")
         self.token_labels = Ragged(label) if pa.types.is_list(label.type) else None
         """Labels per token, where rows have them."""
-        self._labels: np.ndarray | None = None if self.token_labels else label.to_numpy()[self.numbers]
+        self._labels: np.ndarray | None = (
+            None if self.token_labels else label.to_numpy()[self.numbers]
+        )
         counts = ((own != IGNORE_INDEX).sum() for own in self._labels_of(range(len(self))))
-        self.targets = np.fromiter(counts, np.int64) if self.token_labels else np.ones(len(self), dtype=np.int64)
+        self.targets = (
+            np.fromiter(counts, np.int64)
+            if self.token_labels
+            else np.ones(len(self), dtype=np.int64)
+        )
         """Number of targets of each row, [n]; the loss is a mean over targets."""
 
     def __len__(self) -> int:
@@ -115,7 +140,9 @@ class Rows:
         for name, values in columns.items():
             column = table.schema.field(name)
             place = table.schema.get_field_index(name)
-            table = table.set_column(place, column, pa.chunked_array([pa.array(values, column.type)]))
+            table = table.set_column(
+                place, column, pa.chunked_array([pa.array(values, column.type)])
+            )
         return Rows(table, self.pad_id)
 
     def tokens(self, index: int) -> np.ndarray:
@@ -130,7 +157,9 @@ class Rows:
 
     @property
     def references(self) -> Answers:
-        """Reference answers: the label of each row, or the labels of each row's tokens that have one."""
+        """Reference answers: the label of each row, or the labels of each row's tokens that have
+        one.
+        """
         if self.token_labels is None:
             return self.labels
         return tuple(own[own != IGNORE_INDEX] for own in self._labels_of(range(len(self))))

@@ -18,7 +18,9 @@ class Scorer(ABC):
     binary: ClassVar[bool] = True
     """Whether a score is 0 or 1, right or wrong."""
     of: ClassVar[str] = "answers"
-    """What is scored: `answers` that are generated, or the likelihoods of `choices`, without generation."""
+    """What is scored: `answers` that are generated, or the likelihoods of `choices`, without
+    generation.
+    """
 
     def check(self) -> None:
         """Refuse to score where something is missing, such as a package; called in the preparation.
@@ -32,15 +34,18 @@ class Scorer(ABC):
         """Return the score of an answer, from 0 to 1."""
 
     def score_row(self, question: str, answer: str, expected: str) -> float:
-        """Return the score of an answer to a question, the turn before it; overridden where the question counts."""
+        """Return the score of an answer to a question, the turn before it; overridden where the
+        question counts.
+        """
         return self.score(answer, expected)
 
 
 class LmEvalGsm8k(Scorer):
-    """GSM8K's exact match as lm-evaluation-harness's task gsm8k (version 3) counts it, after one of its filters.
+    """GSM8K's exact match as lm-evaluation-harness's task gsm8k (version 3) counts it, after one of
+    its filters.
 
-    The filter's part of the answer is compared with the text after the last `#### ` of the expected one, both without
-    commas, dollar signs and a full stop at the end, in lower case.
+    The filter's part of the answer is compared with the text after the last `#### ` of the expected
+    one, both without commas, dollar signs and a full stop at the end, in lower case.
     """
 
     pattern: ClassVar[re.Pattern[str]]

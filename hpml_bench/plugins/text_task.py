@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 class TextTask(Task):
-    """A task with one label per text: a linear head reads one pooled hidden state of the encoder."""
+    """A task with one label per text: a linear head reads one pooled hidden state of the
+    encoder.
+    """
 
     columns = ("label", "text")
     pipeline = ("text-classification", "AutoModelForSequenceClassification")
@@ -26,7 +28,9 @@ class TextTask(Task):
         """Input of the head, and treatment of bad rows."""
 
         pooling: Literal["last", "first", "mean"] = "last"
-        """Which hidden state the head reads: the last real token's, the first's, or the mean over real tokens."""
+        """Which hidden state the head reads: the last real token's, the first's, or the mean
+        over real tokens.
+        """
 
     outputs: ClassVar[int | None] = None
     """Number of the head's outputs; None for one per label."""
@@ -36,7 +40,9 @@ class TextTask(Task):
             return {**encoder.pairs(rows["text"], rows[PAIR]), "label": rows["label"]}
         return {"input_ids": encoder.texts(rows["text"]), "label": rows["label"]}
 
-    def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
+    def build(
+        self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int
+    ) -> nn.Module:
         """Return the encoder with a head; outputs are [B, number of outputs]."""
         from hpml_bench.plugins.model import TaskModel, new_head, pool
 

@@ -1,4 +1,6 @@
-"""Results folder and the folders of its runs: of one process, or shared by jobs; repaired and written to."""
+"""Results folder and the folders of its runs: of one process, or shared by jobs; repaired and
+written to.
+"""
 
 import errno
 import json
@@ -26,8 +28,13 @@ from hpml_bench.system.redaction import redact_files
 
 Say = Callable[[str], None]
 T = TypeVar("T")
-STALE_TRIES = 8  # tries of an operation that fails with a stale file handle; the wait doubles each time
-TAKEN = (errno.ENOTEMPTY, errno.EEXIST)  # a rename onto a folder that isn't empty: file systems say either
+STALE_TRIES = (
+    8  # tries of an operation that fails with a stale file handle; the wait doubles each time
+)
+TAKEN = (
+    errno.ENOTEMPTY,
+    errno.EEXIST,
+)  # a rename onto a folder that isn't empty: file systems say either
 
 
 class RunFolder:
@@ -37,7 +44,9 @@ class RunFolder:
         self.path = path
 
     def begin(self) -> None:
-        """Create the folder empty, so that two attempts are never mixed; only checkpoints stay, with their points."""
+        """Create the folder empty, so that two attempts are never mixed; only checkpoints stay,
+        with their points.
+        """
         if not self.saved or not is_plain_file(self.path / files.POINTS):
             remove(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -51,7 +60,9 @@ class RunFolder:
         folder = self.path / files.CHECKPOINTS
         if self.path.is_symlink() or folder.is_symlink():
             return 0
-        return max((int(path.name) for path in folder.glob("*/") if path.name.isdecimal()), default=0)
+        return max(
+            (int(path.name) for path in folder.glob("*/") if path.name.isdecimal()), default=0
+        )
 
     @property
     def not_saved(self) -> str:
@@ -61,14 +72,20 @@ class RunFolder:
         return next((line for line in reversed(lines) if line.startswith(files.NOT_SAVED)), "")
 
     def commit(self, record: RunRecord) -> RunRecord:
-        """Write run.json with the digests of the files that belong to it; return the record as written."""
+        """Write run.json with the digests of the files that belong to it; return the record as
+        written.
+        """
         redact_files(*self.path.glob("rank*.log"))
         remove(self.path / files.COMMAND)
         if record.status not in RETRIED | {"interrupted"}:  # it would end so again, or is done
             remove(self.path / files.CHECKPOINTS)
         if record.status != "ok":
             remove(self.path / files.KEPT)  # a part of it, on a full disk
-        changes = {"files": digests_of(self.path), "kept": record.kept or kept_digests(self.path), "saved": self.saved}
+        changes = {
+            "files": digests_of(self.path),
+            "kept": record.kept or kept_digests(self.path),
+            "saved": self.saved,
+        }
         record = record.model_copy(update=changes)
         write_atomically(self.path / files.RECORD, record.model_dump_json(indent=1) + "\n")
         return record
@@ -87,7 +104,9 @@ class RunFolder:
             shutil.copytree(self.path / files.KEPT, folder, dirs_exist_ok=True)
 
     def damage(self) -> str | None:
-        """Return the first damage of its files, in words; None if there is none, or no record: it is unfinished."""
+        """Return the first damage of its files, in words; None if there is none, or no record:
+        it is unfinished.
+        """
         if not (self.path / files.RECORD).exists():
             return None
         try:
@@ -97,7 +116,9 @@ class RunFolder:
         return changed(self.path, record)
 
     def set_aside(self, results: Path | None = None, mark: str = "damaged") -> Path:
-        """Move the folder into `SET_ASIDE` of its results, with its record renamed; return the new path."""
+        """Move the folder into `SET_ASIDE` of its results, with its record renamed; return the
+        new path.
+        """
         parent = (results or self.path.parent) / files.SET_ASIDE
         if parent.is_symlink():  # none is followed
             parent.unlink()
@@ -117,11 +138,14 @@ class ResultsFolder:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path, lock: Path | None = None, seconds: float = 0) -> Iterator["ResultsFolder"]:
-        """Make the folder, lock it (or the folder `lock`), waiting for `seconds`, and clean up after killed processes.
+    def open(
+        cls, path: Path, lock: Path | None = None, seconds: float = 0
+    ) -> Iterator["ResultsFolder"]:
+        """Make the folder, lock it (or the folder `lock`), waiting for `seconds`, and clean up
+        after killed processes.
 
-        Disk errors become user errors. Raises UserError if it can't be made or written to, its disk is full or
-        read-only, or another process holds the lock.
+        Disk errors become user errors. Raises UserError if it can't be made or written to, its disk
+        is full or read-only, or another process holds the lock.
         """
         make_folder(path)
         with disk.errors_as_user_errors(path), locked(lock or path, seconds):
@@ -140,7 +164,9 @@ class ResultsFolder:
         return RunFolder(self.path / spec.run_id)
 
     def set_aside_unusable(self, plan: Plan, say: Say) -> None:
-        """Set aside a plan's damaged runs, and intact ones on other rows or weights, so that they are done again."""
+        """Set aside a plan's damaged runs, and intact ones on other rows or weights, so that
+        they are done again.
+        """
         for run in map(self.run_folder, plan.runs):
             if why := run.damage():
                 _set_aside(run, say, f": {why}; it")
@@ -162,8 +188,16 @@ class ResultsFolder:
 
     def clear(self, specs: Iterable[RunSpec] | None = None) -> None:
         """Remove these runs, or all runs and the jobs' files; other files of the folder stay."""
-        for path in self.path.glob("*/") if specs is None else [self.run_folder(spec).path for spec in specs]:
-            if (path / files.RECORD).exists() or (path / files.POINTS).exists() or (path / "rank0.log").exists():
+        for path in (
+            self.path.glob("*/")
+            if specs is None
+            else [self.run_folder(spec).path for spec in specs]
+        ):
+            if (
+                (path / files.RECORD).exists()
+                or (path / files.POINTS).exists()
+                or (path / "rank0.log").exists()
+            ):
                 remove(path)
         if specs is None:
             jobs.clear(self.path)
@@ -177,10 +211,15 @@ class SharedResults(ResultsFolder):
         self.job = job
 
     def begin(self, spec: RunSpec) -> RunFolder:
-        """Return the folder of this start's attempt at a run, with the newest state that another attempt has saved."""
+        """Return the folder of this start's attempt at a run, with the newest state that another
+        attempt has saved.
+        """
         (self.path / jobs.ATTEMPTS).mkdir(exist_ok=True)
         own = self.attempt(spec)
-        earlier = [self.run_folder(spec), *map(RunFolder, (self.path / jobs.ATTEMPTS).glob(f"{spec.run_id}.*/"))]
+        earlier = [
+            self.run_folder(spec),
+            *map(RunFolder, (self.path / jobs.ATTEMPTS).glob(f"{spec.run_id}.*/")),
+        ]
         newest = max(earlier, key=lambda run: run.saved)
         if newest.saved > own.saved:  # its checkpoints, and the points that they need
             own.path.mkdir(exist_ok=True)
@@ -195,14 +234,18 @@ class SharedResults(ResultsFolder):
 
     def attempts(self, spec: RunSpec) -> list[RunRecord]:
         """Return the records of attempts at a run that were not committed, by any job."""
-        records = (RunFolder(path).record() for path in (self.path / jobs.ATTEMPTS).glob(f"{spec.run_id}.*/"))
+        records = (
+            RunFolder(path).record()
+            for path in (self.path / jobs.ATTEMPTS).glob(f"{spec.run_id}.*/")
+        )
         return [record for record in records if record is not None]
 
     def publish(self, spec: RunSpec, record: RunRecord) -> RunRecord:
         """Commit an attempt, whose record is written, as the run; return the record that counts.
 
-        The first attempt that settles the run counts, whichever job began last; later ones are set aside. An attempt
-        that doesn't settle it is replaced. Raises UserError if the file system fails; the attempt is left where it is.
+        The first attempt that settles the run counts, whichever job began last; later ones are set
+        aside. An attempt that doesn't settle it is replaced. Raises UserError if the file system
+        fails; the attempt is left where it is.
         """
         attempt, own = self.attempt(spec).path, self.path / spec.run_id
         plan = Plan(((spec,),), record.digests)
@@ -211,8 +254,12 @@ class SharedResults(ResultsFolder):
             while True:
                 if retry_stale_handle(lambda: _renamed(attempt, own, record)):
                     retry_stale_handle(lambda: sync_folder(self.path))
-                    for saved in (self.path / jobs.ATTEMPTS).glob(f"{spec.run_id}.*/{files.CHECKPOINTS}"):
-                        with suppress(OSError):  # such as on a node that was given up, whose process may live
+                    for saved in (self.path / jobs.ATTEMPTS).glob(
+                        f"{spec.run_id}.*/{files.CHECKPOINTS}"
+                    ):
+                        with suppress(
+                            OSError
+                        ):  # such as on a node that was given up, whose process may live
                             remove(saved)
                     return record
                 existing = RunFolder(own)
@@ -224,7 +271,8 @@ class SharedResults(ResultsFolder):
                 self._aside(own)
         except OSError as error:
             raise UserError(
-                f"{own}: the run is done and can't be committed ({error.strerror}); it lies in {attempt}, and the same "
+                f"{own}: the run is done and can't be committed ({error.strerror}); it lies in "
+                f"{attempt}, and the same "
                 "command goes on from here"
             ) from error
 
@@ -235,7 +283,9 @@ class SharedResults(ResultsFolder):
 
 def _set_aside(run: RunFolder, say: Say, why: str = "") -> None:
     moved = run.set_aside()
-    say(f"{run.path.name}{why} is kept as {files.SET_ASIDE}/{moved.name}, and the run is done again")
+    say(
+        f"{run.path.name}{why} is kept as {files.SET_ASIDE}/{moved.name}, and the run is done again"
+    )
 
 
 def make_folder(folder: Path) -> None:
@@ -245,7 +295,9 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
-    """Hold a results folder's lock, which the kernel releases even at a kill; UserError if not had within `seconds`."""
+    """Hold a results folder's lock, which the kernel releases even at a kill; UserError if not
+    had within `seconds`.
+    """
     lock, holder = folder / ".lock", folder / ".lock-holder.json"
     if lock.is_symlink():
         raise UserError(f"{lock} is a link, and none is followed; remove it, or give another --out")
@@ -255,7 +307,8 @@ def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
         except Timeout:
             owner = read_json(holder) or {}
             raise UserError(
-                f"{folder} is in use by process {owner.get('pid', '?')} on {owner.get('host', 'another machine')}; "
+                f"{folder} is in use by process {owner.get('pid', '?')} on "
+                f"{owner.get('host', 'another machine')}; "
                 "wait for it, or give another --out"
             ) from None
         held.callback(holder.unlink, missing_ok=True)
@@ -264,7 +317,9 @@ def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
 
 
 def retry_stale_handle(work: Callable[[], T]) -> T:
-    """Call `work` and return its result; repeat it where a network file system reports a stale handle."""
+    """Call `work` and return its result; repeat it where a network file system reports a stale
+    handle.
+    """
     for number in range(STALE_TRIES - 1):
         try:
             return work()
@@ -277,7 +332,8 @@ def retry_stale_handle(work: Callable[[], T]) -> T:
 
 def _renamed(attempt: Path, own: Path, record: RunRecord) -> bool:
     """Rename an attempt to the run's folder; return False if that exists."""
-    # A network file system may do a rename and report a missing file: then the rename counts if our record is there.
+    # A network file system may do a rename and report a missing file: then the rename counts if our
+    # record is there.
     try:
         os.rename(attempt, own)  # noqa: PTH104 - pathlib's would look the same; this one is replaced in tests
     except FileNotFoundError:

@@ -1,4 +1,6 @@
-"""Plan of a sweep by jobs, cut into units, and the files through which jobs and their submitter coordinate."""
+"""Plan of a sweep by jobs, cut into units, and the files through which jobs and their submitter
+coordinate.
+"""
 
 from __future__ import annotations
 
@@ -23,23 +25,38 @@ from hpml_bench.suite.settings import Digests, Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import is_plain_file, read_model, remove, write_atomically, written_beside
+from hpml_bench.system.files import (
+    is_plain_file,
+    read_model,
+    remove,
+    write_atomically,
+    written_beside,
+)
 from hpml_bench.system.text import digest
 
 CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS = "claims", "attempts", "jobs", "running", "logs"
-"""Folders beside the runs: claims on units, uncommitted attempts, states of jobs, runs under way, output of jobs.
+"""Folders beside the runs: claims on units, uncommitted attempts, states of jobs, runs under way,
+output of jobs.
 
-Each run under way has a file, and beside it a list of the runs that have begun since."""
+Each run under way has a file, and beside it a list of the runs that have begun since.
+"""
 NO_RUNS = frozenset({CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS, SET_ASIDE}) | TRACKING
 RESOLVED = "resolved.json"  # settings as the first job resolved them
-NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK}  # of file systems such as exFAT and CIFS
+NO_LINKS = {
+    errno.EPERM,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EMLINK,
+}  # of file systems such as exFAT and CIFS
 OWNER = "owner.json"  # file in a claim's folder: the job that holds it
 SUBMITTED = "submitted.json"  # submissions whose jobs may live
 Kind = Literal["units", "prepare", "report"]
 
 
 def folders_with(path: Path, pattern: str) -> list[Path]:
-    """Return a folder if it has files of this pattern, else the folders in it, other than those of jobs, that do."""
+    """Return a folder if it has files of this pattern, else the folders in it, other than those
+    of jobs, that do.
+    """
     if any(path.glob(pattern)):
         return [path]
     inner = (one for one in sorted(path.glob("*/")) if one.name not in NO_RUNS)
@@ -93,17 +110,29 @@ class JobPlan(Frozen):
     """Digests of model and data prepared before the submission; None where a job prepares them."""
     verbose: bool = False
     keep: bool = False  # whether each run's trained parts are kept in its folder
-    call: int = 1  # number of the last call of run-all; further jobs don't repeat a run that failed in this call
-    stopped: bool = False  # whether the sweep was stopped since; a waiting process then submits nothing more
+    # number of the last call of run-all; further jobs don't repeat a run that failed in this call
+    call: int = 1
+    stopped: bool = (
+        False  # whether the sweep was stopped since; a waiting process then submits nothing more
+    )
     submitted: tuple[Submission, ...] = Field(default=(), exclude=True)
     """Submissions whose jobs may live, for an engine's `live`; kept in a file of their own."""
 
     def same_units(self, other: JobPlan) -> bool:
-        return self.suite == other.suite and self.units == other.units and self.profile.nodes == other.profile.nodes
+        return (
+            self.suite == other.suite
+            and self.units == other.units
+            and self.profile.nodes == other.profile.nodes
+        )
 
     def same_open_settings(self, other: JobPlan) -> bool:
-        """Whether jobs of two plans resolve the same settings; False in doubt, so that they are resolved again."""
-        if self.suite.settings != other.suite.settings or self.profile.engine != other.profile.engine:
+        """Whether jobs of two plans resolve the same settings; False in doubt, so that they are
+        resolved again.
+        """
+        if (
+            self.suite.settings != other.suite.settings
+            or self.profile.engine != other.profile.engine
+        ):
             return False
         engine = registry.plugin("engines", self.profile.engine)
         return bool(engine(self.profile).device_request == engine(other.profile).device_request)
@@ -114,7 +143,9 @@ class JobPlan(Frozen):
 
     def resolved(self, settings: Settings) -> Plan:
         suite = self.suite.model_copy(update={"settings": settings})
-        units = ([suite.runs([task.method], [task.seed]) for task in unit.tasks] for unit in self.units)
+        units = (
+            [suite.runs([task.method], [task.seed]) for task in unit.tasks] for unit in self.units
+        )
         return Plan(tuple(tuple(chain(*unit)) for unit in units), self.digests, self.call)
 
     def unit(self, number: int) -> Unit:
@@ -125,20 +156,26 @@ class JobPlan(Frozen):
 
 
 HowEnded = Literal["done", "limit", "interrupted", "left", "time", "failed"]
-"""`limit`: by --max-hours or --fail-fast; `left`: the job was restarted elsewhere; `time`: at the job's time limit."""
+"""`limit`: by --max-hours or --fail-fast; `left`: the job was restarted elsewhere; `time`: at
+the job's time limit.
+"""
 
 
 class Job(Frozen):
     """A past or present job on a unit; a line of the page's chart."""
 
     engine: str
-    job: str = Field(pattern=r"^[A-Za-z0-9_-]+$")  # the engine's id of the job, equal after a requeue
+    job: str = Field(
+        pattern=r"^[A-Za-z0-9_-]+$"
+    )  # the engine's id of the job, equal after a requeue
     restart: int  # number of times that the engine has restarted it
     unit: int  # number of the unit; -1: the preparation
     host: str
     pid: int
     process: str | None = None
-    """Identity of the process, which differs on another host or after a reboot (`processes.identity`)."""
+    """Identity of the process, which differs on another host or after a reboot
+    (`processes.identity`).
+    """
     queued: str | None = None  # when it was submitted; UTC, ISO 8601
     began: str
     ended: str | None = None
@@ -156,13 +193,19 @@ def plan_id(folder: Path) -> str:
 
 
 def write_plan(folder: Path, plan: JobPlan) -> None:
-    """Write a plan into a results folder; the jobs' variables and set-up, which may be secrets, are left out."""
-    public = plan.model_copy(update={"profile": plan.profile.model_copy(update={"env": {}, "setup": ()})})
+    """Write a plan into a results folder; the jobs' variables and set-up, which may be secrets,
+    are left out.
+    """
+    public = plan.model_copy(
+        update={"profile": plan.profile.model_copy(update={"env": {}, "setup": ()})}
+    )
     write_atomically(folder / PLAN, public.model_dump_json(indent=1))
 
 
 def read_plan(path: Path) -> JobPlan:
-    """Return the plan in a file, or in a results folder; raises UserError if there is none, or it can't be read."""
+    """Return the plan in a file, or in a results folder; raises UserError if there is none, or
+    it can't be read.
+    """
     file = path / PLAN if path.is_dir() else path
     if not is_plain_file(file):
         raise UserError(f"{path}: there is no plan; run-all SUITE --on PROFILE makes one")
@@ -173,7 +216,9 @@ def read_plan(path: Path) -> JobPlan:
 
 
 def own_plan(folder: Path) -> JobPlan | None:
-    """Return the plan that was made for a results folder; None if there is none, or that folder was another."""
+    """Return the plan that was made for a results folder; None if there is none, or that folder
+    was another.
+    """
     if not (folder / PLAN).exists():
         return None
     plan = read_plan(folder)
@@ -186,7 +231,9 @@ def write_job(folder: Path, job: Job) -> None:
 
 
 def read_jobs(folder: Path, units: Collection[int] | None = None) -> tuple[Job, ...]:
-    """Return the jobs of a results folder, or of some units, by the time they began; unreadable files are left out."""
+    """Return the jobs of a results folder, or of some units, by the time they began; unreadable
+    files are left out.
+    """
     files = (folder / JOBS).glob("*.*.json")  # once: of thousands of units each would list them all
     wanted = None if units is None else set(map(str, units))
     own = (file for file in files if wanted is None or file.name.partition(".")[0] in wanted)
@@ -221,7 +268,8 @@ def _readable(path: Path) -> Iterator[None]:
         return
     except OSError as error:
         raise UserError(
-            f"{error.filename or path}: {error.strerror}, so it isn't known whether a job works there; make it "
+            f"{error.filename or path}: {error.strerror}, so it isn't known whether a job works "
+            f"there; make it "
             f"readable, or remove {path} when no job does"
         ) from None
 
@@ -236,14 +284,18 @@ def ended_here(owner: Job) -> bool:
 
 
 def refuse_if_worked_on(folder: Path) -> None:
-    """Refuse a results folder in which jobs work, other than processes of this host that have ended."""
+    """Refuse a results folder in which jobs work, other than processes of this host that have
+    ended.
+    """
     living = [owner for owner in claims(folder) if not ended_here(owner)]
     if living:
         first, more = living[0], len(living) - 1
         others = f" and {more} more" if more else ""
         raise UserError(
-            f"{folder}: job {first.job} on {first.host}{others} works in it; hpml-bench stop {folder} ends the jobs "
-            f"(of one that was killed, remove {folder / CLAIMS / str(first.unit)}), or give another --out"
+            f"{folder}: job {first.job} on {first.host}{others} works in it; hpml-bench stop "
+            f"{folder} ends the jobs "
+            f"(of one that was killed, remove {folder / CLAIMS / str(first.unit)}), or give "
+            f"another --out"
         )
 
 
@@ -254,7 +306,9 @@ def left_attempts(folder: Path) -> list[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Remove the jobs' files from a results folder whose runs are repeated; claims of jobs that may still work stay."""
+    """Remove the jobs' files from a results folder whose runs are repeated; claims of jobs that
+    may still work stay.
+    """
     (folder / RESOLVED).unlink(missing_ok=True)
     for name in (ATTEMPTS, JOBS, RUNNING):
         remove(folder / name)
@@ -279,15 +333,24 @@ def write_once(path: Path, text: str) -> bool:
 
 
 def read_resolved(folder: Path, plan: JobPlan) -> Settings | None:
-    """Return the settings as the first job resolved them, None before; UserError if damaged, or not the plan's."""
+    """Return the settings as the first job resolved them, None before; UserError if damaged, or
+    not the plan's.
+    """
     if not (folder / RESOLVED).exists():
         return None
     found = read_model(folder / RESOLVED, Settings)
     wrong = "can't be read"
     if found is not None:
         fixed = decided_as(plan.suite.settings, found)
-        other = [name for name in Settings.model_fields if getattr(found, name) != getattr(fixed, name)]
+        other = [
+            name for name in Settings.model_fields if getattr(found, name) != getattr(fixed, name)
+        ]
         if not other:
             return found
-        wrong = f"{other[0]} is {getattr(found, other[0])}, and {getattr(fixed, other[0])} in the suite"
-    raise UserError(f"{folder / RESOLVED}: {wrong}; remove it, and the next job resolves the open settings again")
+        wrong = (
+            f"{other[0]} is {getattr(found, other[0])}, and {getattr(fixed, other[0])} in the suite"
+        )
+    raise UserError(
+        f"{folder / RESOLVED}: {wrong}; remove it, and the next job resolves the open settings "
+        f"again"
+    )

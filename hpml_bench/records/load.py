@@ -1,4 +1,6 @@
-"""Reading of records: one, or a folder's for reports and lists; damaged ones are left out with the reason."""
+"""Reading of records: one, or a folder's for reports and lists; damaged ones are left out with
+the reason.
+"""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -11,7 +13,14 @@ from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from hpml_bench.records.files import KEPT, POINTS, PREDICTIONS, RECORD, TRACKING
-from hpml_bench.records.run import SCHEMA_VERSION, RunRecord, Status, headline_in_words, protocol_id, wall_seconds_of
+from hpml_bench.records.run import (
+    SCHEMA_VERSION,
+    RunRecord,
+    Status,
+    headline_in_words,
+    protocol_id,
+    wall_seconds_of,
+)
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
@@ -22,7 +31,9 @@ LARGEST_INTEGER = 2**63 - 1
 
 
 def load_record(path: Path) -> RunRecord:
-    """Read one run.json; raises ValueError with the reason if it is damaged or of another schema version."""
+    """Read one run.json; raises ValueError with the reason if it is damaged or of another schema
+    version.
+    """
     if path.parent.is_symlink() or (path.exists() and not is_plain_file(path)):
         raise ValueError("a link or no regular file, which is not read")
     try:
@@ -37,27 +48,37 @@ def load_record(path: Path) -> RunRecord:
         raise ValueError(f"not a run record: it holds {odd}")
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
-        raise ValueError(f"of schema version {version!r:.40}, and this version of hpml-bench reads {SCHEMA_VERSION}")
+        raise ValueError(
+            f"of schema version {version!r:.40}, and this version of hpml-bench reads "
+            f"{SCHEMA_VERSION}"
+        )
     try:
         return RunRecord.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ValueError(f"not a run record: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ValueError(
+            f"not a run record: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from None
 
 
 def wrong_id(record: RunRecord, run_id: str) -> str | None:
-    """Return a sentence on an id that isn't that of the record's settings, method, seed and digests; None if all are.
+    """Return a sentence on an id that isn't that of the record's settings, method, seed and
+    digests; None if all are.
 
-    `run_id` is the id written in the record, which the folder's name may differ from. Ids of plug-ins that aren't
-    installed aren't checked: ids leave out defaults, which are then unknown.
+    `run_id` is the id written in the record, which the folder's name may differ from. Ids of
+    plug-ins that aren't installed aren't checked: ids leave out defaults, which are then unknown.
     """
     spec, settings = record.spec, record.spec.settings
     if not installed(spec):
         return None
     if run_id != spec.run_id:
         return f"its id {run_id} is not that of its settings, method and seed, {spec.run_id}"
-    if record.digests is not None and record.protocol_id != (own := protocol_id(settings, record.digests)):
-        return f"its protocol id {record.protocol_id} is not that of its settings and digests, {own}"
+    if record.digests is not None and record.protocol_id != (
+        own := protocol_id(settings, record.digests)
+    ):
+        return (
+            f"its protocol id {record.protocol_id} is not that of its settings and digests, {own}"
+        )
     return None
 
 
@@ -68,7 +89,9 @@ def installed(spec: RunSpec) -> bool:
         registry.plugin("tasks", settings.task.name)
         registry.plugin("datasets", settings.dataset.name)
         registry.plugin("methods", spec.method.method)
-        return all(registry.plugin("optimizers", one.name) for one in (settings.optimizer, optimizer))
+        return all(
+            registry.plugin("optimizers", one.name) for one in (settings.optimizer, optimizer)
+        )
     return False
 
 
@@ -91,11 +114,17 @@ def read_record(folder: Path) -> RunRecord | None:
 
 
 def digests_of(folder: Path) -> dict[str, str]:
-    return {name: sha256(folder / name) for name in (POINTS, PREDICTIONS) if is_plain_file(folder / name)}
+    return {
+        name: sha256(folder / name)
+        for name in (POINTS, PREDICTIONS)
+        if is_plain_file(folder / name)
+    }
 
 
 def kept_digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of a run's trained parts, by path within their folder; empty where none are there."""
+    """Return the SHA-256 of a run's trained parts, by path within their folder; empty where none
+    are there.
+    """
     kept = folder / KEPT
     files = () if kept.is_symlink() else sorted(filter(is_plain_file, kept.rglob("*")))
     return {path.relative_to(kept).as_posix(): sha256(path) for path in files}
@@ -107,7 +136,9 @@ def sha256(path: Path) -> str:
 
 
 def changed(folder: Path, record: RunRecord) -> str | None:
-    """Return the first difference between a run's files and its record, as a sentence; None if there is none."""
+    """Return the first difference between a run's files and its record, as a sentence; None if
+    there is none.
+    """
     present = digests_of(folder)
     for name, value in record.files.items():
         if name not in present:
@@ -123,7 +154,9 @@ class LoadedRuns:
 
     records: tuple[RunRecord, ...]  # readable records, oldest first
     problems: tuple[str, ...]  # one sentence per record that is left out, naming the file
-    named: Mapping[str, str] = field(default_factory=dict)  # run_id (the folder's name) -> the id written in the record
+    named: Mapping[str, str] = field(
+        default_factory=dict
+    )  # run_id (the folder's name) -> the id written in the record
 
 
 def load_records(folder: Path) -> LoadedRuns:
@@ -140,23 +173,33 @@ def load_records(folder: Path) -> LoadedRuns:
             problems.append(f"{path.parent.name}/{why}; {again}")
         else:
             named[path.parent.name] = record.run_id
-            record = record.model_copy(update={"run_id": path.parent.name})  # of a copied folder, its own name
+            record = record.model_copy(
+                update={"run_id": path.parent.name}
+            )  # of a copied folder, its own name
             if records:  # equal fields are shared, which saves memory over thousands
                 alike = ("definitions", "environment", "notes", "digests", "label_names")
                 before = {name: getattr(records[-1], name) for name in alike}
-                same = {name: value for name, value in before.items() if value == getattr(record, name)}
+                same = {
+                    name: value for name, value in before.items() if value == getattr(record, name)
+                }
                 record = record.model_copy(update=same)
             records.append(record)
-    return LoadedRuns(tuple(sorted(records, key=lambda run: (run.started, run.run_id))), tuple(problems), named)
+    return LoadedRuns(
+        tuple(sorted(records, key=lambda run: (run.started, run.run_id))), tuple(problems), named
+    )
 
 
 def _of_runs(folder: Path) -> list[Path]:
-    """Return every run.json one level below a folder, sorted; a tracker's folder holds none that counts."""
+    """Return every run.json one level below a folder, sorted; a tracker's folder holds none that
+    counts.
+    """
     return sorted(path for path in folder.glob(f"*/{RECORD}") if path.parent.name not in TRACKING)
 
 
 class Headline(BaseModel):
-    """The few fields of a record that a list of runs shows; reading them alone is several times quicker."""
+    """The few fields of a record that a list of runs shows; reading them alone is several times
+    quicker.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -186,9 +229,15 @@ class Headline(BaseModel):
 
 
 def headlines(folder: Path) -> Iterator[Headline]:
-    """Yield readable records' headlines by folder's name, one at a time: a list of thousands slows the collector."""
+    """Yield readable records' headlines by folder's name, one at a time: a list of thousands
+    slows the collector.
+    """
     for path in _of_runs(folder):
         with suppress(OSError, ValueError):
-            if is_plain_file(path) and not path.parent.is_symlink() and path.stat().st_size <= MAX_RECORD_BYTES:
+            if (
+                is_plain_file(path)
+                and not path.parent.is_symlink()
+                and path.stat().st_size <= MAX_RECORD_BYTES
+            ):
                 headline = Headline.model_validate_json(path.read_bytes())
                 yield headline.model_copy(update={"run_id": path.parent.name})

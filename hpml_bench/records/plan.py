@@ -13,15 +13,22 @@ RETRIED: frozenset[Status] = frozenset({"failed", "killed", "timeout", "oom_host
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a sweep. They are not part of the protocol: runs under other limits can be compared."""
+    """Limits of a sweep. They are not part of the protocol: runs under other limits can be
+    compared.
+    """
 
-    stall: float = STALL_SECONDS  # seconds without progress on any rank after which a run is ended; 0 for no such limit
+    # seconds without progress on any rank after which a run is ended; 0 for no such limit
+    stall: float = STALL_SECONDS
     run_timeout: float | None = None  # seconds after which a run is ended
     retries: int = 0  # further attempts at a run that ended in one of `RETRIED`
-    max_hours: float | None = None  # hours after which no run begins; model and data must be prepared by then
+    max_hours: float | None = (
+        None  # hours after which no run begins; model and data must be prepared by then
+    )
     fail_fast: bool = False  # whether a sweep ends with the first run that did not end well
     checkpoint_minutes: float = 15.0
-    """Minutes of training after which a run's state is saved, from which it goes on after a failure; 0 for never."""
+    """Minutes of training after which a run's state is saved, from which it goes on after a
+    failure; 0 for never.
+    """
     checkpoint_steps: int | None = None  # steps after which it is saved instead
 
     @property
@@ -46,8 +53,12 @@ class Plan:
 
     units: tuple[tuple[RunSpec, ...], ...]
     digests: Digests | None = None
-    """Digests of model and data; None before they are prepared: then records on any are accepted."""
-    since: int | None = None  # failures of this `run-all` call or later are final; None: failed runs are done again
+    """Digests of model and data; None before they are prepared: then records on any are
+    accepted.
+    """
+    since: int | None = (
+        None  # failures of this `run-all` call or later are final; None: failed runs are done again
+    )
     _protocols: dict[Digests, str] = field(default_factory=dict, repr=False, compare=False)
     """Digests -> protocol id of the plan's settings on them."""
 
@@ -57,7 +68,9 @@ class Plan:
 
     def remaining(self, records: Iterable[RunRecord]) -> tuple[tuple[RunSpec, ...], ...]:
         settled = {record.spec.run_id for record in records if self.settles(record)}
-        return tuple(tuple(spec for spec in unit if spec.run_id not in settled) for unit in self.units)
+        return tuple(
+            tuple(spec for spec in unit if spec.run_id not in settled) for unit in self.units
+        )
 
     def settles(self, record: RunRecord) -> bool:
         """Whether a run need not be done again: it has ended, under the same protocol."""

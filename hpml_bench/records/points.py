@@ -1,4 +1,6 @@
-"""Points of a run: appended by rank 0 to points.jsonl, read back whole, or followed while they are written."""
+"""Points of a run: appended by rank 0 to points.jsonl, read back whole, or followed while they
+are written.
+"""
 
 import io
 import os
@@ -23,7 +25,9 @@ class PointWriter:
         self._file: IO[str] = (folder / POINTS).open("a", encoding="utf-8")
 
     def write(self, points: list[Point]) -> None:
-        self._file.write("".join(f"{point.model_dump_json(exclude_unset=True)}\n" for point in points))
+        self._file.write(
+            "".join(f"{point.model_dump_json(exclude_unset=True)}\n" for point in points)
+        )
         self._file.flush()
 
     def sync(self) -> int:
@@ -32,7 +36,9 @@ class PointWriter:
         return os.fstat(self._file.fileno()).st_size
 
     def cut(self, size: int) -> list[Point]:
-        """Leave the first `size` bytes, of at least as many; return the points behind them that are whole."""
+        """Leave the first `size` bytes, of at least as many; return the points behind them that
+        are whole.
+        """
         rest = Path(self._file.name).read_bytes()[size:]
         os.ftruncate(self._file.fileno(), size)
         return list(_whole_lines(io.StringIO(rest.decode(errors="replace"))))
@@ -42,7 +48,9 @@ class PointWriter:
 
 
 def iterate_points(folder: Path) -> Iterator[Point]:
-    """Yield the points of a run in their order; incomplete lines (a crash, or a write in progress) are skipped."""
+    """Yield the points of a run in their order; incomplete lines (a crash, or a write in
+    progress) are skipped.
+    """
     path = folder / POINTS
     if is_plain_file(path):
         with path.open(encoding="utf-8", errors="replace") as file:
@@ -64,7 +72,9 @@ def read_points(folder: Path) -> list[Point]:
 
 
 class Tail:
-    """Reads the complete lines added to a file since the last call; stays open: a redacted log would be read anew."""
+    """Reads the complete lines added to a file since the last call; stays open: a redacted log
+    would be read anew.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -24,13 +24,19 @@ class TextAnswers:
     question: tuple[str, ...]
     expected: tuple[str, ...]  # the reference answer
     bytes: NDArray[Any]  # [n], UTF-8 bytes of the text whose loss is taken
-    answer: tuple[str, ...] | None = None  # the model's answer; None where no answers were generated or compared
-    normalised: tuple[str, ...] | None = None  # the choice likeliest per character, where choices were compared
+    answer: tuple[str, ...] | None = (
+        None  # the model's answer; None where no answers were generated or compared
+    )
+    normalised: tuple[str, ...] | None = (
+        None  # the choice likeliest per character, where choices were compared
+    )
     choices: NDArray[Any] | None = None  # [n], number of choices compared
     tokens: NDArray[Any] | None = None  # [n], tokens of the answer, end token included
     cut: NDArray[Any] | None = None  # [n], whether the answer reached the maximum number of tokens
     near_tie: NDArray[Any] | None = None
-    """[n], whether two tokens were nearly equally likely somewhere in it, so that rounding may decide."""
+    """[n], whether two tokens were nearly equally likely somewhere in it, so that rounding may
+    decide.
+    """
 
     TEXTS: ClassVar[tuple[str, ...]] = ("question", "expected", "answer", "normalised")
     NUMBERS: ClassVar[tuple[str, ...]] = ("bytes", "choices", "tokens", "cut", "near_tie")
@@ -45,10 +51,16 @@ class Predictions:
     prediction: Answers
     loss: NDArray[Any]  # [n], the sum over a row's answers
     texts: TextAnswers | None = None  # text answers, where the task has them
-    group: NDArray[Any] | None = None  # [n], equal for rows that belong together; None where each stands alone
+    group: NDArray[Any] | None = (
+        None  # [n], equal for rows that belong together; None where each stands alone
+    )
     probabilities: NDArray[np.float32] | None = None
-    """[n, classes] float32; None where answers are of no or many classes, or in files of former versions."""
-    scores: NDArray[Any] | None = None  # [n], rows' scores as the run recorded them; only in what was read from disk
+    """[n, classes] float32; None where answers are of no or many classes, or in files of former
+    versions.
+    """
+    scores: NDArray[Any] | None = (
+        None  # [n], rows' scores as the run recorded them; only in what was read from disk
+    )
 
     def __len__(self) -> int:
         return len(self.index)
@@ -73,7 +85,9 @@ def write_predictions(folder: Path, predictions: Predictions, scores: NDArray[An
         columns["group"] = predictions.group.astype(np.int32)
     for name in (*TextAnswers.TEXTS, *TextAnswers.NUMBERS):
         if (value := getattr(predictions.texts, name, None)) is not None:
-            columns[f"said_{name}"] = pa.array(value, pa.string() if name in TextAnswers.TEXTS else None)
+            columns[f"said_{name}"] = pa.array(
+                value, pa.string() if name in TextAnswers.TEXTS else None
+            )
     pq.write_table(pa.table(columns), folder / PREDICTIONS)
 
 
@@ -82,7 +96,9 @@ def _column(answers: Answers) -> Any:
 
     if isinstance(answers, tuple):
         offsets = np.concatenate([[0], np.cumsum([len(row) for row in answers])]).astype(np.int32)
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(answers).astype(np.int32)))
+        return pa.ListArray.from_arrays(
+            pa.array(offsets), pa.array(np.concatenate(answers).astype(np.int32))
+        )
     return pa.array(answers if answers.dtype.kind == "f" else answers.astype(np.int32))
 
 
@@ -95,28 +111,52 @@ def read_predictions(folder: Path) -> Predictions | None:
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(path) as file:  # `read_table` builds a data set first, which takes longer than reading
+        with parquet.ParquetFile(
+            path
+        ) as file:  # `read_table` builds a data set first, which takes longer than reading
             said = [name for name in file.schema_arrow.names if name.startswith("said_")]
             table = file.read(columns=[*COLUMNS, *said], use_threads=False)
         order = np.argsort(table.column("index").to_numpy(), kind="stable")
         table = (table if np.all(order[:-1] < order[1:]) else table.take(order)).combine_chunks()
         columns = {name: table.column(name) for name in table.column_names}
-        whole = [column for name, column in columns.items() if name in {"group", "probabilities", *said}]
+        whole = [
+            column for name, column in columns.items() if name in {"group", "probabilities", *said}
+        ]
         if not len(table) or any(column.null_count for column in whole):
             return None
-        numbers = {name: columns[name].to_numpy() for name in ("index", "loss", "group", "score") if name in columns}
+        numbers = {
+            name: columns[name].to_numpy()
+            for name in ("index", "loss", "group", "score")
+            if name in columns
+        }
         if "group" in numbers and numbers["group"].dtype.kind != "i":
             return None
         probabilities = None
         if "probabilities" in columns:
             if not pa.types.is_fixed_size_list(columns["probabilities"].type):
                 return None
-            probabilities = columns["probabilities"].chunk(0).flatten().to_numpy().reshape(len(table), -1)
+            probabilities = (
+                columns["probabilities"].chunk(0).flatten().to_numpy().reshape(len(table), -1)
+            )
         return Predictions(
-            numbers["index"], _answers(columns["reference"]), _answers(columns["prediction"]), numbers["loss"],
-            _texts(columns) if said else None, numbers.get("group"), probabilities, numbers.get("score"),
-        )  # fmt: skip
-    except (OSError, ValueError, TypeError, IndexError, KeyError, AttributeError, pa.ArrowException):
+            numbers["index"],
+            _answers(columns["reference"]),
+            _answers(columns["prediction"]),
+            numbers["loss"],
+            _texts(columns) if said else None,
+            numbers.get("group"),
+            probabilities,
+            numbers.get("score"),
+        )
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        AttributeError,
+        pa.ArrowException,
+    ):
         return None
 
 
@@ -125,7 +165,9 @@ def _texts(columns: dict[str, Any]) -> TextAnswers:
     for name in (*TextAnswers.TEXTS, *TextAnswers.NUMBERS):
         if (column := columns.get(f"said_{name}")) is not None:
             values = column.to_pylist()
-            fields[name] = tuple(map(str, values)) if name in TextAnswers.TEXTS else np.asarray(values)
+            fields[name] = (
+                tuple(map(str, values)) if name in TextAnswers.TEXTS else np.asarray(values)
+            )
     return TextAnswers(**fields)
 
 
@@ -148,9 +190,16 @@ def same_answers(a: Answers, b: Answers) -> bool:
 
 def answers_changed(one: Predictions, other: Predictions) -> float | None:
     """Return the share of rows whose text answers differ; None where there are no text answers."""
-    if one.texts is None or other.texts is None or one.texts.answer is None or other.texts.answer is None:
+    if (
+        one.texts is None
+        or other.texts is None
+        or one.texts.answer is None
+        or other.texts.answer is None
+    ):
         return None
-    return float(np.mean([a != b for a, b in zip(one.texts.answer, other.texts.answer, strict=True)]))
+    return float(
+        np.mean([a != b for a, b in zip(one.texts.answer, other.texts.answer, strict=True)])
+    )
 
 
 def bytes_of(answers: Answers) -> bytes:

@@ -12,14 +12,29 @@ from hpml_bench.system.environment import Environment
 from hpml_bench.system.text import digest, map_texts
 
 SCHEMA_VERSION = 2
-"""Counts up when a default changes, since ids leave defaults out, and when a field changes its meaning."""
+"""Counts up when a default changes, since ids leave defaults out, and when a field changes its
+meaning.
+"""
 
 Status = Literal[
-    "ok", "failed", "unsupported", "invalid", "diverged", "timeout", "killed", "interrupted", "oom_host", "oom_cuda"
+    "ok",
+    "failed",
+    "unsupported",
+    "invalid",
+    "diverged",
+    "timeout",
+    "killed",
+    "interrupted",
+    "oom_host",
+    "oom_cuda",
 ]
-FINAL: frozenset[str] = frozenset({"ok", "unsupported"})  # the states of runs that are not done again
+FINAL: frozenset[str] = frozenset(
+    {"ok", "unsupported"}
+)  # the states of runs that are not done again
 FAILED: frozenset[str] = frozenset(get_args(Status)) - FINAL - {"interrupted"}
-"""The states of runs that failed: not of one that its user ended, nor of a method that can't run with the model."""
+"""The states of runs that failed: not of one that its user ended, nor of a method that can't run
+with the model.
+"""
 
 
 class Metric(Frozen):
@@ -37,9 +52,13 @@ class Metric(Frozen):
     format: str = ".3g"
     """Python format specification for tables."""
     grid: float | None = Field(default=None, gt=0)
-    """Distance of the values that can be measured, in `unit`, where it is known (a page of memory)."""
+    """Distance of the values that can be measured, in `unit`, where it is known (a page of
+    memory).
+    """
     group: str = Field(default="other", pattern=r"^[a-z0-9-]+$")
-    """The table of the report that shows it: quality, time, throughput, memory, parameters, inference, ..."""
+    """The table of the report that shows it: quality, time, throughput, memory, parameters,
+    inference, ...
+    """
     depends_on_machine: bool = False
     """Whether another machine gives another value: a time, a rate, memory, energy."""
     noisy: bool = True
@@ -50,8 +69,12 @@ class Metric(Frozen):
     """What exactly is measured, in one or two sentences; printed in the glossary."""
 
     @classmethod
-    def define(cls, name: str, title: str, unit: str, better: Any, form: str, definition: str, **more: Any) -> "Metric":
-        """Return a metric that is measured once per run and equal on all ranks, unless `more` says otherwise."""
+    def define(
+        cls, name: str, title: str, unit: str, better: Any, form: str, definition: str, **more: Any
+    ) -> "Metric":
+        """Return a metric that is measured once per run and equal on all ranks, unless `more`
+        says otherwise.
+        """
         how: dict[str, Any] = {"over_ranks": "same", "over_steps": "once", "format": form} | more
         return cls(name=name, title=title, unit=unit, better=better, definition=definition, **how)
 
@@ -82,7 +105,9 @@ class Consumed(Frozen):
     padded_tokens: int
     """The same with padding."""
     order: str
-    """SHA-256 of the numbers of the prepared rows in the order they were trained on, or would be to the last step."""
+    """SHA-256 of the numbers of the prepared rows in the order they were trained on, or would be
+    to the last step.
+    """
     planned: int | None = None
     """Steps without an early end, where `select: early` allows one."""
 
@@ -108,7 +133,9 @@ class Declared(Growing):
     looks: int | None = None
     """Number of looks at growing numbers of seeds, where it was declared."""
     prior: Prior | None = None
-    """Variance over seeds that earlier suites lend, from `run-all --prior`; left out where there is none."""
+    """Variance over seeds that earlier suites lend, from `run-all --prior`; left out where there
+    is none.
+    """
 
 
 class RunError(Frozen):
@@ -130,9 +157,13 @@ class Segment(Frozen):
     """Its first step."""
     last: int
     seconds: float
-    """Wall time to its last checkpoint, or to the end of the training, start-up of the ranks included."""
+    """Wall time to its last checkpoint, or to the end of the training, start-up of the ranks
+    included.
+    """
     warmup_seconds: float = 0.0
-    """Time of the steps that warmed up again, which are in the training time and not in the timed window."""
+    """Time of the steps that warmed up again, which are in the training time and not in the
+    timed window.
+    """
     repeated_steps: int = 0
     """Steps that the start before did behind its last checkpoint, and this one did again."""
     repeated_seconds: float = 0.0
@@ -160,7 +191,9 @@ def headline_in_words(run: Any) -> str:
     """Return a record's headline metric with its title; empty where it has none."""
     value = run.metrics.get(run.headline or "")
     defined = next((metric for metric in run.definitions if metric.name == run.headline), None)
-    return "" if value is None or defined is None else in_words(defined.title, defined.format, value)
+    return (
+        "" if value is None or defined is None else in_words(defined.title, defined.format, value)
+    )
 
 
 def wall_seconds_of(run: Any) -> float:
@@ -188,11 +221,15 @@ class RunRecord(Outcome):
     earlier_attempts: tuple[str, ...] = ()
     """Status and reason of each earlier attempt at this run in the same call (`--retries`)."""
     neighbours: tuple[str, ...] | None = None
-    """Runs of the same sweep by other jobs on the same host meanwhile; None where no job did this run."""
+    """Runs of the same sweep by other jobs on the same host meanwhile; None where no job did
+    this run.
+    """
     files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of the files that belong to the record, by name: points and predictions."""
     kept: dict[str, str] = Field(default_factory=dict)
-    """SHA-256 of its trained parts, by path within their folder, where they were kept; they may be removed."""
+    """SHA-256 of its trained parts, by path within their folder, where they were kept; they may
+    be removed.
+    """
     started: str
     """Time of its start; UTC, ISO 8601."""
     seconds: float
@@ -210,7 +247,9 @@ class RunRecord(Outcome):
 
 
 def in_words(title: str, form: str, value: float) -> str:
-    """Return a metric's title with a value in its format, or in a plain one where Python doesn't know the format."""
+    """Return a metric's title with a value in its format, or in a plain one where Python doesn't
+    know the format.
+    """
     try:
         return f"{title} {value:{form}}"
     except ValueError:
@@ -219,7 +258,10 @@ def in_words(title: str, form: str, value: float) -> str:
 
 def protocol_id(settings: Settings, digests: Digests) -> str:
     """Return the id that two runs must share to be compared."""
-    # Covers every setting and the digests of weights, tokenizer and data. Of a `path:` only the content counts, which
-    # the digests cover: the same files in another folder are the same protocol.
-    placeless = map_texts(identity(settings), lambda text: "path:" if text.startswith("path:") else text)
+    # Covers every setting and the digests of weights, tokenizer and data. Of a `path:` only the
+    # content counts, which the digests cover: the same files in another folder are the same
+    # protocol.
+    placeless = map_texts(
+        identity(settings), lambda text: "path:" if text.startswith("path:") else text
+    )
     return digest([placeless, digests.model_dump(mode="json")], 12)

@@ -27,12 +27,16 @@ def protocol_of(record: RunRecord) -> str:
 
 
 def budget_of(record: RunRecord) -> Consumed | None:
-    """Return what a run must share with the others of its seed; of one that may end early its plan, without tokens."""
+    """Return what a run must share with the others of its seed; of one that may end early its
+    plan, without tokens.
+    """
     used, settings = record.consumed, record.spec.settings
     if used is None or settings.select != "early" or not used.planned:
         return used
     samples = used.planned * settings.global_batch
-    return used.model_copy(update={"steps": used.planned, "samples": samples, "real_tokens": 0, "padded_tokens": 0})
+    return used.model_copy(
+        update={"steps": used.planned, "samples": samples, "real_tokens": 0, "padded_tokens": 0}
+    )
 
 
 def agreed_budget(records: Iterable[RunRecord]) -> tuple[int, int] | None:
@@ -44,7 +48,9 @@ def agreed_budget(records: Iterable[RunRecord]) -> tuple[int, int] | None:
 
 
 def agreed_consumption(records: Iterable[RunRecord]) -> dict[int, Consumed]:
-    """Return seed -> consumption of most methods of the agreed budget; among equals the least by its text."""
+    """Return seed -> consumption of most methods of the agreed budget; among equals the least by
+    its text.
+    """
     records = tuple(records)
     budget = agreed_budget(records)
     once = {(r.spec.seed, method_of(r), used) for r in records if (used := budget_of(r))}
@@ -52,27 +58,38 @@ def agreed_consumption(records: Iterable[RunRecord]) -> dict[int, Consumed]:
     for seed, _, consumed in once:
         if (consumed.steps, consumed.samples) == budget:
             by_seed.setdefault(seed, Counter())[consumed] += 1
-    return {seed: min(size, key=lambda c: (-size[c], c.model_dump_json())) for seed, size in by_seed.items()}
+    return {
+        seed: min(size, key=lambda c: (-size[c], c.model_dump_json()))
+        for seed, size in by_seed.items()
+    }
 
 
 def untrained(record: RunRecord) -> bool:
-    """Return whether a run trained nothing, such as the base model's: it has no budget that could differ."""
+    """Return whether a run trained nothing, such as the base model's: it has no budget that
+    could differ.
+    """
     none = record.consumed is not None and record.consumed.steps == record.consumed.samples == 0
     return none and record.metrics.get("trainable_parameters") == 0
 
 
 def is_base(record: RunRecord) -> bool:
-    """Return whether a run is of the base model as it is, not one that was trained before, or is shown examples."""
+    """Return whether a run is of the base model as it is, not one that was trained before, or is
+    shown examples.
+    """
     return record.spec.method.method == "none" and untrained(record)
 
 
 def method_of(record: RunRecord) -> str:
-    """Return a method's specification as text: two records of one text, seed and protocol are duplicates."""
+    """Return a method's specification as text: two records of one text, seed and protocol are
+    duplicates.
+    """
     return json.dumps(method_identity(record.spec.method), sort_keys=True)
 
 
 def protocol_but(record: RunRecord, **replaced: object) -> object:
-    """Return all that two protocols must share for their costs to show the effect of the replaced settings."""
+    """Return all that two protocols must share for their costs to show the effect of the
+    replaced settings.
+    """
     return identity(record.spec.settings.model_copy(update=replaced)), record.digests
 
 
@@ -83,25 +100,37 @@ def environment_of(record: RunRecord) -> dict[str, str]:
 
 
 def machine_of(record: RunRecord) -> str:
-    """Return the environment on which a run's costs depend as text; costs are compared between equal texts only."""
+    """Return the environment on which a run's costs depend as text; costs are compared between
+    equal texts only.
+    """
     return json.dumps(environment_of(record), sort_keys=True)
 
 
 def alone(record: RunRecord) -> bool:
-    """Return whether a run had no known neighbours: other runs of the sweep on its host meanwhile, which slow it."""
+    """Return whether a run had no known neighbours: other runs of the sweep on its host
+    meanwhile, which slow it.
+    """
     return not record.neighbours
 
 
 def hosts_of(record: RunRecord) -> tuple[str, ...] | None:
-    """Return the names of a run's hosts, sorted; None where its record, an older one, names none."""
+    """Return the names of a run's hosts, sorted; None where its record, an older one, names
+    none.
+    """
     recorded = Environment.read(record.environment)
     named = recorded.hosts or recorded.where.get("hosts") or recorded.where.get("host")
     return tuple(sorted(map(str, named if isinstance(named, list) else [named]))) if named else None
 
 
 def one_host(record: RunRecord) -> tuple[str, ...] | None:
-    """Return a run's hosts; in their place its own name, which no other run has, where its parts ran on several."""
-    return (record.run_id,) if len({frozenset(part.hosts) for part in record.segments}) > 1 else hosts_of(record)
+    """Return a run's hosts; in their place its own name, which no other run has, where its parts
+    ran on several.
+    """
+    return (
+        (record.run_id,)
+        if len({frozenset(part.hosts) for part in record.segments}) > 1
+        else hosts_of(record)
+    )
 
 
 def nodes_of(record: RunRecord) -> int:
@@ -109,7 +138,9 @@ def nodes_of(record: RunRecord) -> int:
 
 
 def node_of(record: RunRecord) -> str:
-    """Return, as `machine_of` does, the environment of a run on a single one of a run's nodes, where they are alike."""
+    """Return, as `machine_of` does, the environment of a run on a single one of a run's nodes,
+    where they are alike.
+    """
     parts = environment_of(record)
     own = record.environment.get("node_fingerprint", parts.get("fingerprint"))
     return json.dumps(parts | {"fingerprint": own}, sort_keys=True)
@@ -137,15 +168,24 @@ def protocol_difference(reference: RunRecord, other: RunRecord) -> str:
     named = [f"{key} {short(theirs)} instead of {short(ours)}" for key, ours, theirs in pairs]
     if reference.digests and other.digests:
         pairs = differences(reference.digests.model_dump(), other.digests.model_dump())
-        named += [f"other {key} ({short(theirs)} instead of {short(ours)})" for key, ours, theirs in pairs]
+        named += [
+            f"other {key} ({short(theirs)} instead of {short(ours)})" for key, ours, theirs in pairs
+        ]
     return f"another protocol: {', '.join(named) or 'the difference is not in the settings'}"
 
 
 def settings_of(settings: Settings) -> dict[str, Any]:
     """Return settings without options at their defaults, which a record may name or not."""
-    own: dict[Kind, Any] = {"tasks": settings.task, "datasets": settings.dataset, "optimizers": settings.optimizer}
+    own: dict[Kind, Any] = {
+        "tasks": settings.task,
+        "datasets": settings.dataset,
+        "optimizers": settings.optimizer,
+    }
     return settings.model_dump(mode="json") | {
-        kind.removesuffix("s"): {"name": of.name, "options": without_defaults(kind, of.name, of.options)}
+        kind.removesuffix("s"): {
+            "name": of.name,
+            "options": without_defaults(kind, of.name, of.options),
+        }
         for kind, of in own.items()
     }
 
@@ -154,7 +194,11 @@ def differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, A
     """Return (dotted key, ours, theirs) for every leaf in which two nested dictionaries differ."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         keys = dict.fromkeys([*ours, *theirs])
-        return [d for k in keys for d in differences(ours.get(k), theirs.get(k), f"{key}.{k}".strip("."))]
+        return [
+            d
+            for k in keys
+            for d in differences(ours.get(k), theirs.get(k), f"{key}.{k}".strip("."))
+        ]
     return [] if ours == theirs else [(key, ours, theirs)]
 
 

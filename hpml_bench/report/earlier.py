@@ -20,10 +20,11 @@ Pair = tuple[str, str]
 
 
 def prior_of(folders: Iterable[Path], suite: str, methods: dict[str, str], score: str) -> Prior:
-    """Return what results folders of earlier suites lend to a suite, of methods name -> kind compared by a score.
+    """Return what results folders of earlier suites lend to a suite, of methods name -> kind
+    compared by a score.
 
-    A UserError where one has no pair of these methods with three seeds, is compared by another score, is of this suite
-    or given twice.
+    A UserError where one has no pair of these methods with three seeds, is compared by another
+    score, is of this suite or given twice.
     """
     lenders: dict[str, Lender] = {}
     found: dict[Pair, dict[str, OverSeedsAndRows]] = {}
@@ -32,21 +33,28 @@ def prior_of(folders: Iterable[Path], suite: str, methods: dict[str, str], score
         name = results.suite
         if name == suite or name in lenders:
             whose = "this suite itself" if name == suite else "a suite that is given already"
-            raise UserError(f"--prior {folder}: these are results of {name}, {whose}; give other, earlier suites")
+            raise UserError(
+                f"--prior {folder}: these are results of {name}, {whose}; give other, earlier "
+                f"suites"
+            )
         if results.compared and results.quality != score:
             raise UserError(
-                f"--prior {folder}: its methods are compared by {results.quality}, and those of {suite} by {score}; "
+                f"--prior {folder}: its methods are compared by {results.quality}, and those of "
+                f"{suite} by {score}; "
                 "give suites of the same score"
             )
         own = dict(_evidence(results, methods)) if results.compared else {}
         if not own:
             raise UserError(
-                f"--prior {folder}: no two methods of {suite} ({sentence_list(list(methods))}) have three seeds in it; "
+                f"--prior {folder}: no two methods of {suite} ({sentence_list(list(methods))}) "
+                f"have three seeds in it; "
                 "leave it out"
             )
         for pair, evidence in own.items():
             found.setdefault(pair, {})[name] = evidence
-        runs = sorted((record.run_id, record.files.get(PREDICTIONS, "")) for record in results.compared)
+        runs = sorted(
+            (record.run_id, record.files.get(PREDICTIONS, "")) for record in results.compared
+        )
         lenders[name] = Lender(suite=name, digest=digest(runs, 12))
     pairs = [_lent(pair, by_suite) for pair, by_suite in found.items()]
     return Prior(score=score, suites=tuple(lenders.values()), pairs=tuple(pairs))
@@ -58,17 +66,31 @@ def _lent(pair: Pair, by_suite: dict[str, OverSeedsAndRows]) -> LentPair:
 
 
 def _evidence(results: Results, methods: dict[str, str]) -> Iterator[tuple[Pair, OverSeedsAndRows]]:
-    """Yield the evidence of each pair of the methods that have three seeds in common there, and any spread."""
+    """Yield the evidence of each pair of the methods that have three seeds in common there, and
+    any spread.
+    """
     scores = results.aligned
-    # a race ends where noise happens to look small: only the seeds of its first round were fixed before
+    # a race ends where noise happens to look small: only the seeds of its first round were fixed
+    # before
     most = results.race.until.rounds[0] if results.race else sys.maxsize
-    kinds = {name: {run.spec.method.method for run in results.runs(name)} for name in results.methods}
+    kinds = {
+        name: {run.spec.method.method for run in results.runs(name)} for name in results.methods
+    }
     alike = [name for name, kind in methods.items() if kinds.get(name) == {kind}]
     for a, b in combinations(alike, 2):
-        runs = [run for run in scores.units[a] if run in scores.units[b] and int(scores.seeds[run]) < most]
-        if len(runs) < statistics.LEAST_SEEDS or (scores.group_count or scores.count or 0) < statistics.LEAST_ROWS:
+        runs = [
+            run
+            for run in scores.units[a]
+            if run in scores.units[b] and int(scores.seeds[run]) < most
+        ]
+        if (
+            len(runs) < statistics.LEAST_SEEDS
+            or (scores.group_count or scores.count or 0) < statistics.LEAST_ROWS
+        ):
             continue
-        table = np.array([scores.units[a][run].astype(float) - scores.units[b][run] for run in runs])
+        table = np.array(
+            [scores.units[a][run].astype(float) - scores.units[b][run] for run in runs]
+        )
         evidence = OverSeedsAndRows.of(table, scores.difference_span, scores.effective)
         if any(evidence.squares):  # methods that answer alike in every row tell nothing
             yield (a, b), evidence

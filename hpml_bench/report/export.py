@@ -1,4 +1,6 @@
-"""A table as Markdown, CSV or LaTeX, whose own control characters are escaped; records as a frame of pandas."""
+"""A table as Markdown, CSV or LaTeX, whose own control characters are escaped; records as a
+frame of pandas.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +22,45 @@ if TYPE_CHECKING:
 
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")
 _SPREAD = re.compile(r"[^±]*\d ± ([\d.,e-]*\d)(?:,? (\D.*))?")
-"""A mean with its standard deviation, and what may follow: marks of notes, or seeds without a value."""
+"""A mean with its standard deviation, and what may follow: marks of notes, or seeds without a
+value.
+"""
 _MARKED = re.compile(r"[^†§¶]*\d ([†§¶ ]+)")
 _FORMULA = frozenset("=+@-＝＋＠－")  # characters that begin a formula in a spreadsheet
 _LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    "±": r"$\pm$", "−": r"$-$", "–": "--",
-    "≈": r"$\approx$", "√": r"$\surd$", "×": r"$\times$", "…": r"\ldots{}", "·": r"$\cdot$",
-}  # fmt: skip
-RUN_COLUMNS = ("run_id", "suite", "method", "seed", "status", "protocol_id", "order", "started", "seconds")
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "_": r"\_",
+    "%": r"\%",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "–": "--",
+    "≈": r"$\approx$",
+    "√": r"$\surd$",
+    "×": r"$\times$",
+    "…": r"\ldots{}",
+    "·": r"$\cdot$",
+}
+RUN_COLUMNS = (
+    "run_id",
+    "suite",
+    "method",
+    "seed",
+    "status",
+    "protocol_id",
+    "order",
+    "started",
+    "seconds",
+)
 
 
 def markdown_text(text: object) -> str:
@@ -41,12 +71,16 @@ def markdown_text(text: object) -> str:
     escaped = _MARKDOWN.sub(lambda found: "\\" + found[0], sanitize(text))
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = re.sub(r"^(\d*)([-+.)])(?=\s)", r"\1\\\2", escaped).replace("://", ":&#8203;//")
-    return re.sub(r"(www)(?=\.)|@(?=\S)", lambda found: f"{found[0]}&#8203;", escaped, flags=re.IGNORECASE)
+    return re.sub(
+        r"(www)(?=\.)|@(?=\S)", lambda found: f"{found[0]}&#8203;", escaped, flags=re.IGNORECASE
+    )
 
 
 def markdown_table(table: Table) -> str:
     head = "| " + " | ".join(markdown_text(column) or " " for column in table.columns) + " |"
-    rule = "| " + " | ".join("---:" if numeric else "---" for numeric in numeric_columns(table)) + " |"
+    rule = (
+        "| " + " | ".join("---:" if numeric else "---" for numeric in numeric_columns(table)) + " |"
+    )
     rows = ["| " + " | ".join(markdown_text(cell) for cell in row) + " |" for row in table.rows]
     return "\n".join([head, rule, *rows])
 
@@ -59,10 +93,11 @@ def numeric_columns(table: Table) -> tuple[bool, ...]:
 
 
 def csv_text(table: Table) -> str:
-    """Return the values behind a table at full precision (RFC 4180); what would be a formula gets an apostrophe.
+    """Return the values behind a table at full precision (RFC 4180); what would be a formula gets
+    an apostrophe.
 
-    Beside a column stand, where it has any, its standard deviations as shown ("sd") and the rest of its cells' text
-    ("note"): marks, or "never (2 of 5)".
+    Beside a column stand, where it has any, its standard deviations as shown ("sd") and the rest of
+    its cells' text ("note"): marks, or "never (2 of 5)".
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -75,12 +110,16 @@ def csv_text(table: Table) -> str:
             if any(of[place] for of in parts):
                 columns.append([f"{name} {kind}", *(of[place] for of in parts)])
     for row in zip(*columns, strict=True):
-        writer.writerow(f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULA else cell for cell in row)
+        writer.writerow(
+            f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULA else cell for cell in row
+        )
     return buffer.getvalue()
 
 
 def _parts(shown: str, value: float | str | None) -> tuple[float | str | None, str, str]:
-    """Return a cell's value, its standard deviation as shown, and the rest of its text; the last two may be empty."""
+    """Return a cell's value, its standard deviation as shown, and the rest of its text; the last
+    two may be empty.
+    """
     if isinstance(value, str):
         return value, "", ""
     if found := _SPREAD.fullmatch(shown):
@@ -95,10 +134,21 @@ def latex_table(table: Table) -> str:
     align = "".join("r" if numeric else "l" for numeric in numeric_columns(table))
     notes = [rf"\par\smallskip\footnotesize {latex_text(note)}" for note in table.notes]
     lines = (
-        r"\begin{table}", r"\centering", rf"\caption{{{latex_text(table.caption)}}}", rf"\label{{tab:{table.name}}}",
-        rf"\begin{{tabular}}{{{align}}}", r"\toprule", _latex_row(table.columns), r"\midrule",
-        *map(_latex_row, table.rows), r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", "",
-    )  # fmt: skip
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{latex_text(table.caption)}}}",
+        rf"\label{{tab:{table.name}}}",
+        rf"\begin{{tabular}}{{{align}}}",
+        r"\toprule",
+        _latex_row(table.columns),
+        r"\midrule",
+        *map(_latex_row, table.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        *notes,
+        r"\end{table}",
+        "",
+    )
     return "\n".join(lines)
 
 
@@ -115,8 +165,9 @@ def latex_text(text: object) -> str:
 def load_results(folder: Path | str) -> pd.DataFrame:
     """Return the runs recorded under a suite's results folder: one row per run, oldest first.
 
-    Columns: run_id, suite, method, seed, status, protocol_id, order, started (UTC timestamp), seconds, and one per
-    metric (NaN where a run didn't measure it). Units and definitions are in run.json and in the report's glossary.
+    Columns: run_id, suite, method, seed, status, protocol_id, order, started (UTC timestamp),
+    seconds, and one per metric (NaN where a run didn't measure it). Units and definitions are in
+    run.json and in the report's glossary.
 
     Raises:
         UserError: there is no such folder.
@@ -124,15 +175,25 @@ def load_results(folder: Path | str) -> pd.DataFrame:
     """
     if not Path(folder).is_dir():
         raise UserError(
-            f"{folder} is not a folder of results; give the folder that run-all wrote, such as reports/quickstart"
+            f"{folder} is not a folder of results; give the folder that run-all wrote, such as "
+            f"reports/quickstart"
         )
     import pandas as pd
 
     records = load_records(Path(folder)).records
-    metrics = list(dict.fromkeys(name for record in records for name in record.metrics if name not in RUN_COLUMNS))
-    specs = [{"suite": run.spec.suite, "method": run.spec.method.name, "seed": run.spec.seed} for run in records]
-    rows = [run.metrics | spec | {name: getattr(run, name) for name in RUN_COLUMNS if name not in spec}
-            for run, spec in zip(records, specs, strict=True)]  # fmt: skip
+    metrics = list(
+        dict.fromkeys(
+            name for record in records for name in record.metrics if name not in RUN_COLUMNS
+        )
+    )
+    specs = [
+        {"suite": run.spec.suite, "method": run.spec.method.name, "seed": run.spec.seed}
+        for run in records
+    ]
+    rows = [
+        run.metrics | spec | {name: getattr(run, name) for name in RUN_COLUMNS if name not in spec}
+        for run, spec in zip(records, specs, strict=True)
+    ]
     frame = pd.DataFrame(rows, columns=[*RUN_COLUMNS, *metrics])
     frame[metrics] = frame[metrics].astype("float64")
     frame["started"] = pd.to_datetime(frame["started"], utc=True, errors="coerce", format="ISO8601")

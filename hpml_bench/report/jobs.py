@@ -29,7 +29,9 @@ class Where(NamedTuple):
 def where(record: RunRecord) -> Where | None:
     said = Environment.read(record.environment).where
     hosts, restart = said.get("hosts") or [said.get("host")], said.get("restart")
-    named = tuple(_word(host) for host in (hosts if isinstance(hosts, list | tuple) else [hosts]) if host)
+    named = tuple(
+        _word(host) for host in (hosts if isinstance(hosts, list | tuple) else [hosts]) if host
+    )
     start = _word(said.get("job")), restart if isinstance(restart, int) else 0
     return Where(_word(said.get("engine")), start, named) if said else None
 
@@ -43,7 +45,8 @@ class JobTimes:
     """A start of a job, in seconds since 1970."""
 
     job: Job
-    queued: float  # time at which it began to wait: its submission, or the end of the start before a restart
+    # time at which it began to wait: its submission, or the end of the start before a restart
+    queued: float
     began: float
     ended: float  # end; of a job that works, or was killed, the last known time
     runs: tuple[Span, ...]
@@ -58,8 +61,12 @@ class JobTimes:
         """Seconds in each state; a job that only prepares model and data is not idle meanwhile."""
         running, lasted = sum(run.seconds for _, run in self.runs), self.ended - self.began
         preparing = lasted if self.job.unit < 0 else 0.0
-        return {"queued": self.began - self.queued, "preparing": preparing, "in runs": running,
-                "idle": max(0.0, lasted - running - preparing)}  # fmt: skip
+        return {
+            "queued": self.began - self.queued,
+            "preparing": preparing,
+            "in runs": running,
+            "idle": max(0.0, lasted - running - preparing),
+        }
 
 
 @dataclass(frozen=True)
@@ -79,12 +86,18 @@ class SweepTimes:
     @property
     def sums(self) -> dict[str, float]:
         """Seconds of all jobs in each state."""
-        found = {state: sum(job.states[state] for job in self.jobs) for state in self.jobs[0].states}
-        return {state: seconds for state, seconds in found.items() if seconds or state != "preparing"}
+        found = {
+            state: sum(job.states[state] for job in self.jobs) for state in self.jobs[0].states
+        }
+        return {
+            state: seconds for state, seconds in found.items() if seconds or state != "preparing"
+        }
 
 
 def sweep_times(folder: Path, records: Iterable[RunRecord]) -> SweepTimes | None:
-    """Return the jobs of a results folder with their runs; None where no job did any, or their times can't be read."""
+    """Return the jobs of a results folder with their runs; None where no job did any, or their
+    times can't be read.
+    """
     by_start: dict[tuple[str, int], list[Span]] = {}
     for record in records:
         place, begin = where(record), moment(record.started)
@@ -94,8 +107,12 @@ def sweep_times(folder: Path, records: Iterable[RunRecord]) -> SweepTimes | None
     found: list[JobTimes] = []
     last: dict[tuple[str, int], float] = {}
     for began, job in sorted(starts, key=lambda start: (start[0], start[1].unit)):
-        spans = sorted(by_start.get((job.job, job.restart), ()), key=lambda span: (span[0], span[1].run_id))
-        done = max([began, *(begin + run.seconds for begin, run in spans)])  # a start is recorded to the second
+        spans = sorted(
+            by_start.get((job.job, job.restart), ()), key=lambda span: (span[0], span[1].run_id)
+        )
+        done = max(
+            [began, *(begin + run.seconds for begin, run in spans)]
+        )  # a start is recorded to the second
         ended = done if job.ended is None else moment(job.ended)
         queued = moment(job.queued if job.queued is not None else job.began)
         if ended is not None and queued is not None:
@@ -107,7 +124,9 @@ def sweep_times(folder: Path, records: Iterable[RunRecord]) -> SweepTimes | None
 
 
 def moment(text: str) -> float | None:
-    """Return a time in ISO 8601, UTC where it names no zone, as seconds since 1970; None where it is none."""
+    """Return a time in ISO 8601, UTC where it names no zone, as seconds since 1970; None where
+    it is none.
+    """
     try:
         read = datetime.fromisoformat(text)
         seconds = (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()

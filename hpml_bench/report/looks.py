@@ -1,4 +1,6 @@
-"""Looks: what the pages below a folder were made of, and under which declarations, since each look may err."""
+"""Looks: what the pages below a folder were made of, and under which declarations, since each
+look may err.
+"""
 
 import hashlib
 import heapq
@@ -18,16 +20,20 @@ FILE = "looks.json"
 OVER = "over several"
 """Name of what a page over suites, or data sets, is of."""
 SKETCHED = 1024
-"""Most ids that a sketch keeps, so that a look takes 13 KB of the file. Where a data set grows a hundredfold in one
-step, about ten earlier ids are among those kept of the larger one, and none with a chance of e^-10."""
+"""Most ids that a sketch keeps, so that a look takes 13 KB of the file. Where a data set grows a
+hundredfold in one step, about ten earlier ids are among those kept of the larger one, and none
+with a chance of e^-10.
+"""
 
 
 def sketch(ids: Iterable[str]) -> str:
-    """Return the smallest 48-bit digests of ids, at most `SKETCHED`, in hexadecimal with spaces between.
+    """Return the smallest 48-bit digests of ids, at most `SKETCHED`, in hexadecimal with spaces
+    between.
 
-    It is a bottom-k sketch (Cohen and Kaplan 2007): it holds all of a small set, of a large one a sample that is
-    the same wherever an id is. So sets that share a good part of their ids, as a subset, a superset or a doubled one
-    does, share digests, and others share none but by a chance below one in 100,000.
+    It is a bottom-k sketch (Cohen and Kaplan 2007): it holds all of a small set, of a large one a
+    sample that is the same wherever an id is. So sets that share a good part of their ids, as a
+    subset, a superset or a doubled one does, share digests, and others share none but by a chance
+    below one in 100,000.
     """
     digests = {hashlib.blake2b(one.encode(), digest_size=6).hexdigest() for one in ids}
     return " ".join(heapq.nsmallest(SKETCHED, digests))
@@ -37,7 +43,9 @@ class Data(Frozen):
     """What a page is of, by which a later page is known to be of the same."""
 
     of: str = OVER
-    """The data set, by its own name or its file's; empty in lists of earlier versions, where inputs name none."""
+    """The data set, by its own name or its file's; empty in lists of earlier versions, where
+    inputs name none.
+    """
     by_file: bool = False
     """Whether the name is that of a file, since the inputs name no data set."""
     rows: str = ""
@@ -56,7 +64,9 @@ class Data(Frozen):
 
 
 class Declarations(Frozen):
-    """What a user declares of the data, which counts if that was before their first look; in the score's unit."""
+    """What a user declares of the data, which counts if that was before their first look; in the
+    score's unit.
+    """
 
     metric: str = ""
     worst: str = ""
@@ -68,7 +78,9 @@ class Declarations(Frozen):
     def phrases(self) -> tuple[str, ...]:
         """Return each declaration in words, in one order."""
         low, high = ("open" if end is None else f"{end:.12g}" for end in self.bounds)
-        largest, margin = ("" if one is None else f"{one:.12g}" for one in (self.largest, self.margin))
+        largest, margin = (
+            "" if one is None else f"{one:.12g}" for one in (self.largest, self.margin)
+        )
         return (
             f"the score {sanitize(self.metric, 60)}",
             f"{self.worst}-is-better scores" if self.worst else "no worst score for missing rows",
@@ -102,32 +114,52 @@ class Taken(NamedTuple):
 
     look: int  # its number, from 1
     declared: int  # number of looks that was declared at the first
-    changed: str  # which declarations were made after the first look, as a sentence; empty where none was
+    # which declarations were made after the first look, as a sentence; empty where none was
+    changed: str
 
 
 _LOOKS = TypeAdapter(list[Look])
 
 
 def look_at(
-    folder: Path, digest: str, data: Data, systems: Iterable[str] = (), stated: int | None = None, *,
-    declared: Declarations = NOTHING, looks: int | None = None, page: str = "", tested: bool = True,
-) -> Taken:  # fmt: skip
-    """Return which look at its data a page with scores of this digest is, and note it in the list of a folder.
+    folder: Path,
+    digest: str,
+    data: Data,
+    systems: Iterable[str] = (),
+    stated: int | None = None,
+    *,
+    declared: Declarations = NOTHING,
+    looks: int | None = None,
+    page: str = "",
+    tested: bool = True,
+) -> Taken:
+    """Return which look at its data a page with scores of this digest is, and note it in the list
+    of a folder.
 
-    The same scores under the same declarations are the same look. Others of the same data are the next one if two
-    systems or more are in both. A number that the user states as `stated` counts as given, and later looks follow it;
-    of `looks`, the number of looks that are declared, that of the first look counts. `page` is the page's folder below
-    that of the list. A UserError where the list can't be read or written, or the page would replace one of other data.
+    The same scores under the same declarations are the same look. Others of the same data are the
+    next one if two systems or more are in both. A number that the user states as `stated` counts as
+    given, and later looks follow it; of `looks`, the number of looks that are declared, that of the
+    first look counts. `page` is the page's folder below that of the list. A UserError where the
+    list can't be read or written, or the page would replace one of other data.
     """
     file = folder / FILE
     known = _read(file)
     new = Look(
-        **dict(data), digest=digest, systems=tuple(systems), look=0, page=page, declared=declared, looks=looks or 0
+        **dict(data),
+        digest=digest,
+        systems=tuple(systems),
+        look=0,
+        page=page,
+        declared=declared,
+        looks=looks or 0,
     )
     there = [one for one in known if one.page == page]
-    if there and not any(one.same(data) or one.of in data.parts or data.of in one.parts for one in there):
+    if there and not any(
+        one.same(data) or one.of in data.parts or data.of in one.parts for one in there
+    ):
         raise UserError(
-            f"{folder / page} has a page of other data, {sanitize(there[-1].of, 60)}, which this one would replace; "
+            f"{folder / page} has a page of other data, {sanitize(there[-1].of, 60)}, which this "
+            f"one would replace; "
             "give another --out"
         )
     if not tested:
@@ -147,10 +179,14 @@ def look_at(
 
 
 def _at_same_data(known: Sequence[Look], data: Data) -> list[Look]:
-    """Return the looks at the same data, and those at data that are the same as these, since rows come and go."""
+    """Return the looks at the same data, and those at data that are the same as these, since
+    rows come and go.
+    """
     found = [one for one in known if one.same(data)]
     for one in found:  # which grows
-        if one.rows:  # without them, as in lists of earlier versions, a look may be at any data and would link them all
+        # without them, as in lists of earlier versions, a look may be at any data and would link
+        # them all
+        if one.rows:
             found += [other for other in known if other not in found and _linked(one, other)]
     return found
 
@@ -168,36 +204,53 @@ def _changes(first: Declarations | None, now: Declarations) -> list[tuple[str, s
     """Return the declarations that changed, in words: as each was, and as it is."""
     # a list that doesn't record what was declared can't show that a declaration was made before
     before = first or Declarations(metric=now.metric, worst=now.worst)
-    return [(was, now_is) for was, now_is in zip(before.phrases(), now.phrases(), strict=True) if was != now_is]
+    return [
+        (was, now_is)
+        for was, now_is in zip(before.phrases(), now.phrases(), strict=True)
+        if was != now_is
+    ]
 
 
 def changed_since(first: Declarations | None, now: Declarations) -> str:
-    """Return what was declared first and what now, as a sentence, where that isn't the same; else an empty one."""
+    """Return what was declared first and what now, as a sentence, where that isn't the same;
+    else an empty one.
+    """
     changes = _changes(first, now)
     if not changes:
         return ""
     was, now_is = (sentence_list(list(phrases)) for phrases in zip(*changes, strict=True))
     before = f"The first look at these data declared {was}, this page {now_is}"
-    unknown = f"No declaration is recorded of the first look at these data, and this page declares {now_is}"
+    unknown = (
+        f"No declaration is recorded of the first look at these data, and this page declares "
+        f"{now_is}"
+    )
     return (
-        f"{before if first else unknown}: a claim that rests on what was declared after a look may be false in more "
+        f"{before if first else unknown}: a claim that rests on what was declared after a look "
+        f"may be false in more "
         "than 5 % of cases."
     )
 
 
 def _other_number(first: Look, looks: int | None) -> str:
-    """Return that the number of looks declared first counts, as a sentence, where another is given; else an empty."""
+    """Return that the number of looks declared first counts, as a sentence, where another is
+    given; else an empty.
+    """
     if looks is None or looks == first.looks:
         return ""
     declared = count_of(first.looks, "look") if first.looks else "no number of looks"
-    return f"The first look at these data declared {declared}, this page {looks}: the first number counts."
+    return (
+        f"The first look at these data declared {declared}, this page {looks}: the first number "
+        f"counts."
+    )
 
 
 def _read(file: Path) -> list[Look]:
     try:
         return _LOOKS.validate_json(file.read_bytes()) if file.exists() else []
     except (OSError, ValueError):
-        raise UserError(f"{file} is no list of looks; restore the file, or give another --out") from None
+        raise UserError(
+            f"{file} is no list of looks; restore the file, or give another --out"
+        ) from None
 
 
 def _write(file: Path, looks: list[Look]) -> None:

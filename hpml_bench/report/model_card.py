@@ -8,19 +8,35 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.numbers import number, with_unit
 from hpml_bench.system.text import sanitize
 
-SHOWN = ("quality", "language", "forgetting", "merging", "parameters", "time")  # groups of metrics on a card
+SHOWN = (
+    "quality",
+    "language",
+    "forgetting",
+    "merging",
+    "parameters",
+    "time",
+)  # groups of metrics on a card
 ENCODER = "encoder"
 PIPELINE = (
     "from hpml_bench import predict",
-    'predict("FOLDER", ["a text", "another"])  # as the run answers: names of classes, numbers, or words with tags',
+    (
+        'predict("FOLDER", ["a text", "another"])  # as the run answers: names of classes, '
+        "numbers, or words with tags"
+    ),
     "from transformers import pipeline",
-    'answer = pipeline("{}", model="FOLDER", trust_remote_code=True)  # FOLDER/saved_model.py imports hpml_bench',
+    (
+        'answer = pipeline("{}", model="FOLDER", trust_remote_code=True)  # FOLDER/saved_model.py '
+        "imports hpml_bench"
+    ),
 )
 ALONE = "# the encoder alone, without the trained head:"
 LOADS = {
     "adapter_config.json": (
         "from peft import PeftModel",
-        'model = PeftModel.from_pretrained(base_model, "FOLDER")  # the base model as transformers loads it',
+        (
+            'model = PeftModel.from_pretrained(base_model, "FOLDER")  # the base model as '
+            "transformers loads it"
+        ),
     ),
     "config.json": (
         "from transformers import AutoModel",
@@ -47,14 +63,19 @@ def write_card(record: RunRecord, folder: Path) -> None:
         if (value := record.metrics.get(metric.name)) is not None:
             scale, unit = (100, "%") if metric.format.endswith("%") else (1, sanitize(metric.unit))
             shown = with_unit(number(scale * value, metric.format), unit)
-            figures.append(f"| {sanitize(metric.title)} | {shown} | {sanitize(metric.definition)} |")
+            figures.append(
+                f"| {sanitize(metric.title)} | {shown} | {sanitize(metric.definition)} |"
+            )
     lines = [
         f"# {sanitize(spec.method.name)} on {sanitize(settings.backbone.partition('#')[0])}",
         "",
-        f"Trained by `hpml-bench run {sanitize(spec.method.name)} {sanitize(spec.suite)} --seed {spec.seed}`: method "
-        f"{sanitize(spec.method.method)} (options: {sanitize(options)}), learning rate {spec.method.lr:g}, optimizer "
+        f"Trained by `hpml-bench run {sanitize(spec.method.name)} {sanitize(spec.suite)} --seed "
+        f"{spec.seed}`: method "
+        f"{sanitize(spec.method.method)} (options: {sanitize(options)}), learning rate "
+        f"{spec.method.lr:g}, optimizer "
         f"{sanitize((spec.method.optimizer or settings.optimizer).name)}, task "
-        f"{sanitize(settings.task.name)}, data set {sanitize(settings.dataset.name)}{base}, protocol "
+        f"{sanitize(settings.task.name)}, data set {sanitize(settings.dataset.name)}{base}, "
+        f"protocol "
         f"{sanitize(record.protocol_id or 'unknown')}.",
         "",
         "## Load",

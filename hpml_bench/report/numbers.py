@@ -1,4 +1,6 @@
-"""Numbers as text: one place decides units, digits, intervals and how a missing value looks, for every format."""
+"""Numbers as text: one place decides units, digits, intervals and how a missing value looks, for
+every format.
+"""
 
 import math
 import re
@@ -14,16 +16,22 @@ MISSING = "–"
 MINUS = "−"
 _FORMAT = re.compile(r",?(?:\.(\d{1,2}))?([%gfde])")
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
-_LARGE = {"s": (600.0, 60.0, "min"), "MB": (10_000.0, 1000.0, "GB")}  # least value, size and name of the larger unit
+_LARGE = {
+    "s": (600.0, 60.0, "min"),
+    "MB": (10_000.0, 1000.0, "GB"),
+}  # least value, size and name of the larger unit
 
 Shown = tuple[str, float | str | None]  # text, and the value behind it; None where there is none
-Cell = str | int | Shown | None  # text alone, a count, a number as shown, or None for a value that is missing
+Cell = (
+    str | int | Shown | None
+)  # text alone, a count, a number as shown, or None for a value that is missing
 
 
 def number(value: float | None, spec: str = ".3g") -> str:
     """Return a number as text: thousands separated, significant digits without an exponent.
 
-    `spec` is a metric's format; one that isn't understood counts as `.3g`. Percent signs belong to the header.
+    `spec` is a metric's format; one that isn't understood counts as `.3g`. Percent signs belong to
+    the header.
     """
     if value is None or not math.isfinite(value):
         return MISSING
@@ -48,12 +56,16 @@ def cell(value: float | None, spec: str = ".3g") -> Shown:
 
 
 def beside(value: float, mean: float, spec: str = ".3g") -> str:
-    """Return an interval's end, or a deviation, in the decimals of its mean, and one digit of what isn't 0."""
+    """Return an interval's end, or a deviation, in the decimals of its mean, and one digit of
+    what isn't 0.
+    """
     shown = number(mean, spec)
     if "e" in shown:
         return number(value, spec)
     places = len(shown.partition(".")[2])
-    return number(value, f".{places if not value or round(value, places) else decimals(abs(value), 1)}f")
+    return number(
+        value, f".{places if not value or round(value, places) else decimals(abs(value), 1)}f"
+    )
 
 
 def in_bytes(value: float) -> str:
@@ -85,7 +97,9 @@ def p_cell(p: float | None) -> Shown:
 
 
 def limits(low: float | None, high: float | None, spec: str) -> str:
-    return MISSING if low is None or high is None else f"[{number(low, spec)}, {number(high, spec)}]"
+    return (
+        MISSING if low is None or high is None else f"[{number(low, spec)}, {number(high, spec)}]"
+    )
 
 
 def rank(interval: tuple[int, int] | None) -> str:
@@ -143,9 +157,11 @@ def decimals(value: float, significant: int) -> int:
 
 
 def resolving(difference: float, low: float | None, high: float | None, digits: int) -> int:
-    """Return `digits`, or decimals that show a difference, and its interval's end nearer to 0, which else print as 0.
+    """Return `digits`, or decimals that show a difference, and its interval's end nearer to 0,
+    which else print as 0.
 
-    Two digits of the difference, and one of the end, unless that is about 0 beside the difference: under a tenth of it.
+    Two digits of the difference, and one of the end, unless that is about 0 beside the difference:
+    under a tenth of it.
     """
     gap = abs(difference)
     ends = [abs(end) for end in (low, high) if end is not None]
@@ -155,7 +171,9 @@ def resolving(difference: float, low: float | None, high: float | None, digits: 
 
 
 def larger_unit(unit: str, largest: float) -> tuple[float, str]:
-    """Return the factor and the unit in which values up to the largest are shown: long times in minutes."""
+    """Return the factor and the unit in which values up to the largest are shown: long times in
+    minutes.
+    """
     least, size, larger = _LARGE.get(unit, (math.inf, 1.0, unit))
     return (1 / size, larger) if largest >= least else (1.0, unit)
 
@@ -172,7 +190,9 @@ class Quantity:
 
     @classmethod
     def of(cls, metric: Metric, intervals: Sequence[Interval] = ()) -> "Quantity":
-        """Return a metric in digits that suit the spread of all methods, and in its own format where none is known."""
+        """Return a metric in digits that suit the spread of all methods, and in its own format
+        where none is known.
+        """
         greatest = max((abs(interval.mean) for interval in intervals), default=0.0)
         if metric.format.endswith("%"):
             scale, unit = 100.0, "%"
@@ -185,8 +205,11 @@ class Quantity:
         if not spreads:  # a format is made for its own unit
             return cls(metric, scale, unit, metric.format if scale in {1.0, 100.0} else ".3g")
         means = sorted(abs(interval.mean) * scale for interval in intervals)
-        # one that is out of all proportion, as the perplexity of an untrained model, must not take the others' digits
-        largest = max((mean for mean in means if mean <= 1000 * means[len(means) // 2]), default=0.0)
+        # one that is out of all proportion, as the perplexity of an untrained model, must not take
+        # the others' digits
+        largest = max(
+            (mean for mean in means if mean <= 1000 * means[len(means) // 2]), default=0.0
+        )
         return cls(metric, scale, unit, f".{_places(median(spreads), largest)}f", spreads=True)
 
     @property
@@ -211,7 +234,9 @@ class Quantity:
         return with_unit(number(value * self.scale, self.spec), self.unit if unit else "")
 
     def cell(self, value: float | None) -> Shown:
-        return self.text(value), None if value is None or not math.isfinite(value) else value * self.scale
+        return self.text(value), None if value is None or not math.isfinite(
+            value
+        ) else value * self.scale
 
     def spread(self, interval: Interval | None) -> Shown:
         if interval is None:
@@ -231,7 +256,9 @@ class Quantity:
 
 
 def _places(sd: float, largest: float) -> int:
-    """Return decimals for one digit of the spread, two where it begins with 1 to 3 (Particle Data Group's rule)."""
+    """Return decimals for one digit of the spread, two where it begins with 1 to 3 (Particle
+    Data Group's rule).
+    """
     magnitude = math.floor(math.log10(sd))
     wanted = (1 if sd < 3.55 * 10.0**magnitude else 0) - magnitude
     room = 3 - math.floor(math.log10(largest)) if largest > 0 else wanted

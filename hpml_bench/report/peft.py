@@ -1,4 +1,5 @@
-"""Compared runs as files of PEFT's method comparison (github.com/huggingface/peft, method_comparison/), one each.
+"""Compared runs as files of PEFT's method comparison (github.com/huggingface/peft,
+method_comparison/), one each.
 
 What a record doesn't hold is null. `hpml_bench.compare` reads the files back.
 """
@@ -18,12 +19,19 @@ from hpml_bench.system.environment import Environment
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
-HOLDS = "train_time_holds"  # key beside `train_time`: what it holds, since PEFT's own holds more than training
-TEST_ROWS = "test rows"  # key beside `test accuracy`: number of test rows, for the interval of the share
+# key beside `train_time`: what it holds, since PEFT's own holds more than training
+HOLDS = "train_time_holds"
+TEST_ROWS = (
+    "test rows"  # key beside `test accuracy`: number of test rows, for the interval of the share
+)
 PROTOCOL, HOSTS, UNRANKED = "protocol_id", "hosts", "costs_unranked"
-"""Keys of `meta_info`: what must be alike to be compared, by costs of a seed too; why costs rank nothing."""
+"""Keys of `meta_info`: what must be alike to be compared, by costs of a seed too; why costs rank
+nothing.
+"""
 ACCURACY = "test accuracy"
-TIME_HELD = "training steps alone, from batch to optimizer: no evaluation, generation, loading or saving"
+TIME_HELD = (
+    "training steps alone, from batch to optimizer: no evaluation, generation, loading or saving"
+)
 STORED = {"nf4": "int4", "int8": "int8"}
 """Our names of quantisations -> PEFT's names of types in which a model is loaded."""
 AUTOCAST = {"fp32": False, "tf32": False, "bf16": True, "fp16": True}
@@ -43,68 +51,108 @@ def files_of(results: Results) -> Iterator[tuple[str, str]]:
 
 
 def as_peft(results: Results, method: str, record: RunRecord) -> dict[str, Any]:
-    """Return a compared run as PEFT's `log_results` writes one (method_comparison/MetaMathQA/utils.py)."""
+    """Return a compared run as PEFT's `log_results` writes one
+    (method_comparison/MetaMathQA/utils.py).
+    """
     (kind, dtype), spec = _known(record), record.spec.method
     method_config = {"peft_type": kind, "method": spec.method, **spec.options}
-    memory = max((peak for name in RESERVED if (peak := _value(record, name)) is not None), default=None)
+    memory = max(
+        (peak for name in RESERVED if (peak := _value(record, name)) is not None), default=None
+    )
     trainable, head = (_value(record, f"{what}_parameters") for what in ("trainable", "head"))
     windows, consumed = _windows(results, method, record), record.consumed
     # PEFT's test accuracy is a share of right rows, so another score isn't one
     score, binary = _value(record, results.quality), results.task.binary
     test: dict[str, Any] = {
-        "step": consumed.steps if consumed else None, ACCURACY: score if binary else None,
-        TEST_ROWS: results.test_rows, **({} if binary else {results.quality: score}),
+        "step": consumed.steps if consumed else None,
+        ACCURACY: score if binary else None,
+        TEST_ROWS: results.test_rows,
+        **({} if binary else {results.quality: score}),
         "train loss": windows[-1]["train loss"] if windows else None,
         "train samples": consumed.samples if consumed else None,
-        "train total tokens": consumed.real_tokens if consumed else None, "forgetting": _value(record, "forgetting"),
-    }  # fmt: skip
+        "train total tokens": consumed.real_tokens if consumed else None,
+        "forgetting": _value(record, "forgetting"),
+    }
     return {
         "run_info": {
-            "created_at": record.started, "total_time": record.seconds, "experiment_name": method, "peft_branch": None,
+            "created_at": record.started,
+            "total_time": record.seconds,
+            "experiment_name": method,
+            "peft_branch": None,
             "train_config": _train_config(record, dtype),
             # None where the whole model was trained, as PEFT has it
-            "peft_config": None if _value(record, "trainable_percent") == 100 else method_config, "error_msg": "",
+            "peft_config": None if _value(record, "trainable_percent") == 100 else method_config,
+            "error_msg": "",
         },
         "train_info": {
             "accelerator_memory_reserved_avg": None,
             "accelerator_memory_max": None if memory is None else round(memory * 1e6),
             "accelerator_memory_reserved_99th": None,
-            "train_time": _value(record, "train_seconds"), HOLDS: TIME_HELD,
+            "train_time": _value(record, "train_seconds"),
+            HOLDS: TIME_HELD,
             "file_size": _whole(_value(record, "saved_bytes")),
-            "num_trainable_params": None if trainable is None or head is None else round(trainable + head),
+            "num_trainable_params": None
+            if trainable is None or head is None
+            else round(trainable + head),
             "num_total_params": _whole(_value(record, "total_parameters")),
-            "status": "success", "metrics": [*windows, test],
+            "status": "success",
+            "metrics": [*windows, test],
         },
         "meta_info": _meta_info(record) | {UNRANKED: results.aligned.unranked or None},
-    }  # fmt: skip
+    }
 
 
 def _train_config(record: RunRecord, dtype: str | None) -> dict[str, Any]:
     settings, spec = record.spec.settings, record.spec.method
     optimizer = spec.optimizer or settings.optimizer
-    kind, _, rest = settings.backbone.partition("#")[0].partition(":")  # a folder's place is private
+    kind, _, rest = settings.backbone.partition("#")[0].partition(
+        ":"
+    )  # a folder's place is private
     return {
-        "model_id": f"{kind}:{PurePath(rest).name if kind == 'path' else rest}", "dtype": dtype,
+        "model_id": f"{kind}:{PurePath(rest).name if kind == 'path' else rest}",
+        "dtype": dtype,
         "max_seq_length": settings.max_length,
-        "batch_size": settings.global_batch, "batch_size_eval": settings.eval_batch,
-        "max_steps": record.consumed.steps if record.consumed else None, "eval_steps": settings.eval_every,
-        "compile": None, "use_gc": settings.gradient_checkpointing, "query_template": None, "seed": record.spec.seed,
-        "grad_norm_clip": settings.clip_norm, "optimizer_type": optimizer.name,
-        "optimizer_kwargs": {"lr": spec.lr, "weight_decay": settings.weight_decay, **optimizer.options},
-        "lr_scheduler": settings.schedule, "use_amp": AUTOCAST.get(settings.precision), "autocast_adapter_dtype": None,
-        "generation_kwargs": None, "attn_implementation": None,
-    }  # fmt: skip
+        "batch_size": settings.global_batch,
+        "batch_size_eval": settings.eval_batch,
+        "max_steps": record.consumed.steps if record.consumed else None,
+        "eval_steps": settings.eval_every,
+        "compile": None,
+        "use_gc": settings.gradient_checkpointing,
+        "query_template": None,
+        "seed": record.spec.seed,
+        "grad_norm_clip": settings.clip_norm,
+        "optimizer_type": optimizer.name,
+        "optimizer_kwargs": {
+            "lr": spec.lr,
+            "weight_decay": settings.weight_decay,
+            **optimizer.options,
+        },
+        "lr_scheduler": settings.schedule,
+        "use_amp": AUTOCAST.get(settings.precision),
+        "autocast_adapter_dtype": None,
+        "generation_kwargs": None,
+        "attn_implementation": None,
+    }
 
 
 def _known(record: RunRecord) -> tuple[str | None, str | None]:
-    """Return a run's PEFT type and the type in which its model was loaded; None for what its method doesn't say."""
+    """Return a run's PEFT type and the type in which its model was loaded; None for what its
+    method doesn't say.
+    """
     spec, settings = record.spec.method, record.spec.settings
     try:
         kind = cast(type[Method], registry.plugin("methods", spec.method))
-        method = kind(kind.Options.model_construct(**spec.options))  # to validate PEFT's would import it
+        method = kind(
+            kind.Options.model_construct(**spec.options)
+        )  # to validate PEFT's would import it
         stored = method.quantization or settings.quantization
         return method.peft_type, STORED[stored.name] if stored else settings.weights
-    except (UserError, ValueError, TypeError, AttributeError):  # not installed here, or of other options by now
+    except (
+        UserError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ):  # not installed here, or of other options by now
         return None, None
 
 
@@ -119,19 +167,28 @@ def _meta_info(record: RunRecord) -> dict[str, Any]:
     sums = (digests.revision, digests.weights, digests.data) if digests else (None,) * 3
     return {
         "model_info": {"sha": sums[0], "created_at": None, "sha256": sums[1]},
-        "dataset_info": {record.spec.settings.dataset.name: {"sha": None, "created_at": None, "sha256": sums[2]}},
+        "dataset_info": {
+            record.spec.settings.dataset.name: {"sha": None, "created_at": None, "sha256": sums[2]}
+        },
         "package_info": packages | {"hpml-bench-version": _text(versions.get("hpml-bench"))},
         "system_info": {
-            "system": environment.system or None, "release": environment.kernel or None, "version": None,
-            "machine": _text(hardware.get("architecture")), "processor": _text(hardware.get("cpu")),
+            "system": environment.system or None,
+            "release": environment.kernel or None,
+            "version": None,
+            "machine": _text(hardware.get("architecture")),
+            "processor": _text(hardware.get("cpu")),
             "accelerator": _text(cards[0].get("name")) if cards else None,
         },
-        "pytorch_info": None, PROTOCOL: record.protocol_id, HOSTS: " ".join(hosts_of(record) or ()) or None,
-    }  # fmt: skip
+        "pytorch_info": None,
+        PROTOCOL: record.protocol_id,
+        HOSTS: " ".join(hosts_of(record) or ()) or None,
+    }
 
 
 def _windows(results: Results, method: str, record: RunRecord) -> list[dict[str, Any]]:
-    """Return the windows between validations; null where steps lack points, or batches differ in size."""
+    """Return the windows between validations; null where steps lack points, or batches differ in
+    size.
+    """
     seed, consumed, batch = record.spec.seed, record.consumed, record.spec.settings.global_batch
     scores = results.curve(validation_of(results.quality), method, seed)
     if scores is None or consumed is None:
@@ -139,16 +196,23 @@ def _windows(results: Results, method: str, record: RunRecord) -> list[dict[str,
     curves = [results.curve(name, method, seed) for name in ("step_seconds", "train_loss")]
     seconds, losses = (dict(zip(of.steps, of.values, strict=True)) if of else {} for of in curves)
     found = []
-    for (before, _), (step, score) in pairwise([(0, 0.0), *zip(scores.steps, scores.values, strict=True)]):
+    for (before, _), (step, score) in pairwise(
+        [(0, 0.0), *zip(scores.steps, scores.values, strict=True)]
+    ):
         steps = range(before + 1, step + 1)
         loss = _sum(losses, steps)
-        found.append({
-            "step": step,
-            "valid accuracy": score if results.task.binary else None,
-            "train loss": None if loss is None else loss / len(steps),
-            "train samples": step * batch if consumed.samples == consumed.steps * batch else None,
-            "train time": _sum(seconds, steps),
-        } | dict.fromkeys(UNMEASURED))  # fmt: skip
+        found.append(
+            {
+                "step": step,
+                "valid accuracy": score if results.task.binary else None,
+                "train loss": None if loss is None else loss / len(steps),
+                "train samples": step * batch
+                if consumed.samples == consumed.steps * batch
+                else None,
+                "train time": _sum(seconds, steps),
+            }
+            | dict.fromkeys(UNMEASURED)
+        )
     return found
 
 

@@ -1,4 +1,6 @@
-"""The report's pages from recorded runs: HTML, Markdown with its figures, tables as CSV and LaTeX."""
+"""The report's pages from recorded runs: HTML, Markdown with its figures, tables as CSV and
+LaTeX.
+"""
 
 from __future__ import annotations
 
@@ -50,17 +52,20 @@ def write_report(
     Args:
         source: results folder that run-all wrote, or its results.
         out: folder of the report; the results folder itself by default.
-        formats: of `html` (report.html), `md` (report.md and figures/), `csv` and `tex` (tables/), `pdf` and `png` (the
-            pictures for a paper, in figures/), `peft` (the compared runs as files of PEFT's method comparison, in
-            peft/); report.json stands beside a page.
+        formats: of `html` (report.html), `md` (report.md and figures/), `csv` and `tex` (tables/),
+            `pdf` and `png` (the pictures for a paper, in figures/), `peft` (the compared runs as
+            files of PEFT's method comparison, in peft/); report.json stands beside a page.
 
     Raises:
-        UserError: no record can be read, a format isn't known, or the report can't be written there.
+        UserError: no record can be read, a format isn't known, or the report can't be written
+            there.
 
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
-        raise UserError(f"there is no report format '{', '.join(unknown)}'; choose from {', '.join(FORMATS)}")
+        raise UserError(
+            f"there is no report format '{', '.join(unknown)}'; choose from {', '.join(FORMATS)}"
+        )
     results = source if isinstance(source, Results) else load(source)
     return write_page(page_of(results), results.folder if out is None else out, formats)
 
@@ -75,18 +80,23 @@ class Page:
     problems: int  # number of runs and records that are in no number
     newest: str  # date of the newest run
     version: str  # version of the package that made the runs
-    results: Results | None = None  # results of the suite, for formats of runs; None over several suites
+    results: Results | None = (
+        None  # results of the suite, for formats of runs; None over several suites
+    )
     apart: int = 0  # runs of the suite that ended well and are not compared
 
 
 def page_of(results: Results) -> Page:
     return Page(
-        answer=answer_of(results), sections=all_sections(results), facts=facts(results),
+        answer=answer_of(results),
+        sections=all_sections(results),
+        facts=facts(results),
         problems=len(results.left_out.unfinished) + len(results.left_out.problems),
         newest=sanitize(results.reference.started[:10]),
-        version=sanitize(versions(results.reference).get("hpml-bench", ""), 40), results=results,
+        version=sanitize(versions(results.reference).get("hpml-bench", ""), 40),
+        results=results,
         apart=results.left_out.excluded_runs,
-    )  # fmt: skip
+    )
 
 
 def page_over(results: Sequence[Results], out: Path) -> Page:
@@ -96,37 +106,67 @@ def page_over(results: Sequence[Results], out: Path) -> Page:
 def page_of_suites(
     suites: Suites, out: Path, look: int | None = None, place: str = "", looks: int | None = None
 ) -> Page:
-    """Return the page over several suites, or data sets, as the look stated, or the next of `out` if they are new.
+    """Return the page over several suites, or data sets, as the look stated, or the next of `out`
+    if they are new.
 
-    The page is in the folder `place` of `out`; `looks` is the number of looks that are declared. A UserError where a
-    page over other suites alone is there.
+    The page is in the folder `place` of `out`; `looks` is the number of looks that are declared. A
+    UserError where a page over other suites alone is there.
     """
     names = tuple(suite.name for suite in suites.ranked)
     data = Data(rows=sketch(json.dumps(suite.source) for suite in suites.ranked), parts=names)
-    taken = look_at(out, suites.digest, data, suites.methods, look, looks=looks, page=place, tested=suites.tested)
+    taken = look_at(
+        out,
+        suites.digest,
+        data,
+        suites.methods,
+        look,
+        looks=looks,
+        page=place,
+        tested=suites.tested,
+    )
     suites = replace(suites, look=taken.look, declared_looks=taken.declared)
     newest = max(suites.ranked, key=lambda suite: suite.started)
     answer = answer_over(suites)
     known = {"Model": answer.model or "several models"} if answer.noun == "method" else {}
     return Page(
-        answer=answer, sections=sections_over(suites), problems=len(suites.apart),
-        facts={**known, "Data": answer.data, f"{suites.noun.capitalize()}s": str(len(suites.ranked)),
-               f"{answer.noun.capitalize()}s": str(len(suites.methods))},
-        newest=sanitize(newest.started[:10]), version=newest.version,
-    )  # fmt: skip
+        answer=answer,
+        sections=sections_over(suites),
+        problems=len(suites.apart),
+        facts={
+            **known,
+            "Data": answer.data,
+            f"{suites.noun.capitalize()}s": str(len(suites.ranked)),
+            f"{answer.noun.capitalize()}s": str(len(suites.methods)),
+        },
+        newest=sanitize(newest.started[:10]),
+        version=newest.version,
+    )
 
 
 def write_page(page: Page, out: Path, formats: Sequence[str]) -> list[Path]:
-    """Write a page in formats of `FORMATS` and return the files, pages first; UserError where it can't be written."""
+    """Write a page in formats of `FORMATS` and return the files, pages first; UserError where it
+    can't be written.
+    """
     if "peft" in formats and page.results is None:
-        raise UserError("the format peft holds the runs of one suite; name one folder, or leave the format away")
+        raise UserError(
+            "the format peft holds the runs of one suite; name one folder, or leave the format away"
+        )
     kinds = [kind for kind in FORMATS if kind in formats]
     pages = bool({"html", "md"} & {*kinds})
     try:
-        tables = [block for section in page.sections for block in section.leaves if isinstance(block, Table)]
+        tables = [
+            block
+            for section in page.sections
+            for block in section.leaves
+            if isinstance(block, Table)
+        ]
         beside = filter(_long, tables) if pages else ()  # to which pages link
-        long = [_write(out / f"tables/{table.name}.csv", export.csv_text(table)) for table in beside]
-        written = [_write(out / name, content) for kind in kinds for name, content in _files(page, kind)]
+        long = [
+            _write(out / f"tables/{table.name}.csv", export.csv_text(table)) for table in beside
+        ]
+        written = [
+            _write(out / name, content) for kind in kinds for name, content in _files(page, kind)
+        ]
         answer = out / "report.json"
         if pages and page.answer.methods:
             written.append(_write(answer, page.answer.model_dump_json(indent=1) + "\n"))
@@ -134,22 +174,30 @@ def write_page(page: Page, out: Path, formats: Sequence[str]) -> list[Path]:
             answer.unlink(missing_ok=True)
         return [*dict.fromkeys([*written, *long])]
     except OSError as error:
-        raise UserError(f"the report can't be written to {out}: {error.strerror or error}") from None
+        raise UserError(
+            f"the report can't be written to {out}: {error.strerror or error}"
+        ) from None
 
 
 def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
     if kind == "html":
         folder = packaged("templates", "templates")
         sheets, scripts = (  # of the frame, of its first screen and of the chooser in that
-            [path.read_text(encoding="utf-8") for name in ("report", "answer", "chooser")
-             if (path := folder / f"{name}.{kind}").is_file()]
+            [
+                path.read_text(encoding="utf-8")
+                for name in ("report", "answer", "chooser")
+                if (path := folder / f"{name}.{kind}").is_file()
+            ]
             for kind in ("css", "js")
-        )  # fmt: skip
+        )
         sheets += screen.sheets(page.answer)
         marked = styles(page.results.methods) if page.results else {}
         yield "report.html", _html(_context(page) | {"styles": marked}, sheets, scripts)
     elif kind == "md":
-        yield "report.md", _environment(html=False).get_template("report.md.j2").render(_context(page))
+        yield (
+            "report.md",
+            _environment(html=False).get_template("report.md.j2").render(_context(page)),
+        )
         yield from ((f"figures/{of.name}.svg", standalone(of)) for of in pictures_of(page))
     elif kind in {"csv", "tex"}:
         render = export.csv_text if kind == "csv" else export.latex_table
@@ -164,8 +212,12 @@ def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
 
 
 def load_libraries() -> None:
-    """Import the libraries of a report, which takes about a second, while there is nothing else to do."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that wait for products this small take a core
+    """Import the libraries of a report, which takes about a second, while there is nothing else
+    to do.
+    """
+    os.environ.setdefault(
+        "OPENBLAS_NUM_THREADS", "1"
+    )  # threads that wait for products this small take a core
     for name in ("pyarrow.parquet", "scipy.special"):
         import_module(name)
     with suppress(UserError):
@@ -174,12 +226,16 @@ def load_libraries() -> None:
 
 
 def all_sections(results: Results) -> tuple[Section, ...]:
-    """Return every registered section that isn't empty, by question, then by the sections' `order`."""
+    """Return every registered section that isn't empty, by question, then by the sections'
+    `order`.
+    """
     modules = {name: registry.get("sections", name) for name in registry.names("sections")}
     ordered = sorted(modules.items(), key=lambda item: (item[1].order, item[1].__name__))
     found = []
     for name, module in ordered:
-        made = module.sections(results) if hasattr(module, "sections") else [module.section(results)]
+        made = (
+            module.sections(results) if hasattr(module, "sections") else [module.section(results)]
+        )
         found += [placed(module, name, section) for section in made if section is not None]
     return tuple(section for part in parts(found) for section in (*part.shown, *part.folded))
 
@@ -187,33 +243,57 @@ def all_sections(results: Results) -> tuple[Section, ...]:
 def tables_of(sections: Sequence[Section]) -> tuple[Table, ...]:
     blocks = [block for section in sections for block in section.blocks]
     found = [block for block in blocks if isinstance(block, Table | Tabs)]
-    return tuple(table for one in found for table in ((one,) if isinstance(one, Table) else one.tables))
+    return tuple(
+        table for one in found for table in ((one,) if isinstance(one, Table) else one.tables)
+    )
 
 
 def all_tables(page: Page) -> tuple[Table, ...]:
-    return tuple(table for table in (answer_table(page.answer), *tables_of(page.sections)) if table.rows)
+    return tuple(
+        table for table in (answer_table(page.answer), *tables_of(page.sections)) if table.rows
+    )
 
 
 def pictures_of(page: Page) -> list[Picture]:
-    blocks = [block for section in page.sections for block in section.leaves if isinstance(block, Picture)]
+    blocks = [
+        block for section in page.sections for block in section.leaves if isinstance(block, Picture)
+    ]
     return [*screen.pictures(page.answer), *blocks]
 
 
 def _environment(*, html: bool) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(packaged("templates", "templates")), undefined=StrictUndefined,
+        loader=FileSystemLoader(packaged("templates", "templates")),
+        undefined=StrictUndefined,
         autoescape=html,  # noqa: S701 - Markdown escapes by its own filter
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    kinds: dict[str, type] = {"text": Text, "table": Table, "figure": Picture, "tabs": Tabs, "fold": Fold}
-    tests: dict[str, Any] = {kind: lambda block, of=of: isinstance(block, of) for kind, of in kinds.items()}
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    kinds: dict[str, type] = {
+        "text": Text,
+        "table": Table,
+        "figure": Picture,
+        "tabs": Tabs,
+        "fold": Fold,
+    }
+    tests: dict[str, Any] = {
+        kind: lambda block, of=of: isinstance(block, of) for kind, of in kinds.items()
+    }
     # `folded`: tables that a page shows only after a click, those of pairs but the score's
-    tests["folded"] = lambda of, shown: isinstance(of, Table) and of.name.startswith("pairs_") and of.name != shown
+    tests["folded"] = lambda of, shown: (
+        isinstance(of, Table) and of.name.startswith("pairs_") and of.name != shown
+    )
     environment.tests |= tests | {"long": _long}
     environment.filters |= {
-        "md": export.markdown_text, "md_table": export.markdown_table, "numeric": export.numeric_columns,
-        "exact": "{:.10g}".format, "sanitize": sanitize, "svg": svg, "emphasise": _emphasise,
-    }  # fmt: skip
+        "md": export.markdown_text,
+        "md_table": export.markdown_table,
+        "numeric": export.numeric_columns,
+        "exact": "{:.10g}".format,
+        "sanitize": sanitize,
+        "svg": svg,
+        "emphasise": _emphasise,
+    }
     return environment
 
 
@@ -227,7 +307,9 @@ def _emphasise(sentence: str, names: Sequence[str], opening: str, closing: str) 
         return sentence
     longest = sorted(map(re.escape, names), key=len, reverse=True)
     pattern = rf"(?<![\w/.&#-])({'|'.join(longest)})(?![\w/-])"
-    marked = re.sub(pattern, rf"{opening}\1{closing}", str(sentence))  # of a Markup, re.sub would escape what it joins
+    marked = re.sub(
+        pattern, rf"{opening}\1{closing}", str(sentence)
+    )  # of a Markup, re.sub would escape what it joins
     return type(sentence)(marked)
 
 
@@ -242,14 +324,21 @@ def _context(page: Page) -> dict[str, object]:
     newest = f"recorded runs alone; the newest began on {page.newest}"
     inputs = newest if page.newest else "the inputs that it names alone"
     return screen.context(answer) | {
-        "title": f"{suite}: {compared} compared", "suite": suite,
+        "title": f"{suite}: {compared} compared",
+        "suite": suite,
         "about": f"{on}{page.facts.get('Rows', page.facts['Data'])} · {what}",
-        "closing": f"Made by hpml-bench {page.version} from {inputs}; judged by the rules of version {rules}.",
-        "description": answer.description, "facts": page.facts, "answer_table": answer_table(answer),
-        "problems": page.problems, "open_pairs": f"pairs_{answer.score.id}",
+        "closing": (
+            f"Made by hpml-bench {page.version} from {inputs}; judged by the rules of version "
+            f"{rules}."
+        ),
+        "description": answer.description,
+        "facts": page.facts,
+        "answer_table": answer_table(answer),
+        "problems": page.problems,
+        "open_pairs": f"pairs_{answer.score.id}",
         "parts": (shown := every if answer.over == "seed" and answer.noun == "method" else there),
         "places": {part.key for part in shown},
-    }  # fmt: skip
+    }
 
 
 def _html(context: Mapping[str, object], sheets: list[str], scripts: list[str]) -> str:
@@ -258,33 +347,64 @@ def _html(context: Mapping[str, object], sheets: list[str], scripts: list[str]) 
 
 
 def plain_page(
-    name: str, about: str, headline: str, sections: Sequence[Section], facts: Mapping[str, str], closing: str
+    name: str,
+    about: str,
+    headline: str,
+    sections: Sequence[Section],
+    facts: Mapping[str, str],
+    closing: str,
 ) -> str:
-    """Return a page without a first screen or scripts: a headline, and sections of which each is a part of its own.
+    """Return a page without a first screen or scripts: a headline, and sections of which each is a
+    part of its own.
 
-    The bar at its top has `name` and `about`; a section whose slug is `setup` begins with the facts, by title.
+    The bar at its top has `name` and `about`; a section whose slug is `setup` begins with the
+    facts, by title.
     """
     context = {
-        "title": headline, "suite": name, "about": about, "headline": headline, "facts": facts, "closing": closing,
-        "parts": [Part(section.slug, section.title, section.title, (section,), ()) for section in sections],
-        "answer": {"noun": "method", "number": {}}, "names": (), "styles": {}, "description": "", "problems": 0,
+        "title": headline,
+        "suite": name,
+        "about": about,
+        "headline": headline,
+        "facts": facts,
+        "closing": closing,
+        "parts": [
+            Part(section.slug, section.title, section.title, (section,), ()) for section in sections
+        ],
+        "answer": {"noun": "method", "number": {}},
+        "names": (),
+        "styles": {},
+        "description": "",
+        "problems": 0,
         "open_pairs": "",
-    }  # fmt: skip
-    return _html(context, [(packaged("templates", "templates") / "report.css").read_text(encoding="utf-8")], [])
+    }
+    return _html(
+        context,
+        [(packaged("templates", "templates") / "report.css").read_text(encoding="utf-8")],
+        [],
+    )
 
 
 def policy(sheets: Sequence[str], scripts: Sequence[str]) -> str:
-    """Return the Content-Security-Policy of a page: its own style sheets and scripts by hash, and nothing else."""
+    """Return the Content-Security-Policy of a page: its own style sheets and scripts by hash,
+    and nothing else.
+    """
     kinds = {"style-src": sheets, "script-src": scripts}
-    hashed = {kind: [base64.b64encode(sha256(text.encode()).digest()).decode() for text in texts]
-              for kind, texts in kinds.items()}  # fmt: skip
-    own = "; ".join(" ".join([kind, *(f"'sha256-{one}'" for one in of)]) for kind, of in hashed.items() if of)
+    hashed = {
+        kind: [base64.b64encode(sha256(text.encode()).digest()).decode() for text in texts]
+        for kind, texts in kinds.items()
+    }
+    own = "; ".join(
+        " ".join([kind, *(f"'sha256-{one}'" for one in of)]) for kind, of in hashed.items() if of
+    )
     return f"default-src 'none'; {own}; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 def _write(path: Path, content: str | bytes) -> Path:
     if path.parent.name in {"figures", "tables", "peft"} and path.parent.is_symlink():
-        raise UserError(f"{path.parent} is a link; no report is written through one: remove it, or give another --out")
+        raise UserError(
+            f"{path.parent} is a link; no report is written through one: remove it, or give "
+            f"another --out"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     return path

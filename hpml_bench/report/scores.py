@@ -1,4 +1,6 @@
-"""Aligned scores: systems by runs and rows, with their costs, whoever measured them; what verdicts are taken on."""
+"""Aligned scores: systems by runs and rows, with their costs, whoever measured them; what
+verdicts are taken on.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -44,13 +46,23 @@ class ScoreDefinition:
     title: str = ""  # its name on a page; `name` where empty
     unit: str = ""
     percent: bool | None = None  # whether it is shown in per cent; None: where its range is 0 to 1
-    margin: float | None = None  # difference that counts as none, declared before the runs; None where none was
-    largest: float | None = None  # largest difference of a row between two systems, if one was declared beforehand
+    margin: float | None = (
+        None  # difference that counts as none, declared before the runs; None where none was
+    )
+    largest: float | None = (
+        None  # largest difference of a row between two systems, if one was declared beforehand
+    )
     largest_by: str = "declared in the suite"  # who declared it
     binary: bool | None = None  # whether rows are right or wrong; None: as the rows say
-    row_weight: float | None = None  # weight of the heaviest row, or group, over the mean; None: as groups' sizes say
-    effective: float | None = None  # rows, or groups, of equal weight that vary as much; None: as groups' sizes say
-    linear: bool = False  # whether scores of rows are linearised, and so may lie outside the score's range
+    row_weight: float | None = (
+        None  # weight of the heaviest row, or group, over the mean; None: as groups' sizes say
+    )
+    effective: float | None = (
+        None  # rows, or groups, of equal weight that vary as much; None: as groups' sizes say
+    )
+    linear: bool = (
+        False  # whether scores of rows are linearised, and so may lie outside the score's range
+    )
 
 
 @dataclass(frozen=True)
@@ -62,10 +74,12 @@ class CostDefinition:
     unit: str = ""
     exact: bool | None = None  # whether it is a count without noise; None: as the runs say
     about: str = ""  # what it holds where the title doesn't say it, as a sentence
-    key: str = ""  # its short name on a page, for costs that a page has words for: `time`, `memory`, `size`
+    # its short name on a page, for costs that a page has words for: `time`, `memory`, `size`
+    key: str = ""
     margin: float | None = None  # share that counts as no difference; None where none was declared
     grid: float | None = None  # distance of the values that can be measured, where it is known
-    stands_for: str = ""  # column of the cost whose values a page shows while this one's rank, as memory over set-up
+    # column of the cost whose values a page shows while this one's rank, as memory over set-up
+    stands_for: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,10 +95,14 @@ class FailedRun:
 
 @dataclass(frozen=True)
 class Race:
-    """Looks that were declared before a suite's first run, after each of which methods that are behind leave."""
+    """Looks that were declared before a suite's first run, after each of which methods that are
+    behind leave.
+    """
 
     until: Until  # the question, and the numbers of seeds at the looks
-    lost: frozenset[tuple[str, int]] = frozenset()  # method and seed of runs that have ended without a score
+    lost: frozenset[tuple[str, int]] = (
+        frozenset()
+    )  # method and seed of runs that have ended without a score
     later: int = 0  # number of looks at further seeds that were not declared then
 
 
@@ -93,13 +111,25 @@ class Circumstances:
     """Circumstances of runs that decide what verdicts may be taken on their scores and costs."""
 
     unranked: str = ""  # why costs with noise rank nothing, as a clause; empty where they may
-    facts: SuiteFacts | None = None  # what a suite's runs say beside; None for other systems, or of several inputs
-    trained_on: Literal["these", "other", ""] = ""  # training rows of other seeds; empty: systems as they are
-    look: int = 1  # number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err
-    looks: int = 0  # looks that were declared before the first, where methods don't race; 0 where none were
+    facts: SuiteFacts | None = (
+        None  # what a suite's runs say beside; None for other systems, or of several inputs
+    )
+    trained_on: Literal["these", "other", ""] = (
+        ""  # training rows of other seeds; empty: systems as they are
+    )
+    # number of times, from 1, that verdicts were taken on these runs as seeds were added; each may
+    # err
+    look: int = 1
+    looks: int = (
+        0  # looks that were declared before the first, where methods don't race; 0 where none were
+    )
     changed: str = ""  # which declarations were made after the first look, as sentences
-    race: Race | None = None  # the declared looks of methods that race; None where all have the same seeds
-    prior: Prior | None = None  # variance over seeds that earlier suites lend, as the suite's first run declares it
+    race: Race | None = (
+        None  # the declared looks of methods that race; None where all have the same seeds
+    )
+    prior: Prior | None = (
+        None  # variance over seeds that earlier suites lend, as the suite's first run declares it
+    )
     block: str = ""  # group of data sets that depend on each other, and count as one over data sets
 
 
@@ -111,51 +141,84 @@ class AlignedScores(Circumstances):
     title: str  # its name on a page
     score: ScoreDefinition
     systems: tuple[str, ...]  # names as they are shown, in the input's order
-    seeds: tuple[str, ...]  # names of all runs, by number where they are numbers; a run is known by its place here
+    seeds: tuple[
+        str, ...
+    ]  # names of all runs, by number where they are numbers; a run is known by its place here
     means: Mapping[str, Mapping[int, float]]  # system -> run -> mean score
-    rows: Mapping[str, Mapping[int, NDArray[Any]]] | None  # system -> run -> score of each row, [rows], if there are
+    rows: (
+        Mapping[str, Mapping[int, NDArray[Any]]] | None
+    )  # system -> run -> score of each row, [rows], if there are
     count: int | None  # rows that a score is the mean of; None where it isn't known
-    groups: NDArray[np.int64] | None  # number of each row's group, [rows]; None where rows stand alone
+    groups: (
+        NDArray[np.int64] | None
+    )  # number of each row's group, [rows]; None where rows stand alone
     binary: bool  # whether rows are right or wrong
-    costs: Mapping[CostDefinition, Mapping[str, Mapping[int, float]]]  # cost -> system, if it has it -> run -> value
+    costs: Mapping[
+        CostDefinition, Mapping[str, Mapping[int, float]]
+    ]  # cost -> system, if it has it -> run -> value
     failed: tuple[FailedRun, ...] = ()
-    remarks: tuple[str, ...] = ()  # sentences for the page: what a number of the inputs holds, what they lack
+    remarks: tuple[
+        str, ...
+    ] = ()  # sentences for the page: what a number of the inputs holds, what they lack
     sources: tuple[str, ...] = ()
     unshared: int = 0  # rows that some system lacks, with `shared`; left out
-    lacking: Mapping[str, int] = field(default_factory=dict)  # system that lacks rows in some run -> how many
+    lacking: Mapping[str, int] = field(
+        default_factory=dict
+    )  # system that lacks rows in some run -> how many
     filled: "tuple[AlignedScores, AlignedScores] | None" = None
-    """All rows, with the least and with the largest score where one is missing; None where none is."""
+    """All rows, with the least and with the largest score where one is missing; None where none
+    is.
+    """
     independent: bool = False  # whether the user says that the systems' errors are independent
-    row_ids: tuple[str, ...] = ()  # what tells each row from those of other data; empty where there are none
+    row_ids: tuple[
+        str, ...
+    ] = ()  # what tells each row from those of other data; empty where there are none
 
     @property
     def noun(self) -> Literal["method", "system"]:
-        """Noun for what is compared: methods, which other seeds train anew, or systems as they are."""
+        """Noun for what is compared: methods, which other seeds train anew, or systems as they
+        are.
+        """
         return "method" if self.trained_on else "system"
 
     @cached_property
     def shared_seeds(self) -> int:
         """Runs that pairs share: of systems the fewest of any pair, of methods the most."""
-        # a system is judged as it is where seeds are too few; a method with few seeds only leaves its own pairs open
-        shared = [len(self.means[a].keys() & self.means[b].keys()) for a, b in combinations(self.means, 2)]
+        # a system is judged as it is where seeds are too few; a method with few seeds only leaves
+        # its own pairs open
+        shared = [
+            len(self.means[a].keys() & self.means[b].keys()) for a, b in combinations(self.means, 2)
+        ]
         alone = max(map(len, self.means.values()), default=0)
         return (max if self.trained_on else min)(shared, default=alone)
 
     def part(self, systems: Iterable[str], seeds: int) -> "AlignedScores":
-        """Return the runs of some methods that race, whose rows are all there, with a seed below a number."""
-        runs, names = {run for run, seed in enumerate(self.seeds) if int(seed) < seeds}, tuple(systems)
+        """Return the runs of some methods that race, whose rows are all there, with a seed below
+        a number.
+        """
+        runs, names = (
+            {run for run, seed in enumerate(self.seeds) if int(seed) < seeds},
+            tuple(systems),
+        )
 
         def kept(values: Mapping[str, Mapping[int, T]]) -> dict[str, dict[int, T]]:
             own = {name: values[name] for name in names if name in values}
-            return {name: {run: value for run, value in of.items() if run in runs} for name, of in own.items()}
+            return {
+                name: {run: value for run, value in of.items() if run in runs}
+                for name, of in own.items()
+            }
 
         rows = None if self.rows is None else kept(self.rows)
         costs = {cost: kept(values) for cost, values in self.costs.items()}
-        return replace(self, systems=names, means=kept(self.means), rows=rows, costs=costs, race=None)
+        return replace(
+            self, systems=names, means=kept(self.means), rows=rows, costs=costs, race=None
+        )
 
     @property
     def declared_looks(self) -> int:
-        """Looks that were declared before the first one, which have equal shares of the 5 %; 0 where none were."""
+        """Looks that were declared before the first one, which have equal shares of the 5 %; 0
+        where none were.
+        """
         return len(self.race.until.rounds) if self.race else self.looks
 
     def complete(self, staying: Iterable[str], seeds: int) -> bool:
@@ -169,8 +232,10 @@ class AlignedScores(Circumstances):
         """Scores of rows, or of groups where rows have some: what another sample would replace."""
         if self.groups is None or self.rows is None:
             return self.rows or {}
-        return {name: {seed: statistics.group_scores(of, self.groups) for seed, of in by_seed.items()}
-                for name, by_seed in self.rows.items()}  # fmt: skip
+        return {
+            name: {seed: statistics.group_scores(of, self.groups) for seed, of in by_seed.items()}
+            for name, by_seed in self.rows.items()
+        }
 
     @cached_property
     def group_count(self) -> int | None:
@@ -196,12 +261,16 @@ class AlignedScores(Circumstances):
 
     @cached_property
     def span(self) -> float:
-        """Range of a value of `units`: that of a row times the weight of the heaviest unit over the mean."""
+        """Range of a value of `units`: that of a row times the weight of the heaviest unit over
+        the mean.
+        """
         return self.range * self._heaviest
 
     @property
     def difference_span(self) -> float:
-        """Range by which a value of `units` may differ between systems: by the declared difference of a row, if any."""
+        """Range by which a value of `units` may differ between systems: by the declared
+        difference of a row, if any.
+        """
         return self.span if self.score.largest is None else self.score.largest * self._heaviest
 
     @property
@@ -226,9 +295,16 @@ class AlignedScores(Circumstances):
         return float(sizes.max() / sizes.mean())
 
 
-def entering(values: Mapping[str, Mapping[int, T]], race: Race | None = None) -> dict[str, dict[int, T]]:
-    """Return the runs that enter means: those that all share where some lack runs, under three and in races all."""
+def entering(
+    values: Mapping[str, Mapping[int, T]], race: Race | None = None
+) -> dict[str, dict[int, T]]:
+    """Return the runs that enter means: those that all share where some lack runs, under three
+    and in races all.
+    """
     shared = set.intersection(*map(set, values.values())) if values else set()
     if race or len(shared) < statistics.LEAST_SEEDS:
         return {name: dict(of) for name, of in values.items()}
-    return {name: {run: value for run, value in of.items() if run in shared} for name, of in values.items()}
+    return {
+        name: {run: value for run, value in of.items() if run in shared}
+        for name, of in values.items()
+    }

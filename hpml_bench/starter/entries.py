@@ -26,17 +26,22 @@ class Entry:
     """A key of a suite with its value and the reason for it."""
 
     key: str
-    value: Any  # plain values, a `Rate`, or a tuple of entries, which become a mapping of their own lines
+    # plain values, a `Rate`, or a tuple of entries, which become a mapping of their own lines
+    value: Any
     why: tuple[str, ...] = ()  # paragraphs of the comment
     chosen: bool = True  # False: an alternative, written as a comment
 
     @property
     def nested(self) -> bool:
-        return isinstance(self.value, tuple) and bool(self.value) and isinstance(self.value[0], Entry)
+        return (
+            isinstance(self.value, tuple) and bool(self.value) and isinstance(self.value[0], Entry)
+        )
 
 
 def overridden(entries: Iterable[Entry], given: Mapping[str, Any]) -> tuple[Entry, ...]:
-    """Return entries with the values that are given in their places, and at the end those that have none."""
+    """Return entries with the values that are given in their places, and at the end those that
+    have none.
+    """
     left, found = dict(given), list[Entry]()
     for entry in entries:
         value = left.pop(entry.key, entry)
@@ -51,14 +56,20 @@ def overridden(entries: Iterable[Entry], given: Mapping[str, Any]) -> tuple[Entr
 
 def as_values(entries: Iterable[Entry]) -> dict[str, Any]:
     """Return the values that are chosen, by key."""
-    return {one.key: as_values(one.value) if one.nested else one.value for one in entries if one.chosen}
+    return {
+        one.key: as_values(one.value) if one.nested else one.value for one in entries if one.chosen
+    }
 
 
 def written(entries: Iterable[Entry], margin: str = "") -> Iterator[str]:
     """Yield the lines of entries, each below its reason, or before it where that is short."""
     for entry in entries:
         if entry.nested:
-            yield from (*comment(entry.why, margin), f"{margin}{entry.key}:", *written(entry.value, f"{margin}  "))
+            yield from (
+                *comment(entry.why, margin),
+                f"{margin}{entry.key}:",
+                *written(entry.value, f"{margin}  "),
+            )
             continue
         line = f"{margin}{'' if entry.chosen else '# '}{entry.key}: {flow(entry.value)}"
         beside = f"{line}  # {sanitize(entry.why[0])}" if len(entry.why) == 1 else ""
@@ -67,12 +78,16 @@ def written(entries: Iterable[Entry], margin: str = "") -> Iterator[str]:
 
 
 def comment(paragraphs: Iterable[str], margin: str = "") -> Iterator[str]:
-    """Yield paragraphs as lines of comment; an indented one, such as a command, stays on its line."""
+    """Yield paragraphs as lines of comment; an indented one, such as a command, stays on its
+    line.
+    """
     for paragraph in paragraphs:
         if paragraph.startswith(" "):
             yield f"{margin}# {for_terminal(paragraph)}"
             continue
-        lines = textwrap.wrap(sanitize(paragraph), LINE - len(margin), break_long_words=False, break_on_hyphens=False)
+        lines = textwrap.wrap(
+            sanitize(paragraph), LINE - len(margin), break_long_words=False, break_on_hyphens=False
+        )
         yield from (f"{margin}# {line}" for line in lines)
 
 
@@ -91,6 +106,10 @@ def flow(value: Any) -> str:
 def _text(text: str) -> str:
     """Return a text as it stands where YAML reads it so, else in quotes."""
     with suppress(UserError):
-        if PLAIN.fullmatch(text) and not re.search(r": | #|[ :]\Z", text) and parse(f"[{text}]", "") == [text]:
+        if (
+            PLAIN.fullmatch(text)
+            and not re.search(r": | #|[ :]\Z", text)
+            and parse(f"[{text}]", "") == [text]
+        ):
             return text
     return json.dumps(text, ensure_ascii=not text.isprintable())

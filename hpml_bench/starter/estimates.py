@@ -1,4 +1,6 @@
-"""Size of a comparison (rows, batch, epochs, seeds, methods) by published defaults, and its time and memory here."""
+"""Size of a comparison (rows, batch, epochs, seeds, methods) by published defaults, and its time
+and memory here.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +19,9 @@ from hpml_bench.system.text import first_line
 from hpml_bench.training.products import FASTER, shape_of, thread_rates
 
 MOST_TRAINING, MOST_TEST, MOST_ANSWERED, VALIDATED = 20_000, 5_000, 500, 50
-"""Most rows to train on (as PEFT's method comparison) and to test, to test by generated answers, and to validate so."""
+"""Most rows to train on (as PEFT's method comparison) and to test, to test by generated answers,
+and to validate so.
+"""
 LEAST_STEPS = 8  # fewest steps per epoch for which the recipe's batch is kept
 SEEDS = 3
 REACHED = 0.4  # share of the measured product's rate that a training reaches, about
@@ -36,7 +40,9 @@ class Published:
     trains: str  # what it trains, in words
     source: str = ""  # where its rate comes from; empty where it has none
     settings: Mapping[str, Any] = field(default_factory=dict)  # of its entry in a suite
-    work: float = 4  # floating point operations per parameter and token of a training step; 0 for none
+    work: float = (
+        4  # floating point operations per parameter and token of a training step; 0 for none
+    )
     compared: bool = True  # False: offered as a comment
 
 
@@ -50,76 +56,108 @@ class Recipe(NamedTuple):
 
 
 PROMPT_TUNING = Published(
-    "prompt_tuning", "embeddings before the text",
-    "PEFT's guide to prompt-based methods, with AdamW; the paper's 0.3 is for Adafactor (Lester et al. 2021, "
+    "prompt_tuning",
+    "embeddings before the text",
+    "PEFT's guide to prompt-based methods, with AdamW; the paper's 0.3 is for Adafactor (Lester "
+    "et al. 2021, "
     "arXiv:2104.08691)",
-    {"lr": 3e-2, "options": {"tokens": 20}}, compared=False,
-)  # fmt: skip
+    {"lr": 3e-2, "options": {"tokens": 20}},
+    compared=False,
+)
 IA3 = Published(
-    "ia3", "factors of keys, values and feed-forward layers",
+    "ia3",
+    "factors of keys, values and feed-forward layers",
     "Liu et al. 2022, arXiv:2205.05638, who took it with Adafactor",
-    {"method": "peft", "lr": 3e-3, "options": {"type": "IA3"}}, compared=False,
-)  # fmt: skip
+    {"method": "peft", "lr": 3e-3, "options": {"type": "IA3"}},
+    compared=False,
+)
 RANK = {"r": 8, "alpha": 16}
 
 
 def encoder_recipe(parameters: int) -> Recipe:
     """Return the defaults for a model with a new head."""
-    lowest, size, lr = ("lowest", "more", 2e-5) if parameters > LARGE_MODEL else ("highest", "less", 5e-5)
+    lowest, size, lr = (
+        ("lowest", "more", 2e-5) if parameters > LARGE_MODEL else ("highest", "less", 5e-5)
+    )
     methods = (
         Published("head", "the new output layer alone, with head_lr: the baseline to beat", work=2),
         Published(
-            "lora", "low-rank updates of all linear layers",
-            "LoRA's own script for RoBERTa on MNLI, r and alpha too; it updates queries and values alone (Hu et "
+            "lora",
+            "low-rank updates of all linear layers",
+            "LoRA's own script for RoBERTa on MNLI, r and alpha too; it updates queries and "
+            "values alone (Hu et "
             "al. 2021, arXiv:2106.09685; microsoft/LoRA, roberta_base_mnli.sh)",
             {"lr": 5e-4, "options": RANK},
         ),
         Published(
-            "full", "every weight",
-            f"the {lowest} of BERT's 5e-5, 3e-5 and 2e-5 (Devlin et al. 2019, A.3), as the model has {size} than "
+            "full",
+            "every weight",
+            f"the {lowest} of BERT's 5e-5, 3e-5 and 2e-5 (Devlin et al. 2019, A.3), as the model "
+            f"has {size} than "
             f"{LARGE_MODEL / 1e6:g}M parameters",
-            {"lr": lr}, work=6,
+            {"lr": lr},
+            work=6,
         ),
         Published(
-            "adapter", "bottlenecks in frozen blocks",
+            "adapter",
+            "bottlenecks in frozen blocks",
             "the middle of 3e-5, 3e-4 and 3e-3 (Houlsby et al. 2019, arXiv:1902.00751)",
-            {"lr": 3e-4, "options": {"placement": "houlsby"}}, compared=False,
+            {"lr": 3e-4, "options": {"placement": "houlsby"}},
+            compared=False,
         ),
-        PROMPT_TUNING, IA3,
-    )  # fmt: skip
+        PROMPT_TUNING,
+        IA3,
+    )
     few = (
-        "BERT's 2 to 4 are for larger sets, and small ones need more steps (Zhang et al. 2021, arXiv:2006.05987; "
+        "BERT's 2 to 4 are for larger sets, and small ones need more steps (Zhang et al. 2021, "
+        "arXiv:2006.05987; "
         "Mosbach et al. 2021, arXiv:2006.04884, who took 20)"
     )
     batch = (32, "the batch of BERT's paper (16 or 32; Devlin et al. 2019, arXiv:1810.04805, A.3)")
-    return Recipe(batch, (3, "BERT's paper took 2, 3 or 4 (Devlin et al. 2019, A.3)"), (10, few), methods)
+    return Recipe(
+        batch, (3, "BERT's paper took 2, 3 or 4 (Devlin et al. 2019, A.3)"), (10, few), methods
+    )
 
 
 def language_recipe(parameters: int) -> Recipe:
     """Return the defaults for a language model that learns to answer."""
     lora = {"lr": 1e-4 if parameters > 13e9 else 2e-4, "options": RANK}
     source = (
-        "QLoRA, 2e-4 up to 13B parameters and 1e-4 above (Dettmers et al. 2023, arXiv:2305.14314; qlora.py); r and "
-        "alpha as LoRA's own script (roberta_base_mnli.sh); QLoRA saw no difference between r 8 and 256"
+        "QLoRA, 2e-4 up to 13B parameters and 1e-4 above (Dettmers et al. 2023, arXiv:2305.14314; "
+        "qlora.py); r and "
+        "alpha as LoRA's own script (roberta_base_mnli.sh); QLoRA saw no difference between r 8 "
+        "and 256"
     )
     methods = (
         Published("none", "nothing: the base model as it is, for comparison", work=0),
         Published("lora", "low-rank updates of all linear layers", source, lora),
         Published(
-            "full", "every weight",
-            "Llama 2's supervised fine-tuning (Touvron et al. 2023, arXiv:2307.09288, 3.1), and Stanford Alpaca",
-            {"lr": 2e-5}, work=6,
+            "full",
+            "every weight",
+            (
+                "Llama 2's supervised fine-tuning (Touvron et al. 2023, arXiv:2307.09288, 3.1), "
+                "and Stanford Alpaca"
+            ),
+            {"lr": 2e-5},
+            work=6,
         ),
         Published(
-            "qlora", "as lora does, on weights in 4 bits: less memory. Needs the package bitsandbytes",
-            source, lora, compared=False,
+            "qlora",
+            "as lora does, on weights in 4 bits: less memory. Needs the package bitsandbytes",
+            source,
+            lora,
+            compared=False,
         ),
         Published(
-            "few_shot", "nothing: four training rows before each prompt, for which max_length must have room",
-            settings={"options": {"k": 4}}, work=0, compared=False,
+            "few_shot",
+            "nothing: four training rows before each prompt, for which max_length must have room",
+            settings={"options": {"k": 4}},
+            work=0,
+            compared=False,
         ),
-        PROMPT_TUNING, IA3,
-    )  # fmt: skip
+        PROMPT_TUNING,
+        IA3,
+    )
     return Recipe(
         (16, "QLoRA's batch up to 13B parameters (Dettmers et al. 2023, arXiv:2305.14314, B.2)"),
         (2, "as Llama 2's supervised fine-tuning (Touvron et al. 2023, arXiv:2307.09288, 3.1)"),
@@ -128,7 +166,9 @@ def language_recipe(parameters: int) -> Recipe:
     )
 
 
-def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, Any]) -> tuple[Entry, ...]:
+def choose_budget(
+    view: View, task: Task, recipe: Recipe, given: Mapping[str, Any]
+) -> tuple[Entry, ...]:
     """Return rows, epochs and batch: the recipe's, less where rows are few, or more than needed."""
     answers = task.decoding is not None
     rows, tests, own = len(view.loaded.train), len(view.loaded.test), view.loaded.validation
@@ -153,7 +193,9 @@ def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, An
     if answers:
         test = (MOST_ANSWERED, "answering takes most of the time")
     return (
-        _samples("train_samples", rows, MOST_TRAINING, "as many as PEFT's method comparison trains on"),
+        _samples(
+            "train_samples", rows, MOST_TRAINING, "as many as PEFT's method comparison trains on"
+        ),
         Entry("validation_samples", VALIDATED if fewer else None, (note,)),
         _samples("test_samples", tests, *test),
         Entry("steps", given["steps"]) if "steps" in given else Entry("epochs", epochs, (why,)),
@@ -168,31 +210,44 @@ def _samples(key: str, rows: int, most: int, reason: str) -> Entry:
 
 
 class Work(NamedTuple):
-    """Amount of work of one run: tokens read in training, over all epochs, and in evaluations, and generated."""
+    """Amount of work of one run: tokens read in training, over all epochs, and in evaluations,
+    and generated.
+    """
 
     train_tokens: float
     eval_tokens: float
     new_tokens: float
 
 
-def time_in_words(model: Model, methods: tuple[Published, ...], work: Work, batch_tokens: int, seeds: int) -> str:
+def time_in_words(
+    model: Model, methods: tuple[Published, ...], work: Work, batch_tokens: int, seeds: int
+) -> str:
     """Return an estimate of the time here, as a sentence for a comment."""
     if gpus.visible_gpus():
-        return "Time: not estimated for a GPU. `hpml-bench run lora FILE` does one run; the report says what it took."
+        return (
+            "Time: not estimated for a GPU. `hpml-bench run lora FILE` does one run; the report "
+            "says what it took."
+        )
     cores = environment.cores()
     fp32, bf16 = thread_rates(shape_of(model.config, batch_tokens))
-    rate = REACHED * cores * (bf16 if bf16 >= FASTER * fp32 and environment.has_bf16("cpu") else fp32)
+    rate = (
+        REACHED * cores * (bf16 if bf16 >= FASTER * fp32 and environment.has_bf16("cpu") else fp32)
+    )
     each = {method.name: seconds_of(model, method, work, rate) for method in methods}
     total = in_words(seeds * sum(each.values()))
     shown = ", ".join(f"{name} {in_words(value)}" for name, value in each.items())
     return (
-        f"Time here, within a factor of three if nothing else runs: {total} for {len(each)} methods x {seeds} seeds; "
-        f"one run: {shown}. By operations per token, and a matrix product timed just now, for {cores} cores."
+        f"Time here, within a factor of three if nothing else runs: {total} for {len(each)} "
+        f"methods x {seeds} seeds; "
+        f"one run: {shown}. By operations per token, and a matrix product timed just now, for "
+        f"{cores} cores."
     )
 
 
 def seconds_of(model: Model, method: Published, work: Work, rate: float) -> float:
-    """Return the seconds of a run at a rate in operations per second; embeddings are looked up, not multiplied."""
+    """Return the seconds of a run at a rate in operations per second; embeddings are looked up,
+    not multiplied.
+    """
     multiplied = max(model.parameters - model.vocabulary * model.width, model.parameters // 10)
     operations = method.work * work.train_tokens + 2 * work.eval_tokens + 8 * work.new_tokens
     return STARTING + multiplied * operations / rate
@@ -215,8 +270,13 @@ class Memory(NamedTuple):
 
 
 def predict_memory(settings: Settings, methods: Iterable[Published], file: str) -> Memory:
-    """Return the memory of the compared methods; on a GPU with one sample at a time, the least that `auto` takes."""
-    from hpml_bench.fit.predict import gigabytes, predict  # some seconds, which mistakes need not wait for
+    """Return the memory of the compared methods; on a GPU with one sample at a time, the least
+    that `auto` takes.
+    """
+    from hpml_bench.fit.predict import (
+        gigabytes,
+        predict,
+    )  # some seconds, which mistakes need not wait for
 
     entries = {method.name: MethodEntry(**method.settings) for method in methods if method.compared}
     settings = settings.model_copy(update={"micro_batch": 1 if gpus.visible_gpus() else None})
@@ -224,10 +284,13 @@ def predict_memory(settings: Settings, methods: Iterable[Published], file: str) 
         found = predict(Suite(name="init", settings=settings, methods=entries), advised=False)
     except UserError as error:
         return Memory(f"Memory: not predicted: {first_line(error)}.")
-    each = ", ".join(f"{of.method} {of.advice if of.peak is None else gigabytes(of.peak)}" for of in found.needs)
+    each = ", ".join(
+        f"{of.method} {of.advice if of.peak is None else gigabytes(of.peak)}" for of in found.needs
+    )
     part = "one sample at a time" if found.settings.micro_batch == 1 else "the longest batch"
     sentence = (
-        f"Memory of a rank, predicted for {part}: {each}. Here: {found.here}. hpml-bench fit {file} shows its parts, "
+        f"Memory of a rank, predicted for {part}: {each}. Here: {found.here}. hpml-bench fit "
+        f"{file} shows its parts, "
         "and what to change where it isn't enough."
     )
     large = [need.method for need in found.needs if need.fits is False]

@@ -1,4 +1,6 @@
-"""Kinds of work, each with a task's options, label names and facts and their reasons; lengths of rows in tokens."""
+"""Kinds of work, each with a task's options, label names and facts and their reasons; lengths of
+rows in tokens.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ MOST_ROWS = 2000  # rows whose lengths are taken, drawn from the training rows
 BATCH = 500
 UNLIMITED = 10**6  # `max_length` that cuts nothing
 MOST_TOKENS = {"encoder": 512, "language_model": 1024}
-"""Largest `max_length` that is chosen, by kind of model: BERT's positions, and the task's own default."""
+"""Largest `max_length` that is chosen, by kind of model: BERT's positions, and the task's own
+default.
+"""
 STEP = 8  # lengths are multiples of this
 VIRTUAL = 32  # positions left for the virtual tokens of prompt methods
 TASK = "causal_lm"
@@ -45,7 +49,9 @@ MANY = 0.1  # share of rows too long from which on their prompts are cut
 LOSS_ON = ("answers", "each")
 MOST_NEW = 256  # most tokens generated for an answer
 FREQUENT, FEW_OF_CLASS = 0.8, 10
-"""Share of rows from which on a class is so frequent that accuracy hides the others; rows below which one is rare."""
+"""Share of rows from which on a class is so frequent that accuracy hides the others; rows below
+which one is rare.
+"""
 MOST_NAMES = 60  # most names that are written out
 
 
@@ -57,7 +63,9 @@ class Lengths(NamedTuple):
 
 
 def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:
-    """Return the lengths of rows drawn from the training rows; a UserError where none has anything to learn."""
+    """Return the lengths of rows drawn from the training rows; a UserError where none has
+    anything to learn.
+    """
     chosen = np.sort(np.random.default_rng(0).permutation(len(train))[:MOST_ROWS])
     tokens: list[int] = []
     prompts: list[int] = []
@@ -71,10 +79,14 @@ def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:
 
 
 def choose_limit(lengths: Lengths, positions: int | None, task: Task) -> int:
-    """Return `max_length`: the 99th percentile where the task cuts longer texts, else the maximum, both capped."""
+    """Return `max_length`: the 99th percentile where the task cuts longer texts, else the
+    maximum, both capped.
+    """
     wanted = float(np.percentile(lengths.tokens, 99 if task.cuts_texts else 100))
     limit = min(STEP * math.ceil(max(wanted, 2) / STEP), MOST_TOKENS[task.model_kind])
-    return limit if positions is None else max(2, min(limit, positions - min(VIRTUAL, positions // 4)))
+    return (
+        limit if positions is None else max(2, min(limit, positions - min(VIRTUAL, positions // 4)))
+    )
 
 
 def percent(share: float) -> str:
@@ -97,9 +109,13 @@ class Kind(NamedTuple):
 
     task: str
     options: Callable[[View], tuple[Entry, ...]] = lambda _: ()  # returns the task's options
-    names: Callable[[View], tuple[Entry, ...]] = lambda _: ()  # returns the data set's options on names of labels
+    names: Callable[[View], tuple[Entry, ...]] = (
+        lambda _: ()
+    )  # returns the data set's options on names of labels
     facts: Callable[[View], tuple[str, ...]] = lambda _: ()  # returns sentences on what is learnt
-    cautions: Callable[[View], tuple[str, ...]] = lambda _: ()  # returns sentences on what makes scores hard to read
+    cautions: Callable[[View], tuple[str, ...]] = (
+        lambda _: ()
+    )  # returns sentences on what makes scores hard to read
 
 
 def _head_options(view: View) -> tuple[Entry, ...]:
@@ -108,49 +124,76 @@ def _head_options(view: View) -> tuple[Entry, ...]:
     if view.model.pools_by:
         pooling = view.model.pools_by
         others = ", ".join(way for way in ("last", "first", "mean") if way != pooling)
-        why = f"how sentence-transformers trained this model (1_Pooling/config.json); others: {others}"
+        why = (
+            f"how sentence-transformers trained this model (1_Pooling/config.json); others: "
+            f"{others}"
+        )
     elif view.model.reads_both_ways:
         pooling = "mean"
         why = (
-            "The mean over tokens: without further training it holds more of a text than the first token (Reimers and "
-            "Gurevych 2019, arXiv:1908.10084, table 1), which matters to the method head. BERT's paper takes `first`."
+            "The mean over tokens: without further training it holds more of a text than the "
+            "first token (Reimers and "
+            "Gurevych 2019, arXiv:1908.10084, table 1), which matters to the method head. BERT's "
+            "paper takes `first`."
         )
     return (Entry("pooling", pooling, (why,)),)
 
 
 def _names(view: View) -> tuple[Entry, ...]:
     """Return the names of classes or tags, unless the data set has its own."""
-    names, train, classes = list(view.loaded.label_names), view.loaded.train, view.learnt.target == "class"
+    names, train, classes = (
+        list(view.loaded.label_names),
+        view.loaded.train,
+        view.learnt.target == "class",
+    )
     counts = Counter(train["label"] if classes else chain.from_iterable(train["tags"]))
     if classes and len(counts) == 1:
         only = short(names[next(iter(counts))])
         raise UserError(
-            f"{view.data.where}: all training rows have the class '{only}'; give rows of two classes or more"
+            f"{view.data.where}: all training rows have the class '{only}'; give rows of two "
+            f"classes or more"
         )
     most = ", ".join(f"{short(names[label])}: {count:,}" for label, count in counts.most_common(12))
     reasons = [f"{len(names)} of them; training {'rows' if classes else 'words'} of each: {most}."]
     if all(name.removeprefix("-").isdecimal() for name in names):
-        reasons.append("The file has numbers alone: write their names here in the same order, for the report.")
+        reasons.append(
+            "The file has numbers alone: write their names here in the same order, for the report."
+        )
     if view.data.dataset == "hub" or len(names) > MOST_NAMES:
-        return (Entry("label_names", names[:MOST_NAMES], (*reasons, "Not set: the data's own."), chosen=False),)
+        return (
+            Entry(
+                "label_names",
+                names[:MOST_NAMES],
+                (*reasons, "Not set: the data's own."),
+                chosen=False,
+            ),
+        )
     return (Entry("label_names", names, tuple(reasons)),)
 
 
 def _rare_classes(view: View) -> tuple[str, ...]:
-    """Return a caution where one class is nearly all rows, and one where classes have too few rows to be learnt."""
+    """Return a caution where one class is nearly all rows, and one where classes have too few
+    rows to be learnt.
+    """
     names, counts = view.loaded.label_names, Counter(view.loaded.train["label"])
     counts.update(dict.fromkeys(range(len(names)), 0))  # classes of other rows alone
     (most, count), total = counts.most_common(1)[0], sum(counts.values())
-    rare = [f"{short(names[label])} ({number:,})" for label, number in counts.most_common() if number < FEW_OF_CLASS]
+    rare = [
+        f"{short(names[label])} ({number:,})"
+        for label, number in counts.most_common()
+        if number < FEW_OF_CLASS
+    ]
     found = []
     if count > FREQUENT * total:
         found.append(
-            f"{percent(count / total)} % of the training rows are of the class {short(names[most])}: always answering "
+            f"{percent(count / total)} % of the training rows are of the class "
+            f"{short(names[most])}: always answering "
             "it has about that accuracy; rank_by: macro_f1 ranks the methods by all classes alike."
         )
     if rare:
         found.append(
-            f"Classes with fewer than {FEW_OF_CLASS} training rows, too few to learn or test: {some(rare, 12)}."
+            f"Classes with fewer than {FEW_OF_CLASS} training rows, too few to learn or test: "
+            f"{some(rare, 12)}."
         )
     return tuple(found)
 
@@ -159,7 +202,8 @@ def _spread(view: View) -> tuple[str, ...]:
     """Return the range of the numbers in words, with the RMSE of guessing their mean."""
     values = np.asarray(view.loaded.train["label"][:], dtype=np.float64)
     return (
-        f"The numbers of the training rows are from {values.min():g} to {values.max():g}, with a mean of "
+        f"The numbers of the training rows are from {values.min():g} to {values.max():g}, with a "
+        f"mean of "
         f"{values.mean():.4g}; guessing the mean has an RMSE of {values.std():.4g}.",
     )
 
@@ -168,24 +212,44 @@ def _answer_options(view: View) -> tuple[Entry, ...]:
     why = "null: the tokenizer's own chat template. Others: plain, path:FILE or a jinja template."
     if not view.encoder.tokenizer.chat_template:
         why = (
-            "null: the tokenizer has no chat template, so that turns stand one after the other. A prompt that doesn't "
+            "null: the tokenizer has no chat template, so that turns stand one after the other. A "
+            "prompt that doesn't "
             "end as the model should begin to answer needs a template: path:FILE or jinja."
         )
     template, thinking = (f"{why} hpml-bench preview shows where prompts end.",), _thinking(view)
     loss_on, lengths = _loss_on(view, as_values(thinking))
     scorer = _scorer(view)
     limit = choose_limit(lengths, view.model.positions, make_task(TaskSpec(name=TASK)))
-    action, why = "drop", "rows above max_length are left out and counted; cut_prompt cuts their prompts"
+    action, why = (
+        "drop",
+        "rows above max_length are left out and counted; cut_prompt cuts their prompts",
+    )
     if float((lengths.tokens > limit).mean()) > MANY and bool((lengths.prompts > 0).all()):
         action = "cut_prompt"
-        why = f"more than a tenth of the rows is longer than {limit} tokens, and `drop` would leave them out"
-    entries = (Entry("template", None, template), *thinking, loss_on, scorer, Entry("too_long", action, (why,)))
+        why = (
+            f"more than a tenth of the rows is longer than {limit} tokens, and `drop` would leave "
+            f"them out"
+        )
+    entries = (
+        Entry("template", None, template),
+        *thinking,
+        loss_on,
+        scorer,
+        Entry("too_long", action, (why,)),
+    )
     if scorer.value in {None, "choice"}:
         return entries
-    high = float(np.percentile(lengths.tokens - lengths.prompts, 99))  # of the last answers with their end
-    capped = f"; cut to {MOST_NEW}, as answers cost most of an evaluation" if high > MOST_NEW else ""
+    high = float(
+        np.percentile(lengths.tokens - lengths.prompts, 99)
+    )  # of the last answers with their end
+    capped = (
+        f"; cut to {MOST_NEW}, as answers cost most of an evaluation" if high > MOST_NEW else ""
+    )
     why = f"the 99th percentile of expected answers is {high:.0f} tokens, end included{capped}"
-    return (*entries, Entry("max_new_tokens", min(MOST_NEW, STEP * math.ceil(max(high, 1) / STEP)), (why,)))
+    return (
+        *entries,
+        Entry("max_new_tokens", min(MOST_NEW, STEP * math.ceil(max(high, 1) / STEP)), (why,)),
+    )
 
 
 def _thinking(view: View) -> tuple[Entry, ...]:
@@ -193,30 +257,59 @@ def _thinking(view: View) -> tuple[Entry, ...]:
     if THINKING not in chat_template(view.encoder, view.given.get("template")):
         return ()
     rows: dict[str, Any] = view.loaded.train[:MOST_ANSWERS]
-    keys = {key for fields in rows.get("fields", []) for text in fields if text for key in json.loads(text)}
-    reasons = not keys.isdisjoint(REASONING) or any("</think>" in contents[-1] for contents in rows["contents"])
-    found = "Rows have reasoning, which is learnt" if reasons else "No row has reasoning: prompts close the thought"
-    why = f"{found}. A model that thinks needs a larger max_new_tokens: reasoning that doesn't end is an empty answer."
+    keys = {
+        key
+        for fields in rows.get("fields", [])
+        for text in fields
+        if text
+        for key in json.loads(text)
+    }
+    reasons = not keys.isdisjoint(REASONING) or any(
+        "</think>" in contents[-1] for contents in rows["contents"]
+    )
+    found = (
+        "Rows have reasoning, which is learnt"
+        if reasons
+        else "No row has reasoning: prompts close the thought"
+    )
+    why = (
+        f"{found}. A model that thinks needs a larger max_new_tokens: reasoning that doesn't end "
+        f"is an empty answer."
+    )
     return (Entry("template_options", {THINKING: reasons}, (why,)),)
 
 
 def _loss_on(view: View, options: dict[str, Any]) -> tuple[Entry, Lengths]:
-    """Return how answers are learnt, together, or each by itself where the template rewrites them; and the lengths."""
-    several = any(roles.count("assistant") > 1 for roles in view.loaded.train["roles"][:MOST_ANSWERS])
+    """Return how answers are learnt, together, or each by itself where the template rewrites
+    them; and the lengths.
+    """
+    several = any(
+        roles.count("assistant") > 1 for roles in view.loaded.train["roles"][:MOST_ANSWERS]
+    )
     why = "the answer with its end; `all` would learn the prompts too"
     if several:
-        why = "every turn of the assistant is learnt; `last` learns the last of each row alone, `all` the prompts too"
-    tasks = [make_task(TaskSpec(name=TASK, options={**options, "loss_on": how, **view.given})) for how in LOSS_ON]
+        why = (
+            "every turn of the assistant is learnt; `last` learns the last of each row alone, "
+            "`all` the prompts too"
+        )
+    tasks = [
+        make_task(TaskSpec(name=TASK, options={**options, "loss_on": how, **view.given}))
+        for how in LOSS_ON
+    ]
     try:
-        return Entry("loss_on", "answers", (why,)), measure(view.loaded.train, tasks[0], view.encoder)
+        return Entry("loss_on", "answers", (why,)), measure(
+            view.loaded.train, tasks[0], view.encoder
+        )
     except UserError as error:
         try:
             lengths = measure(view.loaded.train, tasks[1], view.encoder)
         except UserError:
             raise error from None
     why = (
-        "An example of each answer, with the turns before it: the template writes earlier answers differently once "
-        "turns follow them. `last` takes the last answer of each row alone: fewer examples, and faster."
+        "An example of each answer, with the turns before it: the template writes earlier answers "
+        "differently once "
+        "turns follow them. `last` takes the last answer of each row alone: fewer examples, and "
+        "faster."
     )
     return Entry("loss_on", "each", (why,)), lengths
 
@@ -224,21 +317,40 @@ def _loss_on(view: View, options: dict[str, Any]) -> tuple[Entry, Lengths]:
 def _scorer(view: View) -> Entry:
     """Return the scorer that suits the expected answers."""
     rows: dict[str, Any] = view.loaded.train[:MOST_ANSWERS]
-    answers = [of[-1] for roles, of in zip(rows["roles"], rows["contents"], strict=True) if len(roles) > 1]
+    answers = [
+        of[-1] for roles, of in zip(rows["roles"], rows["contents"], strict=True) if len(roles) > 1
+    ]
     if any(view.loaded.train["choices"][:1]):
-        return Entry("scorer", "choice", ("rows have choices, whose likelihoods are compared; nothing is generated",))
+        return Entry(
+            "scorer",
+            "choice",
+            ("rows have choices, whose likelihoods are compared; nothing is generated",),
+        )
     if not answers:
-        return Entry("scorer", None, ("texts without prompts have no answers to score: the loss is compared",))
+        return Entry(
+            "scorer",
+            None,
+            ("texts without prompts have no answers to score: the loss is compared",),
+        )
     longest = float(np.quantile([len(answer.split()) for answer in answers], NINE_TENTHS))
     numbers = sum(bool(NUMBER.fullmatch(a)) or "####" in a for a in answers) / len(answers)
     what = f"Nine in ten answers have up to {longest:.0f} words: too long to match as a whole."
     if numbers >= NINE_TENTHS:
-        scorer, why = "number", f"{100 * numbers:.0f} % of the answers are numbers, or end with #### and one"
+        scorer, why = (
+            "number",
+            f"{100 * numbers:.0f} % of the answers are numbers, or end with #### and one",
+        )
     elif longest <= SHORT_WORDS:
         scorer = "exact"
-        why = f"nine in ten answers have at most {longest:.0f} words, so that they can match; contains is milder"
+        why = (
+            f"nine in ten answers have at most {longest:.0f} words, so that they can match; "
+            f"contains is milder"
+        )
     elif find_spec("rouge_score"):
-        scorer, why = "rouge_l", f"{what} rouge_l compares their longest common subsequence; f1 their words."
+        scorer, why = (
+            "rouge_l",
+            f"{what} rouge_l compares their longest common subsequence; f1 their words.",
+        )
     else:
         more = f"rouge_l, which respects their order, needs {install_extras('rouge')}"
         scorer, why = "f1", f"{what} f1 compares their words; {more}."

@@ -1,4 +1,6 @@
-"""The user's rows: which file is which split, and what is learnt from a row: a class, a number, tags or an answer."""
+"""The user's rows: which file is which split, and what is learnt from a row: a class, a number,
+tags or an answer.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,11 @@ class Data:
 
     @property
     def name(self) -> str:
-        return str(self.options.get("dataset") or self.options["train"]).removeprefix("path:").partition("#")[0]
+        return (
+            str(self.options.get("dataset") or self.options["train"])
+            .removeprefix("path:")
+            .partition("#")[0]
+        )
 
     @cached_property
     def cells(self) -> dict[str, list[Any]]:
@@ -70,7 +76,9 @@ class Data:
     def numbers(self, name: str) -> set[float]:
         """Return the different numbers of a column; none where a cell is something else."""
         cells = [cell for cell in self.cells[name] if cell not in ("", None)]
-        plain = all(not isinstance(cell, bool | list | dict) and is_number(str(cell)) for cell in cells)
+        plain = all(
+            not isinstance(cell, bool | list | dict) and is_number(str(cell)) for cell in cells
+        )
         return set(map(float, cells)) if plain else set()
 
     def is_id(self, name: str) -> bool:
@@ -82,34 +90,53 @@ class Data:
     def doubt(self, name: str) -> str:
         if self.is_id(name):
             return " (which counts the rows)"
-        return " (which holds mappings)" if any(isinstance(cell, dict) for cell in self.cells[name]) else ""
+        return (
+            " (which holds mappings)"
+            if any(isinstance(cell, dict) for cell in self.cells[name])
+            else ""
+        )
 
     def lists(self, *kinds: type) -> list[str]:
         """Return the columns of lists that begin with a value of such a kind."""
-        firsts = {name: cells[0] for name, cells in self.cells.items() if isinstance(cells[0], list)}
+        firsts = {
+            name: cells[0] for name, cells in self.cells.items() if isinstance(cells[0], list)
+        }
         return [name for name, first in firsts.items() if first and isinstance(first[0], kinds)]
 
     def find(self, target: Target, **columns: Any) -> Columns:
-        """Return the columns that a target needs: those that are given, these, and others as a suite finds them."""
+        """Return the columns that a target needs: those that are given, these, and others as a
+        suite finds them.
+        """
         options = self.read.model_copy(update=columns)
         found = find(self.train, self.where, target, options, named=self.named, split=self.split)
         for name in found.read if target in {"class", "number"} else ():
-            if any(isinstance(cell, list | dict) for cell in self.cells[name]):  # else read as Python prints them
+            if any(
+                isinstance(cell, list | dict) for cell in self.cells[name]
+            ):  # else read as Python prints them
                 raise UserError(
-                    f"{self.where}: column '{short(name)}' holds lists or mappings; give plain cells, or for a "
+                    f"{self.where}: column '{short(name)}' holds lists or mappings; give plain "
+                    f"cells, or for a "
                     "tag per word the columns 'words' and 'tags'"
                 )
         return found
 
 
-def look_at_rows(given: Sequence[str], options: Mapping[str, Any], target: Target | None = None) -> Data:
-    """Return the data that files, or one repository of a data set, hold, with options and what to learn as given."""
+def look_at_rows(
+    given: Sequence[str], options: Mapping[str, Any], target: Target | None = None
+) -> Data:
+    """Return the data that files, or one repository of a data set, hold, with options and what
+    to learn as given.
+    """
     sources = [source_of(name) for name in given]
-    folders = [uri for uri in sources if uri.startswith("hub:") or Path(uri.removeprefix("path:")).is_dir()]
+    folders = [
+        uri for uri in sources if uri.startswith("hub:") or Path(uri.removeprefix("path:")).is_dir()
+    ]
     if not folders:
         return _files(sources, options, target)
     if len(sources) > 1:
-        raise UserError(f"--data: {folders[0]} is a data set of several splits; give it alone, or files alone")
+        raise UserError(
+            f"--data: {folders[0]} is a data set of several splits; give it alone, or files alone"
+        )
     parts, _ = read_repository(uri := folders[0], options.get("config"))
     found = {split: [name for name in parts if split_of(name) == split] for split in SPLITS}
     train = (found["train"] or list(parts))[0]
@@ -118,7 +145,9 @@ def look_at_rows(given: Sequence[str], options: Mapping[str, Any], target: Targe
     why: dict[str, tuple[str, ...]] = {"train": (f"splits there are: {listing}",)}
     for split in ("test", "validation"):
         own[split] = found[split][0] if found[split] and found[split][0] != train else None
-        why[split] = () if own[split] else ("none of that name; rows are split off the training rows",)
+        why[split] = (
+            () if own[split] else ("none of that name; rows are split off the training rows",)
+        )
     read = validate_options("datasets", "hub", {**own, **options}, "dataset.options")
     return Data("hub", own, parts[train], f"{uri} {train}", read, target, why=why)
 
@@ -129,11 +158,17 @@ def _files(sources: Sequence[str], options: Mapping[str, Any], target: Target | 
     read: Any = validate_options("datasets", "text_files", {**splits, **options}, "dataset.options")
     rows, layout = read_file(file := file_of(splits["train"]), read)
     column = read.split if len(sources) == 1 else None
-    if column is None and len(sources) == 1 and (name := first_named(rows.column_names, SPLIT_COLUMNS)):
+    if (
+        column is None
+        and len(sources) == 1
+        and (name := first_named(rows.column_names, SPLIT_COLUMNS))
+    ):
         named = {split_of(str(cell)) for cell in rows.unique(name)}
         if "train" in named and len(named) > 1 and None not in named:
             column, splits = name, splits | {"split": name}
-            why["split"] = ("its cells name the splits; without this line all rows are training rows",)
+            why["split"] = (
+                "its cells name the splits; without this line all rows are training rows",
+            )
     if column is not None:
         column = column_named(column, rows.column_names, str(file), "split")
         rows = split_by(rows, str(file), column).train[0]
@@ -146,21 +181,32 @@ def _files(sources: Sequence[str], options: Mapping[str, Any], target: Target | 
 def _assigned(sources: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return split -> source, and the reason, where there are several."""
     if len(sources) > len(SPLITS):
-        raise UserError(f"--data: {len(sources)} files are given; join them to one file per split: {', '.join(SPLITS)}")
+        raise UserError(
+            f"--data: {len(sources)} files are given; join them to one file per split: "
+            f"{', '.join(SPLITS)}"
+        )
     if len(set(sources)) < len(sources):
-        raise UserError(f"--data: {sources[-1].removeprefix('path:')} is given twice; give each split's file once")
+        raise UserError(
+            f"--data: {sources[-1].removeprefix('path:')} is given twice; give each split's file "
+            f"once"
+        )
     if len(sources) == 1:
         return {"train": sources[0]}, ()
     named = [split_of(Path(uri.partition("#")[0]).stem) for uri in sources]
     if len({*named} - {None}) < len(named) - named.count(None):  # two of one name: none counts
         named = [None] * len(sources)
     if not {None, "train"} & {*named}:
-        raise UserError(f"--data: none of {', '.join(map(repr, named))} is a file of training rows; name one train")
+        raise UserError(
+            f"--data: none of {', '.join(map(repr, named))} is a file of training rows; name one "
+            f"train"
+        )
     free = iter([split for split in SPLITS if split not in named])
     found = {split or next(free): uri for split, uri in zip(named, sources, strict=True)}
     why = "by the file's name"
     if None in named:
-        start = "by its place among the files" + (" whose names don't say it" if any(named) else " given")
+        start = "by its place among the files" + (
+            " whose names don't say it" if any(named) else " given"
+        )
         why = f"{start}: training, test, validation rows; exchange them if that is wrong"
     return {split: found[split] for split in SPLITS if split in found}, (why,)
 
@@ -175,32 +221,50 @@ class Learnt:
 
 
 def find_target(data: Data, model: Model) -> Learnt:
-    """Return what this model can learn: as given, else tags, conversations, a label by name, then by the cells."""
+    """Return what this model can learn: as given, else tags, conversations, a label by name,
+    then by the cells.
+    """
     with column_errors_as_user_errors(data.where):
         if not len(data.train):
             raise UserError(f"{data.where}: has column names and no row; give a file with rows")
         if data.target == "answer" and model.reads_both_ways:
             raise _cannot_answer(data, model)
         if data.target is not None:
-            label = data.label if data.target in {"class", "number"} and data.read.label is None else data.read.label
+            label = (
+                data.label
+                if data.target in {"class", "number"} and data.read.label is None
+                else data.read.label
+            )
             return Learnt(data.target, data.find(data.target, label=label))
-        if found := _tags(data) or _conversation(data, model) or _label(data) or _texts(data, model):
+        if (
+            found := _tags(data)
+            or _conversation(data, model)
+            or _label(data)
+            or _texts(data, model)
+        ):
             return found
     columns = ", ".join(f"'{short(name)}'{data.doubt(name)}" for name in [*data.cells][:30])
     others = ", or 'words' and 'tags'" if data.lists(str, int) else ""
     if not model.reads_both_ways:
         others += ", or turns in a column 'messages', or 'prompt' and 'completion'"
-    sep = "; if its cells are separated otherwise, say how with dataset.options.sep" if len(data.cells) == 1 else ""
+    sep = (
+        "; if its cells are separated otherwise, say how with dataset.options.sep"
+        if len(data.cells) == 1
+        else ""
+    )
     raise UserError(
-        f"{data.where}: nothing to learn is found in its columns {columns}; give a column 'text' and one called "
-        f"'label' with classes or numbers{others}, or name the task, and the columns with dataset.options.text and "
+        f"{data.where}: nothing to learn is found in its columns {columns}; give a column 'text' "
+        f"and one called "
+        f"'label' with classes or numbers{others}, or name the task, and the columns with "
+        f"dataset.options.text and "
         f"dataset.options.label{sep}"
     )
 
 
 def _cannot_answer(data: Data, model: Model) -> UserError:
     return UserError(
-        f"{data.where}: holds conversations, and {model} reads both ways and can't answer; give a model that "
+        f"{data.where}: holds conversations, and {model} reads both ways and can't answer; give a "
+        f"model that "
         "generates, such as SmolLM2, or rows with a text and a label"
     )
 
@@ -209,7 +273,11 @@ def _tags(data: Data) -> Learnt | None:
     """Return lists of words, found by name, and of tags, given or found so."""
     lists, given = data.lists(str, int), data.read.label
     words = first_named(lists, WORD_NAMES)
-    tags = first_named(lists, TAG_NAMES) if given is None else next((name for name in lists if name == given), None)
+    tags = (
+        first_named(lists, TAG_NAMES)
+        if given is None
+        else next((name for name in lists if name == given), None)
+    )
     if words is None or tags is None:
         return None
     why = f"Column '{short(tags)}' has a list of tags beside the list of words in '{short(words)}'."
@@ -222,25 +290,37 @@ def _conversation(data: Data, model: Model) -> Learnt | None:
         return None
     shape, names = _shape(data), [*data.cells]
     if shape is None or shape.kind == "text":
-        turns = [name for name in data.lists(dict) if {"role", "from"} & set(data.cells[name][0][0])]
+        turns = [
+            name for name in data.lists(dict) if {"role", "from"} & set(data.cells[name][0][0])
+        ]
         shape = Columns(kind="turns", text=(turns[0],)) if turns else None
     if model.reads_both_ways and shape and shape.kind == "turns":
         raise _cannot_answer(data, model)
     if model.reads_both_ways or shape is None:
         return None
-    answer = f"the answers in column '{short(shape.label)}'" if shape.label else "the assistant's turns"
+    answer = (
+        f"the answers in column '{short(shape.label)}'" if shape.label else "the assistant's turns"
+    )
     label = first_named(names, (*LABEL_NAMES, *NUMBER_NAMES))
     other = (
-        f"Column '{short(label)}' could be learnt instead, by sequence_classification or regression."
+        f"Column '{short(label)}' could be learnt instead, by sequence_classification or "
+        f"regression."
         if label and label not in shape.read
-        else "A class instead of words: sequence_classification, with a column of few different values."
+        else (
+            "A class instead of words: sequence_classification, with a column of few different "
+            "values."
+        )
     )
     found = data.find("answer", text=data.read.text or shape.text, label=shape.label)
-    return Learnt("answer", found, (f"The columns are those of conversations: {answer} are learnt.", other))
+    return Learnt(
+        "answer", found, (f"The columns are those of conversations: {answer} are learnt.", other)
+    )
 
 
 def _label(data: Data) -> Learnt | None:
-    """Return a label that is given or known by name, else the column with the fewest values, else of numbers."""
+    """Return a label that is given or known by name, else the column with the fewest values,
+    else of numbers.
+    """
     names = [*data.cells]
     given = data.read.label
     known = None if given is None else column_named(given, names, data.where, "label")
@@ -262,9 +342,13 @@ def _texts(data: Data, model: Model) -> Learnt | None:
     if shape is None or shape.kind != "text" or model.reads_both_ways:
         return None
     why = (
-        f"Column '{short(shape.text[0])}' is text without a prompt, and no other column is a label: every token is "
+        f"Column '{short(shape.text[0])}' is text without a prompt, and no other column is a "
+        f"label: every token is "
         "learnt.",
-        "To learn answers, give the columns prompt and completion; to learn classes, a column label.",
+        (
+            "To learn answers, give the columns prompt and completion; to learn classes, a column "
+            "label."
+        ),
     )
     return Learnt("answer", data.find("answer"), why)
 
@@ -276,7 +360,11 @@ def _shape(data: Data) -> Columns | None:
 
 
 def _class_or_number(data: Data, label: str) -> Learnt:
-    values, rows, distinct = data.numbers(label), len(data.cells[label]), len({*map(str, data.cells[label])})
+    values, rows, distinct = (
+        data.numbers(label),
+        len(data.cells[label]),
+        len({*map(str, data.cells[label])}),
+    )
     what = f"Column '{short(label)}'" if data.named else short(label).capitalize()
     whole = bool(values) and all(map(float.is_integer, values))
     few = whole and len(values) <= MOST_NUMBERED and label.strip().lower() not in ONLY_NUMBERS
@@ -284,13 +372,17 @@ def _class_or_number(data: Data, label: str) -> Learnt:
     if whole and is_class:
         why = (
             f"{what} has {distinct} different whole numbers, which are taken for classes.",
-            "If they are a scale, as stars are, regression learns them as numbers: `task: regression`, without "
+            "If they are a scale, as stars are, regression learns them as numbers: `task: "
+            "regression`, without "
             "label_names.",
         )
     elif is_class:
         why = (
             f"{what} has {distinct} different texts in the first {rows:,} rows: classes.",
-            "With a language model, answers in words could be learnt instead (docs/language-models.md).",
+            (
+                "With a language model, answers in words could be learnt instead "
+                "(docs/language-models.md)."
+            ),
         )
     else:
         why = (

@@ -27,11 +27,19 @@ from hpml_bench.suite.settings import Settings, TaskSpec
 from hpml_bench.system.errors import UserError
 
 COPIES = "copies and near-copies"  # name of the preparation's note on copies
-GROUP = Entry("group", "COLUMN", (
-    "Not set: each row stands alone. Rows that belong together (questions on one document) must not be in two splits: "
-    "name the column that says so.",
-), chosen=False)  # fmt: skip
-DIFFER = 0.1  # share of the test rows that one of two methods alone gets right, where it is told what rows can show
+GROUP = Entry(
+    "group",
+    "COLUMN",
+    (
+        "Not set: each row stands alone. Rows that belong together (questions on one document) "
+        "must not be in two splits: "
+        "name the column that says so.",
+    ),
+    chosen=False,
+)
+# share of the test rows that one of two methods alone gets right, where it is told what rows can
+# show
+DIFFER = 0.1
 LEAST_ROWS = 8  # fewest rows of which some can be trained on, validated and tested
 
 
@@ -56,7 +64,10 @@ class SuiteDraft:
     @cached_property
     def rows(self) -> str:
         of = self.prepared.rows
-        return f"{of['train']:,} to train on, {of['validation']:,} for the curves, {of['test']:,} to test"
+        return (
+            f"{of['train']:,} to train on, {of['validation']:,} for the curves, {of['test']:,} to "
+            f"test"
+        )
 
     @cached_property
     def cost(self) -> tuple[str, str]:
@@ -67,21 +78,29 @@ class SuiteDraft:
         work = estimates.Work(
             train_tokens=total_steps(settings, rows["train"]) * settings.global_batch * mean,
             eval_tokens=(rows["test"] + estimates.EVALUATIONS * rows["validation"]) * mean,
-            new_tokens=(rows["test"] + rows["validation"]) * (0 if decoding is None else decoding.max_new_tokens),
+            new_tokens=(rows["test"] + rows["validation"])
+            * (0 if decoding is None else decoding.max_new_tokens),
         )
         batch_tokens = int(max(1, settings.global_batch // default_ranks()) * mean)
-        time = estimates.time_in_words(self.view.model, self.compared, work, batch_tokens, estimates.SEEDS)
+        time = estimates.time_in_words(
+            self.view.model, self.compared, work, batch_tokens, estimates.SEEDS
+        )
         return time, self.memory.sentence
 
 
 def starter_suite(
-    model: str, data: Sequence[str], file: str = "FILE", given: Mapping[str, Any] = MappingProxyType({})
+    model: str,
+    data: Sequence[str],
+    file: str = "FILE",
+    given: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[str, list[str]]:
-    """Return a suite that compares methods on this model and these rows, and what its reader should know first.
+    """Return a suite that compares methods on this model and these rows, and what its reader should
+    know first.
 
-    `model`: a source as suites write it, a folder, a .gguf file, or OWNER/NAME of the hub; `data`: files, or one
-    repository of a data set; `file`: name of the suite file in the commands that its comments give; `given`: settings
-    that are not chosen here, nested. Model and rows are prepared as `run-all` prepares them.
+    `model`: a source as suites write it, a folder, a .gguf file, or OWNER/NAME of the hub; `data`:
+    files, or one repository of a data set; `file`: name of the suite file in the commands that its
+    comments give; `given`: settings that are not chosen here, nested. Model and rows are prepared
+    as `run-all` prepares them.
     """
     silence()
     looked_model = look_at_model(model)
@@ -94,13 +113,18 @@ def starter_suite(
     try:
         return _drafted(looked_model, rows, learnt, file, given)
     except UserError as error:
-        raise UserError(str(error).replace(f"data set {rows.dataset}: ", f"{rows.name}: ", 1)) from None
+        raise UserError(
+            str(error).replace(f"data set {rows.dataset}: ", f"{rows.name}: ", 1)
+        ) from None
 
 
-def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping[str, Any]) -> tuple[str, list[str]]:
+def _drafted(
+    model: Model, data: Data, learnt: Learnt, file: str, given: Mapping[str, Any]
+) -> tuple[str, list[str]]:
     if (count := len(data.train)) < LEAST_ROWS:
         raise UserError(
-            f"{data.where}: has {count} row{'s' * (count != 1)}, of which some have to be trained on, validated and "
+            f"{data.where}: has {count} row{'s' * (count != 1)}, of which some have to be trained "
+            f"on, validated and "
             f"tested; give at least {LEAST_ROWS}, better some hundred"
         )
     kind, columns = kinds.KINDS[learnt.target], _columns(learnt, data)
@@ -110,11 +134,16 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
         task: tuple[Entry, ...], rows: tuple[Entry, ...], more: Iterable[Entry]
     ) -> tuple[tuple[Entry, ...], Settings]:
         """Return the settings, as they are given or else chosen, and their values."""
-        of_data = Entry("dataset", (Entry("name", data.dataset), Entry("options", (*files, *columns, *rows, GROUP))))
+        of_data = Entry(
+            "dataset",
+            (Entry("name", data.dataset), Entry("options", (*files, *columns, *rows, GROUP))),
+        )
         entries = overridden((_backbone(model), Entry("task", task), of_data, *more), given)
         return entries, validated(Settings, as_values(entries), "--set")
 
-    budget = {"global_batch": 1, "max_length": kinds.UNLIMITED} | ({} if "steps" in given else {"epochs": 1})
+    budget = {"global_batch": 1, "max_length": kinds.UNLIMITED} | (
+        {} if "steps" in given else {"epochs": 1}
+    )
     _, draft = drafted((Entry("name", kind.task),), (), (Entry(*one) for one in budget.items()))
     loaded = make_loader(draft).load(draft, learnt.target)
     tokenizer = load_tokenizer(model.folder)
@@ -125,17 +154,27 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
     options, names = overridden(kind.options(view), task_options), kind.names(view)
     task = make_task(TaskSpec(name=kind.task, options=as_values(options)), loaded.label_names)
     lengths = kinds.measure(loaded.train, task, encoder)
-    defaults = estimates.language_recipe if task.model_kind == "language_model" else estimates.encoder_recipe
+    defaults = (
+        estimates.language_recipe
+        if task.model_kind == "language_model"
+        else estimates.encoder_recipe
+    )
     recipe = defaults(model.parameters)
     of_task = (
         Entry("name", kind.task, (*learnt.why, *kind.facts(view))),
         *([Entry("options", options)] * bool(options)),
     )
-    more = (*estimates.choose_budget(view, task, recipe, given), _limit(lengths, model, task, options), *_usual(task))
+    more = (
+        *estimates.choose_budget(view, task, recipe, given),
+        _limit(lengths, model, task, options),
+        *_usual(task),
+    )
     entries, settings = drafted(of_task, names, more)
     prepared = prepare(settings)
     memory = estimates.predict_memory(settings, recipe.methods, file)
-    found = SuiteDraft(view, entries, settings, lengths, recipe.methods, prepared, task, memory, file)
+    found = SuiteDraft(
+        view, entries, settings, lengths, recipe.methods, prepared, task, memory, file
+    )
     return _page(found), [*_facts(found), *kind.cautions(view), *prepared.warnings]
 
 
@@ -146,12 +185,18 @@ def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
     def as_given(name: str) -> str | int:
         return name if data.named else names.index(name) + 1
 
-    left = f"not read: {', '.join(columns.unread[:20])}" if columns.unread else "no other column is left"
+    left = (
+        f"not read: {', '.join(columns.unread[:20])}"
+        if columns.unread
+        else "no other column is left"
+    )
     text = [as_given(name) for name in columns.text]
     given, joined = (text, f", joined by {data.read.separator!r}") if text[1:] else (text[0], "")
     entries = [Entry("text", given, (f"found by name or content{joined}; {left}",))]
     if columns.pair is not None:
-        entries.append(Entry("text_pair", as_given(columns.pair), ("the second text of each pair",)))
+        entries.append(
+            Entry("text_pair", as_given(columns.pair), ("the second text of each pair",))
+        )
     if columns.label is not None:
         entries.append(Entry("label", as_given(columns.label), ("found by name or content",)))
     if not data.named:
@@ -162,15 +207,23 @@ def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
 
 def _facts(found: SuiteDraft) -> Iterator[str]:
     """Yield what a reader should know before the runs, in sentences for the terminal."""
-    columns = [f"{name}: {value}" for name, value in found.prepared.notes.items() if name.startswith("columns")]
+    columns = [
+        f"{name}: {value}"
+        for name, value in found.prepared.notes.items()
+        if name.startswith("columns")
+    ]
     yield f"{found.task.title} with {found.view.model}; {'; '.join(columns)}"
     tests, shown = found.prepared.rows["test"], ""
     if found.task.binary and tests >= statistics.LEAST_ROWS:
-        evidence = statistics.OverRows(tests, 0.0, math.sqrt(DIFFER), opposed=(int(tests * DIFFER / 2),))
+        evidence = statistics.OverRows(
+            tests, 0.0, math.sqrt(DIFFER), opposed=(int(tests * DIFFER / 2),)
+        )
         points = 100 * statistics.detectable(evidence, tests)
         shown = (
-            f" Of two methods that differ in one answer of ten, {tests:,} test rows show a difference of {points:.2g} "
-            "points or more, whatever the number of seeds; hpml-bench plan says more after a few runs."
+            f" Of two methods that differ in one answer of ten, {tests:,} test rows show a "
+            f"difference of {points:.2g} "
+            "points or more, whatever the number of seeds; hpml-bench plan says more after a few "
+            "runs."
         )
     yield f"rows: {found.rows}.{shown}"
     yield from found.cost
@@ -180,7 +233,8 @@ def _page(found: SuiteDraft) -> str:
     """Return the file's text."""
     about = [
         f"{found.task.title} with {found.view.model} on {found.view.data.name}.",
-        "Written by hpml-bench init: each value has its reason beside or above it. Change what you know better; "
+        "Written by hpml-bench init: each value has its reason beside or above it. Change what "
+        "you know better; "
         "docs/settings.md has all keys.",
         f"  hpml-bench preview {found.file}    shows rows as the model gets them",
         f"  hpml-bench run-all {found.file}    runs the comparison",
@@ -192,21 +246,47 @@ def _page(found: SuiteDraft) -> str:
         value = {key: Rate(of) if key == "lr" else of for key, of in method.settings.items()}
         why = f"Trains {method.trains}.{f' Rate: {method.source}.' if method.source else ''}"
         methods.append(Entry(method.name, value, (why,), method in found.compared))
-    seeds = Entry("seeds", estimates.SEEDS, (
-        "runs of each method; three leave most pairs undecided, and hpml-bench plan says how many decide; run-all "
-        "--until decided adds seeds in rounds until the best is known",
-    ))  # fmt: skip
-    entries = (replace(one, why=tuple(_on_rows(found))) if one.key == "dataset" else one for one in found.entries)
+    seeds = Entry(
+        "seeds",
+        estimates.SEEDS,
+        (
+            "runs of each method; three leave most pairs undecided, and hpml-bench plan says how "
+            "many decide; run-all "
+            "--until decided adds seeds in rounds until the best is known",
+        ),
+    )
+    entries = (
+        replace(one, why=tuple(_on_rows(found))) if one.key == "dataset" else one
+        for one in found.entries
+    )
     settings = Entry("settings", tuple(entries))
-    lines = (*comment(about), "", *written([seeds]), "", *written([settings]), "", *comment(_on_methods(found)), "")
+    lines = (
+        *comment(about),
+        "",
+        *written([seeds]),
+        "",
+        *written([settings]),
+        "",
+        *comment(_on_methods(found)),
+        "",
+    )
     return "".join(f"{line}\n" for line in (*lines, *written([Entry("methods", tuple(methods))])))
 
 
 def _backbone(model: Model) -> Entry:
-    return Entry("backbone", model.source, (
-        f"{model}, {model.layers} layers of width {model.width}, stored as {', '.join(model.dtypes)}; "
-        f"{f'reads at most {model.positions:,}' if model.positions else 'config.json has no limit of'} tokens",
-    ))  # fmt: skip
+    return Entry(
+        "backbone",
+        model.source,
+        (
+            f"{model}, {model.layers} layers of width {model.width}, stored as "
+            f"{', '.join(model.dtypes)}; "
+            + (
+                f"reads at most {model.positions:,} tokens"
+                if model.positions
+                else "config.json has no limit of tokens"
+            ),
+        ),
+    )
 
 
 def _usual(task: Task) -> Iterator[Entry]:
@@ -215,7 +295,8 @@ def _usual(task: Task) -> Iterator[Entry]:
     yield Entry("precision", "auto", ("the faster of bf16 and fp32 where the machine has both",))
     if task.model_kind != "language_model":
         why = (
-            "Rate of the new output layer, the same for all methods: Adam's default (Kingma and Ba 2015, "
+            "Rate of the new output layer, the same for all methods: Adam's default (Kingma and "
+            "Ba 2015, "
             "arXiv:1412.6980)."
         )
         yield Entry("head_lr", Rate(1e-3), (why,))
@@ -225,41 +306,73 @@ def _on_rows(found: SuiteDraft) -> Iterator[str]:
     """Yield what the preparation found about the rows."""
     notes, data = found.prepared.notes, found.view.data
     if "test" not in data.options or data.options["test"] is None:
-        yield "No test rows are given: a tenth of the training rows, drawn with data_seed, is split off for the test."
+        yield (
+            "No test rows are given: a tenth of the training rows, drawn with data_seed, is split "
+            "off for the test."
+        )
     where = ", within and between splits" if notes[COPIES] == "none" else ""
     yield f"Copies and near-copies (half of the word sequences in common){where}: {notes[COPIES]}."
     for warning in found.prepared.warnings:
         if warning.startswith("copies:"):
-            yield "They make scores look better or more certain than they are: remove them, or name a column of groups."
+            yield (
+                "They make scores look better or more certain than they are: remove them, or name "
+                "a column of groups."
+            )
         else:
             yield f"Note: {warning}."
 
 
 def _limit(lengths: kinds.Lengths, model: Model, task: Task, options: tuple[Entry, ...]) -> Entry:
-    limit, cuts, positions = kinds.choose_limit(lengths, model.positions, task), task.cuts_texts, model.positions
+    limit, cuts, positions = (
+        kinds.choose_limit(lengths, model.positions, task),
+        task.cuts_texts,
+        model.positions,
+    )
     median, high = np.percentile(lengths.tokens, [50, 99])
     count = int((lengths.tokens > limit).sum())
-    longer = f"{count:,} ({kinds.percent(count / len(lengths.tokens))} %) {'is' if count == 1 else 'are'}"
+    longer = (
+        f"{count:,} ({kinds.percent(count / len(lengths.tokens))} %) "
+        f"{'is' if count == 1 else 'are'}"
+    )
     what = "cut at the end" if cuts else "left out"
     if as_values(options).get("too_long") == "cut_prompt":
         what = "their prompts are cut at the front"
     why = (
-        f"By the model's own tokenizer {len(lengths.tokens):,} training rows have {median:.0f} tokens in the median, "
-        f"{high:.0f} at the 99th percentile and {lengths.tokens.max():,} at most. {longer if count else 'None is'} "
+        f"By the model's own tokenizer {len(lengths.tokens):,} training rows have {median:.0f} "
+        f"tokens in the median, "
+        f"{high:.0f} at the 99th percentile and {lengths.tokens.max():,} at most. "
+        f"{longer if count else 'None is'} "
         f"longer than {limit}{f', and {what}' if count else ''}.",
-        f"{'The 99th percentile, as longer texts are cut' if cuts else 'The maximum, as no answer is cut'}; "
-        + (f"the model reads at most {positions:,}, virtual tokens of prompt methods included; " if positions else "")
+        (
+            "The 99th percentile, as longer texts are cut; "
+            if cuts
+            else "The maximum, as no answer is cut; "
+        )
+        + (
+            f"the model reads at most {positions:,}, virtual tokens of prompt methods included; "
+            if positions
+            else ""
+        )
         + f"more than {kinds.MOST_TOKENS[task.model_kind]:,} are left to you.",
     )
     return Entry("max_length", limit, why)
 
 
 def _on_methods(found: SuiteDraft) -> Iterator[str]:
-    yield "Each rate is a published one, from which a search can begin; this tries equally many rates for each method:"
+    yield (
+        "Each rate is a published one, from which a search can begin; this tries equally many "
+        "rates for each method:"
+    )
     yield f"  hpml-bench tune {found.file}"
     memory, fit = found.memory, f"hpml-bench fit {found.file}"
     for name in memory.dropped:
-        yield f"{name} is left out for lack of memory: {memory.here}. {fit} --methods {name} says what helps."
+        yield (
+            f"{name} is left out for lack of memory: {memory.here}. {fit} --methods {name} says "
+            f"what helps."
+        )
     if memory.tight:
-        yield f"Memory is not enough for {', '.join(memory.tight)}: {memory.here}. {fit} says what helps."
+        yield (
+            f"Memory is not enough for {', '.join(memory.tight)}: {memory.here}. {fit} says what "
+            f"helps."
+        )
     yield "Further methods stand as comments: take the # before a name away to compare it too."

@@ -1,8 +1,9 @@
 """Statistics over seeds and rows: intervals, paired tests, ranks, fronts, plans.
 
-Seeds are paired: the same seed gives every method the same data order, so methods are compared by their differences
-within a seed. Values travel as `{method: {seed: value}}` and may lack seeds; a pair is compared on those it shares.
-docs/methodology.md explains each number with its source. Imports nothing of the package but itself.
+Seeds are paired: the same seed gives every method the same data order, so methods are compared by
+their differences within a seed. Values travel as `{method: {seed: value}}` and may lack seeds; a
+pair is compared on those it shares. docs/methodology.md explains each number with its source.
+Imports nothing of the package but itself.
 """
 
 from hpml_bench.statistics.earlier import MOST_LENT, lend
@@ -19,7 +20,14 @@ from hpml_bench.statistics.evidence import (
     seeds_to_find,
     seeds_to_show,
 )
-from hpml_bench.statistics.intervals import ALPHA, Interval, clopper_pearson, holm, mean_interval, share_interval
+from hpml_bench.statistics.intervals import (
+    ALPHA,
+    Interval,
+    clopper_pearson,
+    holm,
+    mean_interval,
+    share_interval,
+)
 from hpml_bench.statistics.over_rows import (
     LEAST_ROWS,
     OverRows,

@@ -2,12 +2,20 @@
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from hpml_bench.system.text import sanitize
 
 Line = Annotated[str, AfterValidator(sanitize)]
-"""One line of text without control characters, sanitised when it is set, so that it can be shown as it is."""
+"""One line of text without control characters, sanitised when it is set, so that it can be shown
+as it is.
+"""
 
 
 class Frozen(BaseModel):
@@ -17,7 +25,9 @@ class Frozen(BaseModel):
 
 
 class Growing(Frozen):
-    """A model whose later fields are left out where they are None, so that it is written as before they existed."""
+    """A model whose later fields are left out where they are None, so that it is written as
+    before they existed.
+    """
 
     later: ClassVar[tuple[str, ...]]
 

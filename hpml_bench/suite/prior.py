@@ -1,4 +1,6 @@
-"""Variance over seeds that earlier suites lend to a suite, in compact numbers: a page is made of these alone."""
+"""Variance over seeds that earlier suites lend to a suite, in compact numbers: a page is made of
+these alone.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +44,14 @@ class Prior(Frozen):
     def _lent_by_lenders(self) -> Self:
         for pair in self.pairs:
             if len(set(pair.suites)) < len(pair.suites) or not set(pair.suites) <= set(self.names):
-                raise ValueError(f"the pair {' and '.join(pair.methods)} names other suites than those that lend")
+                raise ValueError(
+                    f"the pair {' and '.join(pair.methods)} names other suites than those that lend"
+                )
             # each earlier suite lends at most one degree of freedom
             if pair.freedom > len(pair.suites):
                 raise ValueError(
-                    f"the pair {' and '.join(pair.methods)} has {pair.freedom:g} degrees of freedom, "
+                    f"the pair {' and '.join(pair.methods)} has {pair.freedom:g} degrees of "
+                    f"freedom, "
                     f"and each suite lends at most one"
                 )
         return self

@@ -1,4 +1,6 @@
-"""Registry of plug-ins (methods, tasks, ..., sections) by file name or entry point, imported at their first use."""
+"""Registry of plug-ins (methods, tasks, ..., sections) by file name or entry point, imported at
+their first use.
+"""
 
 import difflib
 import importlib
@@ -16,10 +18,21 @@ from pydantic import BaseModel, ValidationError
 from hpml_bench.system.errors import UserError
 
 Kind = Literal[
-    "methods", "optimizers", "tasks", "datasets", "scorers", "metrics", "probes", "trackers", "engines", "sections"
-]  # fmt: skip
+    "methods",
+    "optimizers",
+    "tasks",
+    "datasets",
+    "scorers",
+    "metrics",
+    "probes",
+    "trackers",
+    "engines",
+    "sections",
+]
 Model = TypeVar("Model", bound=BaseModel)
-ONE: Mapping[Kind, str] = {of: "data set" if of == "datasets" else of.removesuffix("s") for of in get_args(Kind)}
+ONE: Mapping[Kind, str] = {
+    of: "data set" if of == "datasets" else of.removesuffix("s") for of in get_args(Kind)
+}
 """Singular of each kind, for messages."""
 
 
@@ -48,48 +61,72 @@ def is_built_in(kind: Kind, name: str) -> bool:
 
 
 def get(kind: Kind, name: str) -> ModuleType:
-    """Import and return the module registered as `name`; UserError if there is none, or it can't be imported."""
+    """Import and return the module registered as `name`; UserError if there is none, or it can't
+    be imported.
+    """
     if name not in names(kind):
-        raise UserError(f"there is no {ONE[kind]} '{name}'; registered are {', '.join(names(kind))}")
+        raise UserError(
+            f"there is no {ONE[kind]} '{name}'; registered are {', '.join(names(kind))}"
+        )
     if name not in _foreign(kind) or is_built_in(kind, name):
         return importlib.import_module(f"{package(kind)}.{name}")
     point = _foreign(kind)[name]
     try:
         loaded = point.load()
     except Exception as error:
-        raise UserError(f"the {ONE[kind]} '{name}' of {point.value} can't be imported: {error}") from error
+        raise UserError(
+            f"the {ONE[kind]} '{name}' of {point.value} can't be imported: {error}"
+        ) from error
     if not isinstance(loaded, ModuleType):
         raise UserError(f"the {ONE[kind]} '{name}' of {point.value} is not a module")
     return loaded
 
 
 def plugin(kind: Kind, name: str) -> type[Any]:
-    """Import and return the class registered as `name`: the one in its module that extends the base class of the kind.
+    """Import and return the class registered as `name`: the one in its module that extends the base
+    class of the kind.
 
-    The base classes are in `plugins`; each names its kind in `plugin_kind`. Raises UserError: as `get`; or the module
-    has no such class, or several, or the class is incomplete.
+    The base classes are in `plugins`; each names its kind in `plugin_kind`. Raises UserError: as
+    `get`; or the module has no such class, or several, or the class is incomplete.
     """
     module = get(kind, name)
-    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
-    classes = {one for one in own if getattr(one, "plugin_kind", None) == kind and not one.__name__.startswith("_")}
+    own = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and value.__module__ == module.__name__
+    ]
+    classes = {
+        one
+        for one in own
+        if getattr(one, "plugin_kind", None) == kind and not one.__name__.startswith("_")
+    }
     if len(classes) != 1:
         raise UserError(
-            f"the {ONE[kind]} '{name}': {module.__name__} defines {len(classes)} classes that extend the base class of "
+            f"the {ONE[kind]} '{name}': {module.__name__} defines {len(classes)} classes that "
+            f"extend the base class of "
             f"{kind}, and must define one (docs/adding.md)"
         )
     (chosen,) = classes
     # what base classes require: abstract methods, and attributes without a value
     bases = [base for base in chosen.__mro__ if base.__module__.startswith("hpml_bench.plugins.")]
-    declared = {name for base in bases for name in inspect.get_annotations(base) if not hasattr(chosen, name)}
+    declared = {
+        name
+        for base in bases
+        for name in inspect.get_annotations(base)
+        if not hasattr(chosen, name)
+    }
     if missing := sorted(declared | getattr(chosen, "__abstractmethods__", frozenset())):
         raise UserError(
-            f"the {ONE[kind]} '{name}': {module.__name__}.{chosen.__name__} lacks {', '.join(missing)} (docs/adding.md)"
+            f"the {ONE[kind]} '{name}': {module.__name__}.{chosen.__name__} lacks "
+            f"{', '.join(missing)} (docs/adding.md)"
         )
     return chosen
 
 
 def validate_options(kind: Kind, name: str, options: dict[str, Any], where: str) -> BaseModel:
-    """Return a plug-in's `Options`; a UserError if there is no such plug-in, or an option is unknown or wrong."""
+    """Return a plug-in's `Options`; a UserError if there is no such plug-in, or an option is
+    unknown or wrong.
+    """
     return validated(options_class(kind, name), options, f"{where}:")
 
 
@@ -101,12 +138,18 @@ def options_class(kind: Kind, name: str) -> type[BaseModel]:
 
 def without_defaults(kind: Kind, name: str, options: dict[str, Any]) -> dict[str, Any]:
     defaults = _defaults(kind, name)
-    return {key: value for key, value in options.items() if key not in defaults or defaults[key] != value}
+    return {
+        key: value
+        for key, value in options.items()
+        if key not in defaults or defaults[key] != value
+    }
 
 
 @cache
 def _defaults(kind: Kind, name: str) -> dict[str, Any]:
-    """Return a plug-in's default options as JSON values; no validator runs, since one may import a library."""
+    """Return a plug-in's default options as JSON values; no validator runs, since one may import
+    a library.
+    """
     try:
         model = options_class(kind, name)
     except UserError:
@@ -121,7 +164,9 @@ def did_you_mean(word: str, allowed: Sequence[str]) -> str:
 
 
 def validated(model: type[Model], values: Any, where: str) -> Model:
-    """Return a model of these values; a UserError that begins with `where` if one is unknown or wrong."""
+    """Return a model of these values; a UserError that begins with `where` if one is unknown or
+    wrong.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -129,14 +174,19 @@ def validated(model: type[Model], values: Any, where: str) -> Model:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first error of a failed validation as a sentence with the key and what is allowed."""
+    """Return the first error of a failed validation as a sentence with the key and what is
+    allowed.
+    """
     errors = error.errors(include_url=False)
     # an unknown key before all others: one that is missing is often just misspelt
     first = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         allowed = _fields_at(model, first["loc"][:-1])
-        return f"{key} is not known{did_you_mean(str(first['loc'][-1]), allowed)} (allowed: {', '.join(allowed)})"
+        return (
+            f"{key} is not known{did_you_mean(str(first['loc'][-1]), allowed)} (allowed: "
+            f"{', '.join(allowed)})"
+        )
     if first["type"] == "missing":
         return f"{key} is missing"
     message = first["msg"].removeprefix("Value error, ")
@@ -152,5 +202,8 @@ def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]
         if field is None:
             continue  # a key of a dictionary
         inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
+        model = next(
+            (kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)),
+            model,
+        )
     return list(model.model_fields)

@@ -1,4 +1,6 @@
-"""Schedule of a training: its steps, the factor of the learning rates, and the windows between evaluations."""
+"""Schedule of a training: its steps, the factor of the learning rates, and the windows between
+evaluations.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def total_steps(settings: Settings, rows: int) -> int:
 
 
 def lr_factor(step: int, steps: int, settings: Settings) -> float:
-    """Return the factor of the learning rates in step `step` (from 0): linear warm-up, then the schedule."""
+    """Return the factor of the learning rates in step `step` (from 0): linear warm-up, then the
+    schedule.
+    """
     warmup = math.ceil(settings.lr_warmup * steps)
     if step < warmup:
         return (step + 1) / warmup
@@ -37,7 +41,9 @@ def lr_factor(step: int, steps: int, settings: Settings) -> float:
 
 @dataclass(frozen=True)
 class Windows:
-    """The steps after which the ranks meet and their clocks start again, and the first step of the timed part."""
+    """The steps after which the ranks meet and their clocks start again, and the first step of
+    the timed part.
+    """
 
     settings: Settings
     steps: int
@@ -47,22 +53,31 @@ class Windows:
         return step % every == 0 or step == self.steps
 
     def ends_window(self, step: int) -> bool:
-        """Whether points are written after this step; also after the warm-up, where the timed window begins."""
-        return step % self.settings.log_every == 0 or step == self.settings.warmup_steps or self.evaluates(step)
+        """Whether points are written after this step; also after the warm-up, where the timed
+        window begins.
+        """
+        return (
+            step % self.settings.log_every == 0
+            or step == self.settings.warmup_steps
+            or self.evaluates(step)
+        )
 
     def count(self) -> int:
         return sum(self.ends_window(step) for step in range(1, self.steps + 1))
 
     def first_timed(self) -> int:
-        """Return the first step of the timed window; a run no longer than the warm-up is timed whole."""
+        """Return the first step of the timed window; a run no longer than the warm-up is timed
+        whole.
+        """
         return self.settings.warmup_steps + 1 if self.steps > self.settings.warmup_steps else 1
 
 
 def step_seconds(ranks: np.ndarray) -> np.ndarray:
     """Return the seconds of a window's steps, [steps], from those of each rank, [world, steps].
 
-    A step ends when the slowest rank has ended it, counted from the start of the window; its seconds are the difference
-    to the step before. So they add up to the slowest rank's time of the window, whichever rank was slow in which step.
+    A step ends when the slowest rank has ended it, counted from the start of the window; its
+    seconds are the difference to the step before. So they add up to the slowest rank's time of the
+    window, whichever rank was slow in which step.
     """
     seconds: np.ndarray = ranks.cumsum(axis=1).max(axis=0)
     seconds[1:] -= seconds[:-1].copy()

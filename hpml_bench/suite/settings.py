@@ -13,8 +13,14 @@ from hpml_bench.system.text import digest
 CLASSIFICATION = "sequence_classification"  # the task of a suite that names none
 
 MAX_LENGTH = 128  # default of the setting `max_length`, which ids leave out: that of most tasks
-FORMER_DEFAULTS = {"validation_samples": 500}  # ids still leave these out: the same ids mean the same runs
-NEEDED: dict[str, Literal["bf16", "fp16"] | None] = {"float32": None, "bfloat16": "bf16", "float16": "fp16"}
+FORMER_DEFAULTS = {
+    "validation_samples": 500
+}  # ids still leave these out: the same ids mean the same runs
+NEEDED: dict[str, Literal["bf16", "fp16"] | None] = {
+    "float32": None,
+    "bfloat16": "bf16",
+    "float16": "fp16",
+}
 """Type of weights -> the precision it needs."""
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -30,7 +36,9 @@ class Named(Frozen):
 
 
 class TaskSpec(Named):
-    """A kind of task, by the name of its file in `builtin/tasks`, and its options; a name alone is enough."""
+    """A kind of task, by the name of its file in `builtin/tasks`, and its options; a name alone
+    is enough.
+    """
 
     name: str = CLASSIFICATION
     """The task's file (`hpml-bench list tasks`)."""
@@ -39,7 +47,9 @@ class TaskSpec(Named):
 
 
 class DatasetSpec(Named):
-    """A data set, by the name of its file in `builtin/datasets`, and its options; a name alone is enough."""
+    """A data set, by the name of its file in `builtin/datasets`, and its options; a name alone
+    is enough.
+    """
 
     name: str
     """The data set's file (`hpml-bench list datasets`)."""
@@ -48,7 +58,9 @@ class DatasetSpec(Named):
 
 
 class OptimizerSpec(Named):
-    """An optimizer, by the name of its file in `builtin/optimizers`, and its options; a name alone is enough."""
+    """An optimizer, by the name of its file in `builtin/optimizers`, and its options; a name
+    alone is enough.
+    """
 
     name: str = "adamw"
     """The optimizer's file (`hpml-bench list optimizers`)."""
@@ -57,11 +69,15 @@ class OptimizerSpec(Named):
 
 
 class QuantizationSpec(Named):
-    """Storage of a frozen backbone's linear layers in few bits, by bitsandbytes; a name alone is enough."""
+    """Storage of a frozen backbone's linear layers in few bits, by bitsandbytes; a name alone is
+    enough.
+    """
 
     name: Literal["nf4", "int8"]
-    """`nf4`: 4-bit NormalFloat in blocks of 64 weights (Dettmers et al. 2023). `int8`: 8-bit integers scaled by rows,
-    with which inputs are multiplied as integers too (LLM.int8(), Dettmers et al. 2022)."""
+    """`nf4`: 4-bit NormalFloat in blocks of 64 weights (Dettmers et al. 2023). `int8`: 8-bit
+    integers scaled by rows, with which inputs are multiplied as integers too (LLM.int8(),
+    Dettmers et al. 2022).
+    """
     double_quantization: bool = True
     """Whether the scales of nf4's blocks are quantised too, to 8 bits."""
     compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -70,7 +86,9 @@ class QuantizationSpec(Named):
     @model_validator(mode="after")
     def _consistent(self) -> "QuantizationSpec":
         if self.name == "int8" and (not self.double_quantization or self.compute_dtype is not None):
-            raise ValueError("double_quantization and compute_dtype are options of nf4; leave them out for int8")
+            raise ValueError(
+                "double_quantization and compute_dtype are options of nf4; leave them out for int8"
+            )
         return self
 
 
@@ -88,22 +106,28 @@ class Settings(Growing):
     dataset: DatasetSpec
     """Data set of the rows."""
     rank_by: str | None = None
-    """Metric by which methods are compared and tuned instead of the task's score, such as `macro_f1` where classes are
-    rare (`hpml-bench list metrics`); empty for the task's score."""
+    """Metric by which methods are compared and tuned instead of the task's score, such as
+    `macro_f1` where classes are rare (`hpml-bench list metrics`); empty for the task's score.
+    """
     train_samples: int | None = Field(default=None, ge=1)
-    """Training rows to use, drawn once with `data_seed`; empty for all. A split with fewer rows is taken
-    whole, and the page says so."""
+    """Training rows to use, drawn once with `data_seed`; empty for all. A split with fewer rows
+    is taken whole, and the page says so.
+    """
     validation_samples: int | None = Field(default=None, ge=1)
-    """Rows for the curves; split off the training rows where the data set has no validation set of its own. Empty for a
-    tenth of the training rows, or the whole validation set, but 500 at most (100 of `causal_lm`)."""
+    """Rows for the curves; split off the training rows where the data set has no validation set
+    of its own. Empty for a tenth of the training rows, or the whole validation set, but 500 at
+    most (100 of `causal_lm`).
+    """
     test_samples: int | None = Field(default=None, ge=1)
     """Test rows of the final evaluation; empty for all."""
     data_seed: int = Field(default=0, ge=0)
-    """Seed of the subsets (and generated rows), the same for every run: seeds differ in initialisation and order only,
-    and with `vary_data` in their training rows."""
+    """Seed of the subsets (and generated rows), the same for every run: seeds differ in
+    initialisation and order only, and with `vary_data` in their training rows.
+    """
     vary_data: bool = False
-    """Whether each seed draws its own `train_samples` training rows, the same for all methods, so that intervals are
-    for other training rows too (Bouthillier et al. 2021)."""
+    """Whether each seed draws its own `train_samples` training rows, the same for all methods,
+    so that intervals are for other training rows too (Bouthillier et al. 2021).
+    """
     epochs: int | None = Field(default=None, ge=1)
     """Passes over the training rows. Give this or `steps`."""
     steps: int | None = Field(default=None, ge=1)
@@ -111,24 +135,35 @@ class Settings(Growing):
     global_batch: int = Field(default=32, ge=1)
     """Samples per optimizer step, over all ranks; must be a multiple of `world_size`."""
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
-    """Samples per forward pass and rank; empty for a rank's whole share of `global_batch`. Gradients of several
-    micro-batches are summed before the step, to the same update but for rounding; must divide the share. `auto` tries
-    every method on a GPU and takes the largest that fits for all, once per results folder; on a CPU the share."""
+    """Samples per forward pass and rank; empty for a rank's whole share of `global_batch`.
+    Gradients of several micro-batches are summed before the step, to the same update but for
+    rounding; must divide the share. `auto` tries every method on a GPU and takes the largest
+    that fits for all, once per results folder; on a CPU the share.
+    """
     gradient_checkpointing: bool = False
-    """Whether the backward pass computes activations again instead of keeping them: less memory, more time."""
+    """Whether the backward pass computes activations again instead of keeping them: less memory,
+    more time.
+    """
     eval_batch: int = Field(default=64, ge=1)
     """Samples per evaluation batch and rank."""
     eval_every: int | None = Field(default=None, ge=1)
-    """Steps between evaluations on the validation rows; empty for five over the run, of which those before the last
-    generate no answers."""
+    """Steps between evaluations on the validation rows; empty for five over the run, of which
+    those before the last generate no answers.
+    """
     select: Literal["last", "best", "early"] = "last"
-    """Step whose weights are tested, saved and merged: the last, or that with the best validation score, the first of
-    equals (`best`, `early`, with `eval_every`). `early` also ends a training after `patience` evaluations without a
-    better score: costs are of the steps taken, rates as if none were left out. Test rows never choose."""
+    """Step whose weights are tested, saved and merged: the last, or that with the best
+    validation score, the first of equals (`best`, `early`, with `eval_every`). `early` also ends
+    a training after `patience` evaluations without a better score: costs are of the steps taken,
+    rates as if none were left out. Test rows never choose.
+    """
     patience: int | None = Field(default=None, ge=1)
-    """Evaluations in a row without a better validation score after which `select: early` ends a training."""
+    """Evaluations in a row without a better validation score after which `select: early` ends a
+    training.
+    """
     log_every: int = Field(default=10, ge=1)
-    """Steps between two writes of points; their reductions over ranks are outside the timed steps."""
+    """Steps between two writes of points; their reductions over ranks are outside the timed
+    steps.
+    """
     warmup_steps: int = Field(default=5, ge=0)
     """First steps left out of the timed window (throughput, step times)."""
     latency_samples: int = Field(default=50, ge=0, le=2000)
@@ -138,27 +173,38 @@ class Settings(Growing):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the run; `auto` takes all visible GPUs, else the CPU."""
     sharding: Literal["none", "fsdp"] = "none"
-    """Sharding of weights, gradients and optimizer states over several ranks: `fsdp` is torch's FSDP2, with which each
-    rank keeps its share of them while training, and all weights when the model is loaded and after training."""
+    """Sharding of weights, gradients and optimizer states over several ranks: `fsdp` is torch's
+    FSDP2, with which each rank keeps its share of them while training, and all weights when the
+    model is loaded and after training.
+    """
     threads: int | None = Field(default=None, ge=1)
     """CPU threads per rank; empty for the cores shared out."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    """Precision of matrix products: `bf16` and `fp16` are autocast, the latter with loss scaling; `tf32` rounds inputs
-    of float32 products on a GPU to 10 bits, `fp32` doesn't. `auto` takes bf16 on GPUs that have it, and on a CPU where
-    a product of the model's shape is measured to be 1.15 times as fast in it."""
+    """Precision of matrix products: `bf16` and `fp16` are autocast, the latter with loss
+    scaling; `tf32` rounds inputs of float32 products on a GPU to 10 bits, `fp32` doesn't. `auto`
+    takes bf16 on GPUs that have it, and on a CPU where a product of the model's shape is
+    measured to be 1.15 times as fast in it.
+    """
     weights: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type in which the backbone is loaded. bfloat16 goes with the precision bf16, float16 with fp16; for what is
-    trained see `trained_weights`."""
+    """Type in which the backbone is loaded. bfloat16 goes with the precision bf16, float16 with
+    fp16; for what is trained see `trained_weights`.
+    """
     trained_weights: Literal["float32", "bfloat16"] = "float32"
-    """Type of trained matrices and their gradients; vectors and the task's head stay float32. `bfloat16`, with the
-    precision bf16 and without sharding, halves their memory: the optimizer steps on float32 copies of some at a time,
-    its state in float32, and the results are rounded stochastically, up or down with the chance that keeps the mean
-    (Gupta et al. 2015, arXiv:1502.02551). With trained embeddings the residual stream is bfloat16."""
+    """Type of trained matrices and their gradients; vectors and the task's head stay float32.
+    `bfloat16`, with the precision bf16 and without sharding, halves their memory: the optimizer
+    steps on float32 copies of some at a time, its state in float32, and the results are rounded
+    stochastically, up or down with the chance that keeps the mean (Gupta et al. 2015,
+    arXiv:1502.02551). With trained embeddings the residual stream is bfloat16.
+    """
     quantization: QuantizationSpec | None = None
-    """Storage of the frozen weights of the backbone's linear layers; empty for floats. A method can have its own,
-    as `qlora`; those that train or read these weights are unsupported with quantised ones."""
+    """Storage of the frozen weights of the backbone's linear layers; empty for floats. A method
+    can have its own, as `qlora`; those that train or read these weights are unsupported with
+    quantised ones.
+    """
     max_length: int = Field(default=MAX_LENGTH, ge=2)
-    """Tokens per text, end token included; longer texts are cut, or left out by `causal_lm`, whose default is 1024."""
+    """Tokens per text, end token included; longer texts are cut, or left out by `causal_lm`,
+    whose default is 1024.
+    """
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Dropout of the backbone; empty for that of its configuration."""
     optimizer: OptimizerSpec = OptimizerSpec()
@@ -168,10 +214,14 @@ class Settings(Growing):
     eps: float = Field(default=1e-8, gt=0)
     """AdamW's epsilon, likewise."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Weight decay of every trained parameter; decoupled, but for SGD, which takes it as an L2 penalty."""
+    """Weight decay of every trained parameter; decoupled, but for SGD, which takes it as an L2
+    penalty.
+    """
     schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear"
-    """Learning rate after warm-up: decays to 0, linearly or as half a cosine, or stays; with `wsd` (warm-up, stable,
-    decay: Hu et al. 2024, arXiv:2404.06395) stays, and decays to 0 linearly over the last `lr_decay` of the steps."""
+    """Learning rate after warm-up: decays to 0, linearly or as half a cosine, or stays; with
+    `wsd` (warm-up, stable, decay: Hu et al. 2024, arXiv:2404.06395) stays, and decays to 0
+    linearly over the last `lr_decay` of the steps.
+    """
     lr_warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps over which the learning rate rises linearly from 0."""
     lr_decay: float = Field(default=0.2, gt=0, le=1)
@@ -204,33 +254,52 @@ class Settings(Growing):
             raise ValueError("give exactly one of epochs and steps")
         if self.world_size is not None and self.global_batch % self.world_size:
             raise ValueError(
-                f"global_batch {self.global_batch} is not a multiple of the {self.world_size} ranks; "
+                f"global_batch {self.global_batch} is not a multiple of the {self.world_size} "
+                f"ranks; "
                 "change global_batch or --nproc"
             )
         share = None if self.world_size is None else self.global_batch // self.world_size
         if isinstance(self.micro_batch, int) and share is not None and share % self.micro_batch:
             raise ValueError(
-                f"micro_batch {self.micro_batch} does not divide a rank's share of global_batch, {share} samples; "
+                f"micro_batch {self.micro_batch} does not divide a rank's share of global_batch, "
+                f"{share} samples; "
                 "change micro_batch, global_batch or --nproc"
             )
         for name, kind in (("weights", self.weights), ("trained_weights", self.trained_weights)):
             needed = NEEDED[kind]
             given = self.precision if self.precision != "auto" else self.needed_precision
             if needed is not None and needed != given:
-                raise ValueError(f"{name} {kind} need precision {needed}, not {given}; change one of them")
+                raise ValueError(
+                    f"{name} {kind} need precision {needed}, not {given}; change one of them"
+                )
         if self.train_samples is not None and self.train_samples < self.global_batch:
-            raise ValueError(f"train_samples {self.train_samples} is less than one global_batch of {self.global_batch}")
+            raise ValueError(
+                f"train_samples {self.train_samples} is less than one global_batch of "
+                f"{self.global_batch}"
+            )
         if self.select != "last" and self.eval_every is None:
-            raise ValueError(f"select {self.select} chooses among evaluations of the validation rows; give eval_every")
+            raise ValueError(
+                f"select {self.select} chooses among evaluations of the validation rows; give "
+                f"eval_every"
+            )
         if (self.select == "early") != (self.patience is not None):
-            raise ValueError("select early and patience, the evaluations after which it ends a training, go together")
+            raise ValueError(
+                "select early and patience, the evaluations after which it ends a training, go "
+                "together"
+            )
         if self.sharding != "none" and self.precision == "fp16":
-            raise ValueError("sharding takes no precision fp16, whose loss scale ranks would change apart; take bf16")
+            raise ValueError(
+                "sharding takes no precision fp16, whose loss scale ranks would change apart; "
+                "take bf16"
+            )
         if self.sharding != "none" and self.trained_weights != "float32":
-            raise ValueError("sharding takes one type of trained weights, float32; leave trained_weights out")
+            raise ValueError(
+                "sharding takes one type of trained weights, float32; leave trained_weights out"
+            )
         if self.schedule == "wsd" and self.lr_warmup + self.lr_decay > 1:
             raise ValueError(
-                f"lr_warmup {self.lr_warmup:g} and lr_decay {self.lr_decay:g} are together more than the whole training"
+                f"lr_warmup {self.lr_warmup:g} and lr_decay {self.lr_decay:g} are together more "
+                f"than the whole training"
             )
         return self
 
@@ -250,7 +319,9 @@ class MethodSpec(Growing):
     lr: float = Field(gt=0)
     """Learning rate of the method's parameters; the head's is in the settings."""
     optimizer: OptimizerSpec | None = None
-    """The method's own optimizer, its options complete with their defaults; none where it is the suite's."""
+    """The method's own optimizer, its options complete with their defaults; none where it is the
+    suite's.
+    """
 
 
 class Digests(Frozen):
@@ -275,15 +346,21 @@ class RunSpec(Frozen):
     def run_id(self) -> str:
         """Folder name: method, seed, and a digest of all that differs from the defaults."""
         name = re.sub(r"[^A-Za-z0-9]+", "-", self.method.name).strip("-").lower()
-        whole = {"suite": self.suite, "settings": identity(self.settings), "method": method_identity(self.method)}
+        whole = {
+            "suite": self.suite,
+            "settings": identity(self.settings),
+            "method": method_identity(self.method),
+        }
         return f"{name}-s{self.seed}-{digest(whole | {'seed': self.seed}, 10)}"
 
 
 def identity(settings: Settings) -> dict[str, Any]:
-    """Return the settings that ids hash: those that differ from their defaults, so that a new setting renames no run.
+    """Return the settings that ids hash: those that differ from their defaults, so that a new
+    setting renames no run.
 
-    Ids leave out the default that a setting had first (`FORMER_DEFAULTS`). Options have no such list: a changed
-    default of one needs a new schema version (records.run.SCHEMA_VERSION), or the same ids would mean other runs.
+    Ids leave out the default that a setting had first (`FORMER_DEFAULTS`). Options have no such
+    list: a changed default of one needs a new schema version (records.run.SCHEMA_VERSION), or the
+    same ids would mean other runs.
     """
     dumped = settings.model_dump(mode="json", exclude_defaults=True)
     for key in ("task", "dataset", "optimizer"):
@@ -307,5 +384,8 @@ def method_identity(method: MethodSpec) -> dict[str, Any]:
     options = without_defaults("methods", method.method, method.options)
     hashed = method.model_dump(mode="json") | {"options": options}
     if (own := method.optimizer) is not None:
-        hashed["optimizer"] = {"name": own.name, "options": without_defaults("optimizers", own.name, own.options)}
+        hashed["optimizer"] = {
+            "name": own.name,
+            "options": without_defaults("optimizers", own.name, own.options),
+        }
     return hashed

@@ -21,7 +21,12 @@ from hpml_bench.suite.yaml import MAX_DEPTH, parse, read_mapping
 from hpml_bench.system.errors import UserError
 
 MAX_METHODS = 200
-NAMED = ("task", "dataset", "optimizer", "quantization")  # keys whose value is a name, or a name and options
+NAMED = (
+    "task",
+    "dataset",
+    "optimizer",
+    "quantization",
+)  # keys whose value is a name, or a name and options
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # pattern of a suite's name, which is also its folder's
 
 
@@ -42,21 +47,26 @@ class Margin(Frozen):
     """Largest difference that counts as none: two methods within it are called equivalent."""
 
     quality: float | None = Field(default=None, gt=0)
-    """Margin of a score, in its unit: 0.01 is one point of accuracy, or an RMSE of 0.01. Empty for 0.01 of the score's
-    range, or where it has none, as RMSE, of the score of guessing."""
+    """Margin of a score, in its unit: 0.01 is one point of accuracy, or an RMSE of 0.01. Empty
+    for 0.01 of the score's range, or where it has none, as RMSE, of the score of guessing.
+    """
     cost: float = Field(default=0.05, gt=0, lt=1)
     """Margin of a cost, as a share of it: 0.05 is 5 %."""
     largest_difference: float | None = Field(default=None, gt=0)
-    """No margin, but declared with them: the largest plausible difference of one test row's score between two methods,
-    in its unit. Tests allow for rare rows that differ by it, not by the score's range, so that fewer rows decide. Only
-    for scores that are means of real numbers, as ROUGE-L; empty for the range."""
+    """No margin, but declared with them: the largest plausible difference of one test row's
+    score between two methods, in its unit. Tests allow for rare rows that differ by it, not by
+    the score's range, so that fewer rows decide. Only for scores that are means of real numbers,
+    as ROUGE-L; empty for the range.
+    """
 
 
 class Until(Frozen):
     """Question at whose answer a sweep ends, and the numbers of seeds at which it is looked at."""
 
     question: Literal["decided", "costs"] = "decided"
-    """`decided`: which method scores best; `costs`: how those that may be best differ in time and memory as well."""
+    """`decided`: which method scores best; `costs`: how those that may be best differ in time
+    and memory as well.
+    """
     rounds: tuple[int, ...] = (3, 4, 5, 7, 10, 14, 20)
     """Seeds of each method that is still in the race at each look, rising from 3 or more."""
 
@@ -92,15 +102,22 @@ class Suite(Growing):
     settings: Settings
     """All that is identical for every method."""
     margin: Margin = Margin()
-    """Differences that are too small to matter: methods within them are called equivalent. Set them beforehand."""
+    """Differences that are too small to matter: methods within them are called equivalent. Set
+    them beforehand.
+    """
     until: Until | None = None
-    """Seeds are added until a question is answered, and methods that are shown to be behind leave; empty: all methods
-    have `seeds`."""
+    """Seeds are added until a question is answered, and methods that are shown to be behind
+    leave; empty: all methods have `seeds`.
+    """
     looks: int | None = Field(default=None, ge=1, le=100)
-    """Number of looks at growing numbers of seeds, declared before the first run: each may use the same share of the
-    5 %. Empty: the first look has two thirds of them, each later one two thirds of what is left."""
+    """Number of looks at growing numbers of seeds, declared before the first run: each may use
+    the same share of the 5 %. Empty: the first look has two thirds of them, each later one two
+    thirds of what is left.
+    """
     prior: Prior | None = None
-    """Variance over seeds that earlier suites lend, as `run-all --prior DIR` writes it to suite.json; no setting."""
+    """Variance over seeds that earlier suites lend, as `run-all --prior DIR` writes it to
+    suite.json; no setting.
+    """
     methods: dict[str, MethodEntry] = Field(max_length=MAX_METHODS)
     """The methods to compare, each under the name the report shows."""
 
@@ -110,8 +127,15 @@ class Suite(Growing):
             raise ValueError("looks go without until, whose rounds are declared looks already")
         task = self.settings.task.name
         known = task in registry.names("tasks")
-        if self.margin.largest_difference is not None and known and registry.plugin("tasks", task).binary:
-            raise ValueError(f"margin.largest_difference is for real scores, and rows of {task} are right or wrong")
+        if (
+            self.margin.largest_difference is not None
+            and known
+            and registry.plugin("tasks", task).binary
+        ):
+            raise ValueError(
+                f"margin.largest_difference is for real scores, and rows of {task} are right or "
+                f"wrong"
+            )
         if known and (by := self.settings.rank_by) is not None:
             target, names = registry.plugin("tasks", task).target, registry.names("metrics")
             fitting = [name for name in names if registry.plugin("metrics", name).target == target]
@@ -120,30 +144,59 @@ class Suite(Growing):
                 raise ValueError(f"settings.rank_by is {by!r}; {task} can be ranked by {allowed}")
         return self
 
-    def asked(self, question: str | None, most: int | None, seeds: int | None, looks: int | None = None) -> Suite:
-        """Return the suite with a call's question, most seeds, seeds and looks; a UserError where they don't fit."""
+    def asked(
+        self, question: str | None, most: int | None, seeds: int | None, looks: int | None = None
+    ) -> Suite:
+        """Return the suite with a call's question, most seeds, seeds and looks; a UserError
+        where they don't fit.
+        """
         until = self.until
         if looks is not None and (question is not None or (until is not None and seeds is None)):
-            raise UserError("--looks goes without --until, whose rounds are declared looks already; leave one out")
+            raise UserError(
+                "--looks goes without --until, whose rounds are declared looks already; leave one "
+                "out"
+            )
         if question is not None:
             until = Until.model_validate({**(until or Until()).model_dump(), "question": question})
-        if (most is not None and (until is None or seeds is not None)) or (seeds is not None and question is not None):
+        if (most is not None and (until is None or seeds is not None)) or (
+            seeds is not None and question is not None
+        ):
             raise UserError("--max-seeds goes with --until, and --seeds without it")
         until = until.within(most) if until is not None and most is not None else until
         until = until if seeds is None else None
         # the rounds of a race are declared looks
-        changes = {"until": until, "looks": None if until else self.looks if looks is None else looks}
+        changes = {
+            "until": until,
+            "looks": None if until else self.looks if looks is None else looks,
+        }
         return self.model_copy(update=changes)
 
-    def runs(self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> tuple[RunSpec, ...]:
-        """Return the runs seed by seed, of all or the given; a method that answers alike with all seeds has one."""
-        specs = [self.method(name) for name in dict.fromkeys(self.methods if methods is None else methods)]
+    def runs(
+        self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None
+    ) -> tuple[RunSpec, ...]:
+        """Return the runs seed by seed, of all or the given; a method that answers alike with
+        all seeds has one.
+        """
+        specs = [
+            self.method(name)
+            for name in dict.fromkeys(self.methods if methods is None else methods)
+        ]
         chosen = tuple(range(self.seeds) if seeds is None else seeds)
-        pairs = ((s, spec) for s in chosen for spec in specs if s == chosen[0] or not alike(self.settings, spec))
-        return tuple(RunSpec(suite=self.name, settings=self.settings, method=spec, seed=seed) for seed, spec in pairs)
+        pairs = (
+            (s, spec)
+            for s in chosen
+            for spec in specs
+            if s == chosen[0] or not alike(self.settings, spec)
+        )
+        return tuple(
+            RunSpec(suite=self.name, settings=self.settings, method=spec, seed=seed)
+            for seed, spec in pairs
+        )
 
     def method(self, name: str) -> MethodSpec:
-        """Return the complete specification of one method: of this suite, any registered one, or `peft:TYPE`."""
+        """Return the complete specification of one method: of this suite, any registered one, or
+        `peft:TYPE`.
+        """
         registered = registry.names("methods")
         entry = self.methods.get(name, MethodEntry() if name in registered else None)
         if entry is None and name.startswith("peft:"):
@@ -153,18 +206,29 @@ class Suite(Growing):
             raise UserError(f"suite {self.name} has no method '{name}'; choose from {known}")
         where, kind = f"suite {self.name}: methods.{name}", entry.method or name
         if kind not in registered:
-            raise UserError(f"{where}: there is no method '{kind}'; choose from {', '.join(registered)}")
+            raise UserError(
+                f"{where}: there is no method '{kind}'; choose from {', '.join(registered)}"
+            )
         options = validate_options("methods", kind, entry.options, f"{where}.options")
         if (optimizer := entry.optimizer) is not None:
-            own = validate_options("optimizers", optimizer.name, optimizer.options, f"{where}.optimizer.options")
+            own = validate_options(
+                "optimizers", optimizer.name, optimizer.options, f"{where}.optimizer.options"
+            )
             optimizer = OptimizerSpec(name=optimizer.name, options=own.model_dump(mode="json"))
         lr = registry.plugin("methods", kind).lr if entry.lr is None else entry.lr
-        chosen = {"name": name, "method": kind, "options": options.model_dump(mode="json"), "lr": lr}
+        chosen = {
+            "name": name,
+            "method": kind,
+            "options": options.model_dump(mode="json"),
+            "lr": lr,
+        }
         return validated(MethodSpec, chosen | {"optimizer": optimizer}, f"{where}:")
 
 
 def alike(settings: Settings, method: MethodSpec) -> bool:
-    """Return whether a method answers alike with every seed: nothing is trained, drawn, put on as a head or sampled."""
+    """Return whether a method answers alike with every seed: nothing is trained, drawn, put on
+    as a head or sampled.
+    """
     kinds = (("methods", method.method), ("tasks", settings.task.name))
     if any(name not in registry.names(kind) for kind, name in kinds):
         return False
@@ -175,9 +239,13 @@ def alike(settings: Settings, method: MethodSpec) -> bool:
 
 
 def suite_name(name: str) -> str:
-    """Return the name if a suite can have it; a UserError if not, such as for a path out of the results folder."""
+    """Return the name if a suite can have it; a UserError if not, such as for a path out of the
+    results folder.
+    """
     if not re.fullmatch(NAME, name):
-        raise UserError(f"'{name}' can't be a suite's name: use letters, digits, - and _, 64 at most")
+        raise UserError(
+            f"'{name}' can't be a suite's name: use letters, digits, - and _, 64 at most"
+        )
     return name
 
 
@@ -196,13 +264,18 @@ def packaged_suites() -> tuple[str, ...]:
 
 
 def load_suite(
-    name: str, overrides: Iterable[str] = (), *, settings: Mapping[str, Any] | None = None, **changes: Any
+    name: str,
+    overrides: Iterable[str] = (),
+    *,
+    settings: Mapping[str, Any] | None = None,
+    **changes: Any,
 ) -> Suite:
     """Read and validate a packaged suite, by its name, or a YAML file, by its path.
 
-    `overrides` are `KEY=VALUE` with a dotted key, a setting's (`train_samples=512`, `dataset.options.own_share=0.5`) or
-    the suite's (`methods.lora.lr=1e-3`); the value is YAML. `settings` override by dotted key, None included; `changes`
-    are `seeds` and settings that have an option of their own on the command line: None changes nothing.
+    `overrides` are `KEY=VALUE` with a dotted key, a setting's (`train_samples=512`,
+    `dataset.options.own_share=0.5`) or the suite's (`methods.lora.lr=1e-3`); the value is YAML.
+    `settings` override by dotted key, None included; `changes` are `seeds` and settings that have
+    an option of their own on the command line: None changes nothing.
     """
     known = packaged_suites()
     path = suites_folder() / f"{name}.yaml" if name in known else Path(name)
@@ -210,7 +283,10 @@ def load_suite(
     with suppress(OSError):  # too long for a path
         there = path.is_file()
     if not there:
-        raise UserError(f"there is no suite '{name}': give one of {', '.join(known)}, or the path of a YAML file")
+        raise UserError(
+            f"there is no suite '{name}': give one of {', '.join(known)}, or the path of a YAML "
+            f"file"
+        )
     content = read_mapping(path, "a suite file", "a suite", Suite.model_fields)
     content.setdefault("name", path.stem)
     _anchor_paths(content, path.parent, scripts=path.parent != suites_folder())
@@ -223,7 +299,8 @@ def load_suite(
 
 
 def _anchor_paths(value: Any, folder: Path, *, scripts: bool) -> None:
-    """Make relative `path:` values of a suite file relative to that file, in place, and with `scripts` .py files too.
+    """Make relative `path:` values of a suite file relative to that file, in place, and with
+    `scripts` .py files too.
 
     Those of packaged suites stay as they are, so that their runs have the same ids everywhere.
     """
@@ -239,17 +316,25 @@ def _anchor_paths(value: Any, folder: Path, *, scripts: bool) -> None:
 def _anchored(uri: str, folder: Path) -> str:
     try:
         return f"path:{(folder / Path(uri.removeprefix('path:')).expanduser()).resolve()}"
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL, too long, a loop of links, no such user
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # a NUL, too long, a loop of links, no such user
         raise UserError(f"{uri[:200]!r} is not a path: {error}") from None
 
 
 def settings_of(overrides: Iterable[str]) -> dict[str, Any]:
-    """Return the settings that `KEY=VALUE` give, nested; a UserError where one is of something else."""
+    """Return the settings that `KEY=VALUE` give, nested; a UserError where one is of something
+    else.
+    """
     content: dict[str, Any] = {"settings": {}}
     for override in overrides:
         _apply(content, override, Path("the suite"))
     if other := set(content) - {"settings"}:
-        raise UserError(f"--set {other.pop()}: is no setting; change it in the suite that is written")
+        raise UserError(
+            f"--set {other.pop()}: is no setting; change it in the suite that is written"
+        )
     settings: dict[str, Any] = content["settings"]
     return settings
 

@@ -17,8 +17,8 @@ MAX_DEPTH = 16
 class _Loader(yaml.SafeLoader):
     """A loader of JSON's values only; 1e-3 is read as a number.
 
-    Refused are aliases, a few lines of which expand to gigabytes, all tags but that of a string, deep nesting, and a
-    key given twice.
+    Refused are aliases, a few lines of which expand to gigabytes, all tags but that of a string,
+    deep nesting, and a key given twice.
     """
 
     depth = 0
@@ -41,7 +41,11 @@ class _Loader(yaml.SafeLoader):
     def construct_scalar(self, node: Any) -> str:
         value = str(super().construct_scalar(node))
         # JSON writes a character beyond 16 bits as a pair of escapes; half a pair is no character.
-        return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        return (
+            value
+            if value.isascii()
+            else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        )
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
@@ -52,16 +56,24 @@ class _Loader(yaml.SafeLoader):
 
 _PLAIN = frozenset({"!", "tag:yaml.org,2002:str"})
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":timestamp", ":value", ":merge"))]
+    first: [
+        (tag, pattern)
+        for tag, pattern in known
+        if not tag.endswith((":timestamp", ":value", ":merge"))
+    ]
     for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
 )
 
 
 def read_mapping(path: Path, file: str, what: str, keys: Iterable[str]) -> dict[str, Any]:
-    """Return the content of a YAML file; errors name it by `file` and `what`, such as a suite file and a suite."""
+    """Return the content of a YAML file; errors name it by `file` and `what`, such as a suite
+    file and a suite.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path}: {file} has at most {MAX_BYTES} bytes")
@@ -75,7 +87,9 @@ def read_mapping(path: Path, file: str, what: str, keys: Iterable[str]) -> dict[
 
 
 def parse(text: str, where: str) -> Any:
-    """Return the value of a YAML text, plain values alone; errors begin with `where` and the line."""
+    """Return the value of a YAML text, plain values alone; errors begin with `where` and the
+    line.
+    """
     where = where if len(where) <= 200 else f"{where[:199]}…"
     if len(text) > MAX_BYTES:
         raise UserError(f"{where}: longer than {MAX_BYTES} characters")
@@ -85,4 +99,6 @@ def parse(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error) or type(error).__name__
-        raise UserError(f"{where}{line}: not readable as YAML: {' '.join(problem.split())[:300]}") from None
+        raise UserError(
+            f"{where}{line}: not readable as YAML: {' '.join(problem.split())[:300]}"
+        ) from None

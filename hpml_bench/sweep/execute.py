@@ -1,4 +1,6 @@
-"""Execution of runs, the one loop of a sweep, a job or a tuning, and its progress: bars, or a line per run."""
+"""Execution of runs, the one loop of a sweep, a job or a tuning, and its progress: bars, or a
+line per run.
+"""
 
 import threading
 import time
@@ -9,7 +11,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
@@ -29,7 +38,9 @@ from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import for_terminal
 from hpml_bench.training.request import RunRequest
 
-Around = Callable[[RunRequest], AbstractContextManager[object]]  # returns the context of each attempt at a run
+Around = Callable[
+    [RunRequest], AbstractContextManager[object]
+]  # returns the context of each attempt at a run
 POLL_SECONDS = 0.5
 STEP = "training step"  # prefix of a heartbeat that the bar of steps shows already
 
@@ -58,11 +69,19 @@ class SweepProgress:
         self._total, self._done = total, 0
         self._began, self._ended = 0.0, 0
         self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-            TimeElapsedColumn(), TextColumn("left"), Remaining(), console=console, disable=not console.is_terminal,
-            speed_estimate_period=86_400,  # the overall bar moves once per run, and runs may last minutes
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            Remaining(),
+            console=console,
+            disable=not console.is_terminal,
+            # the overall bar moves once per run, and runs may last minutes
+            speed_estimate_period=86_400,
             refresh_per_second=2,  # drawing must not take the cores that are being measured
-        )  # fmt: skip
+        )
         self._overall: TaskID = self._bars.add_task("all runs", total=total, unit="runs")
 
     def __enter__(self) -> "SweepProgress":
@@ -85,7 +104,9 @@ class SweepProgress:
 
     def say(self, text: str) -> None:
         """Print a line above the bars; control characters and markup have no effect."""
-        with suppress(OSError, SystemExit):  # the terminal is gone, and rich exits; the records have it too
+        with suppress(
+            OSError, SystemExit
+        ):  # the terminal is gone, and rich exits; the records have it too
             self._console.print(Text(for_terminal(text)), highlight=False)
 
     @contextmanager
@@ -93,7 +114,9 @@ class SweepProgress:
         """Show one run while it lasts."""
         name, ended = f"{spec.method.name} seed {spec.seed}", threading.Event()
         bar = self._bars.add_task(name, total=steps, unit="steps")
-        follower = threading.Thread(target=self._follow, args=(folder, bar, name, steps, ended), daemon=True)
+        follower = threading.Thread(
+            target=self._follow, args=(folder, bar, name, steps, ended), daemon=True
+        )
         follower.start()
         try:
             yield
@@ -108,14 +131,22 @@ class SweepProgress:
         selected = f"of step {step:,.0f} by validation rows" if step else ""
         speed = f"{rate:,.0f} samples/s" if rate else ""
         numbers = ", ".join(part for part in (f"{record.shown} {selected}".strip(), speed) if part)
-        message = record.error.message.splitlines()[0][:200] if record.error and record.error.message else ""
+        message = (
+            record.error.message.splitlines()[0][:200]
+            if record.error and record.error.message
+            else ""
+        )
         where = f"[{self._done}/{self._total}] {record.spec.method.name} seed {record.spec.seed}"
-        if not self._ended:  # what came before the first run, such as the preparation, is no part of the pace
+        if (
+            not self._ended
+        ):  # what came before the first run, such as the preparation, is no part of the pace
             self._began = time.monotonic() - record.seconds
         self._ended += 1
         remaining, pace = self._total - self._done, (time.monotonic() - self._began) / self._ended
         left = f"; about {in_words(remaining * pace)} left" if remaining > 0 else ""
-        self.say(f"{where}: {record.status} in {record.wall_seconds:.1f} s  {numbers or message}{left}")
+        self.say(
+            f"{where}: {record.status} in {record.wall_seconds:.1f} s  {numbers or message}{left}"
+        )
 
     def finished_elsewhere(self, record: RunRecord) -> None:
         self._count(1)
@@ -126,7 +157,9 @@ class SweepProgress:
         where = f" after step {saved}, whose state was saved" if saved else ""
         self.say(f"trying it again{where} ({number} of {most} without progress)")
 
-    def _follow(self, folder: Path, bar: TaskID, name: str, steps: int | None, ended: threading.Event) -> None:
+    def _follow(
+        self, folder: Path, bar: TaskID, name: str, steps: int | None, ended: threading.Event
+    ) -> None:
         with closing(Tail(folder / POINTS)) as points, closing(Tail(folder / "rank0.log")) as log:
             over = False
             while not over:
@@ -135,7 +168,9 @@ class SweepProgress:
                     with suppress(ValidationError):  # a line may be incomplete on a full disk
                         step = Point.model_validate_json(new[-1]).step
                         self._bars.update(bar, completed=step)
-                        self._bars.update(self._overall, completed=self._done + (step / steps if steps else 0.0))
+                        self._bars.update(
+                            self._overall, completed=self._done + (step / steps if steps else 0.0)
+                        )
                 for line in log.lines():
                     if self._verbose or line.startswith(NOT_SAVED):
                         self.say(f"  rank 0: {redacted(line, self._hidden)}")
@@ -150,17 +185,23 @@ class Execution:
 
     limits: Limits
     progress: SweepProgress
-    began: float = field(default_factory=time.monotonic)  # time.monotonic() from which the hours of the limits count
+    began: float = field(
+        default_factory=time.monotonic
+    )  # time.monotonic() from which the hours of the limits count
     run_ranks: RunRanks = launcher.here
 
     def execute(
-        self, requests: Iterable[RunRequest], keep: Callable[[RunRecord], None], around: Around = nullcontext,
+        self,
+        requests: Iterable[RunRequest],
+        keep: Callable[[RunRecord], None],
+        around: Around = nullcontext,
         interrupted: Callable[[RunRecord | None], Ending] = lambda _: Ending("interrupted"),
-    ) -> Ending:  # fmt: skip
-        """Do runs until none is left, a limit is reached or a signal arrives; UserError on a full disk.
+    ) -> Ending:
+        """Do runs until none is left, a limit is reached or a signal arrives; UserError on a full
+        disk.
 
-        `keep` gets the record of each whose attempts are over, and `interrupted` that of one which a signal ended, if
-        it has one. The next request is taken when the run before is kept.
+        `keep` gets the record of each whose attempts are over, and `interrupted` that of one which
+        a signal ended, if it has one. The next request is taken when the run before is kept.
         """
         failed = False
         with stoppable() as stop:
@@ -185,18 +226,32 @@ class Execution:
         while True:
             disk.check_space(request.folder.parent)
             before = folder.saved
-            with self.progress.run(request.spec, request.folder, steps_of(request.spec)), around(request):
+            with (
+                self.progress.run(request.spec, request.folder, steps_of(request.spec)),
+                around(request),
+            ):
                 record = launcher.run(request, self.run_ranks)
             earlier = request.earlier_attempts
-            fruitless += folder.saved <= before  # others go on from their last checkpoint: they are no retries
-            again = record.status in RETRIED and fruitless <= self.limits.retries and self.limits.retries
+            fruitless += (
+                folder.saved <= before
+            )  # others go on from their last checkpoint: they are no retries
+            again = (
+                record.status in RETRIED
+                and fruitless <= self.limits.retries
+                and self.limits.retries
+            )
             if stop.requested or not again:
                 return record
             if self.limits.ended(time.monotonic() - self.began):
-                self.progress.say(f"{request.folder.name}: not tried again, by --max-hours {self.limits.max_hours:g}")
+                self.progress.say(
+                    f"{request.folder.name}: not tried again, by --max-hours "
+                    f"{self.limits.max_hours:g}"
+                )
                 return record
             self.progress.finished(record)
-            how = f"{record.status}: {record.error.message if record.error else 'no reason given'}"[:500]
+            how = f"{record.status}: {record.error.message if record.error else 'no reason given'}"[
+                :500
+            ]
             request = request.model_copy(update={"earlier_attempts": (*earlier, how)})
             self.progress.again(fruitless, self.limits.retries, folder.saved)
 

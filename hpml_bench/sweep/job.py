@@ -38,13 +38,17 @@ from hpml_bench.training.request import RunRequest
 
 MARGIN = 1.1  # safety factor on the longest run so far
 TIME_LIMIT = "TimeLimit"
-EARLY = 60.0  # seconds by which the signal before a time limit may arrive too early (sbatch(1), `--signal`)
+# seconds by which the signal before a time limit may arrive too early (sbatch(1), `--signal`)
+EARLY = 60.0
 TRIES = 2  # attempts without progress that a time limit may end before a run counts as too long
-KILL_WAIT = 60.0  # seconds that a job asked to end waits for its kill: only then may a preempting engine restart it
+# seconds that a job asked to end waits for its kill: only then may a preempting engine restart it
+KILL_WAIT = 60.0
 
 
 def work(path: Path, number: int) -> Ending:
-    """Do the remaining runs of a plan's unit; UserError if there is none, it is held, or it can't be run here."""
+    """Do the remaining runs of a plan's unit; UserError if there is none, it is held, or it
+    can't be run here.
+    """
     plan, folder = read_plan(path), absolute_keeping_links(path if path.is_dir() else path.parent)
     plan.unit(number)
     engine, own = make_engine(plan.profile), _this_job(plan, number)
@@ -58,11 +62,15 @@ def work(path: Path, number: int) -> Ending:
 
 
 def prepare(path: Path) -> None:
-    """Prepare a plan's model and data, so that its jobs find them; raises UserError if they aren't available."""
+    """Prepare a plan's model and data, so that its jobs find them; raises UserError if they
+    aren't available.
+    """
     plan, folder = read_plan(path), absolute_keeping_links(path if path.is_dir() else path.parent)
 
     def prepared() -> Ending:
-        preparation.prepare(on_one_node(resolve_for_job(plan, folder, plan.limits).suite.settings, plan))
+        preparation.prepare(
+            on_one_node(resolve_for_job(plan, folder, plan.limits).suite.settings, plan)
+        )
         return Ending()
 
     if _recorded(folder, _this_job(plan, -1), prepared).how == "interrupted":
@@ -78,25 +86,38 @@ def _recorded(folder: Path, own: Job, do: Callable[[], Ending]) -> Ending:
     except KeyboardInterrupt:
         ending = Ending("interrupted")
     except Exception as error:
-        why = redacted(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+        why = redacted(
+            str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        )
         ending = Ending("failed", why)
         raise
     finally:
         why = None if ending.how == "left" else ending.why
-        write_job(folder, own.model_copy(update={"ended": utc_now(), "how": ending.how, "why": why}))
+        write_job(
+            folder, own.model_copy(update={"ended": utc_now(), "how": ending.how, "why": why})
+        )
     return ending
 
 
 def _this_job(plan: JobPlan, unit: int) -> Job:
     own = jobs.this_job()
-    os.environ |= {jobs.ENGINE: own.engine, jobs.JOB: own.job, jobs.RESTART: str(own.restart), jobs.UNIT: str(unit)}
+    os.environ |= {
+        jobs.ENGINE: own.engine,
+        jobs.JOB: own.job,
+        jobs.RESTART: str(own.restart),
+        jobs.UNIT: str(unit),
+    }
     os.environ[jobs.CALL] = str(plan.call)
-    same: dict[str, Any] = {name: getattr(own, name) for name in ("engine", "job", "restart", "host", "pid", "queued")}
+    same: dict[str, Any] = {
+        name: getattr(own, name) for name in ("engine", "job", "restart", "host", "pid", "queued")
+    }
     return Job(**same, unit=unit, process=processes.identity(own.pid), began=utc_now())
 
 
 def _await_kill(stop: Stop, warned: float) -> None:
-    """Wait a while for the kill that follows a signal to end, unless that was for the time limit."""
+    """Wait a while for the kill that follows a signal to end, unless that was for the time
+    limit.
+    """
     # where a job leaves by itself, some versions of Slurm don't begin it anew after a preemption
     own = jobs.this_job()
     kills = own.engine in registry.names("engines") and registry.plugin("engines", own.engine).kills
@@ -107,7 +128,9 @@ def _await_kill(stop: Stop, warned: float) -> None:
 
 
 class JobWork:
-    """The work of one job: remaining runs of its unit, within its time and while it holds the unit."""
+    """The work of one job: remaining runs of its unit, within its time and while it holds the
+    unit.
+    """
 
     def __init__(self, plan: JobPlan, folder: Path, job: Job, claim: Claim, engine: Engine) -> None:
         self.plan, self.folder, self.job, self.claim = plan, folder, job, claim
@@ -134,30 +157,42 @@ class JobWork:
             prepared = preparation.prepare(on_one_node(suite.settings, self.plan))
             if self.plan.digests is not None and prepared.digests != self.plan.digests:
                 raise UserError(
-                    f"{suite.settings.backbone}: model or data on {self.job.host} are not those that were prepared "
-                    "when the sweep was submitted; let all nodes have one cache (HPML_BENCH_CACHE), or set prepare: job"
+                    f"{suite.settings.backbone}: model or data on {self.job.host} are not those "
+                    f"that were prepared "
+                    "when the sweep was submitted; let all nodes have one cache "
+                    "(HPML_BENCH_CACHE), or set prepare: job"
                 )
             self._prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
             self._position = places(whole.runs, suite)
-            (left,) = Plan((specs,), prepared.digests, self.plan.call).remaining(self.results.records(specs))
+            (left,) = Plan((specs,), prepared.digests, self.plan.call).remaining(
+                self.results.records(specs)
+            )
             self._progress.skip(len(specs) - len(left))
             requests = self._requests(left)
-            done = self._execution.execute(requests, self.keep, lambda _: self._neighbours, self.interrupted)
+            done = self._execution.execute(
+                requests, self.keep, lambda _: self._neighbours, self.interrupted
+            )
             ending = self._ended or done
             if ending.why:
                 self._progress.say(ending.why)
-        return replace(ending, failed=any(record.status not in FINAL for record in self.results.records(specs)))
+        return replace(
+            ending, failed=any(record.status not in FINAL for record in self.results.records(specs))
+        )
 
     def stop(self) -> Ending | None:
         """End if the job was restarted elsewhere, or has no time for another run."""
         if not self.claim.held:
             return Ending("left", "this job was restarted elsewhere; it ends here")
-        # A run as long as the longest so far has to end before the job is signalled to. The first one starts even if it
-        # may not fit: a new job would have no more time.
+        # A run as long as the longest so far has to end before the job is signalled to. The first
+        # one starts even if it may not fit: a new job would have no more time.
         left, needed = _left(self.until), MARGIN * self._longest + self.plan.profile.warned
         whole = self.plan.profile.seconds or self.had
-        most = whole if whole > MARGIN * self.had else self.had  # start-up used the rest of the allocation
-        fits = left > needed or (not self._begun and needed > most - (time.monotonic() - self._execution.began))
+        most = (
+            whole if whole > MARGIN * self.had else self.had
+        )  # start-up used the rest of the allocation
+        fits = left > needed or (
+            not self._begun and needed > most - (time.monotonic() - self._execution.began)
+        )
         why = f"{left:.0f} s are left of the job's time, and a run took {self._longest:.0f} s"
         return None if fits else Ending("time", why)
 
@@ -171,8 +206,13 @@ class JobWork:
             folder, place = self.results.begin(spec).path, self._position[spec.run_id]
             to = folder / KEPT if self.plan.keep else None
             yield RunRequest(
-                spec=spec, prepared=self._prepared, folder=folder, limits=self.plan.limits, place=place, save_to=to
-            )  # fmt: skip
+                spec=spec,
+                prepared=self._prepared,
+                folder=folder,
+                limits=self.plan.limits,
+                place=place,
+                save_to=to,
+            )
 
     def keep(self, record: RunRecord) -> None:
         if record.status not in FINAL:
@@ -182,7 +222,9 @@ class JobWork:
         self._progress.finished(self.results.publish(record.spec, record))
 
     def interrupted(self, record: RunRecord | None) -> Ending:
-        """Commit a run that was done all the same; else return whether the job's time limit ended it."""
+        """Commit a run that was done all the same; else return whether the job's time limit
+        ended it.
+        """
         if record is None:
             return Ending("interrupted")
         if record.status in FINAL:
@@ -196,17 +238,32 @@ class JobWork:
         return Ending("time")
 
     def _out_of_time(self, spec: RunSpec, record: RunRecord) -> None:
-        """Keep an attempt that the job's time limit ended; after a second one without progress the run has failed."""
-        message = f"not done in the job's time limit of {self.plan.profile.time or f'{self.had / 60:.0f} minutes'}"
-        ended = [past for past in self.results.attempts(spec) if past.error and past.error.kind == TIME_LIMIT]
+        """Keep an attempt that the job's time limit ended; after a second one without progress
+        the run has failed.
+        """
+        message = (
+            f"not done in the job's time limit of "
+            f"{self.plan.profile.time or f'{self.had / 60:.0f} minutes'}"
+        )
+        ended = [
+            past
+            for past in self.results.attempts(spec)
+            if past.error and past.error.kind == TIME_LIMIT
+        ]
         attempt = self.results.attempt(spec)
         saved = [attempt.saved, *(past.saved for past in ended if past.call == self.plan.call)]
-        fruitless = len(saved) - len({*saved} - {0})  # attempts that saved no later step than one before
-        record = attempt.commit(record.model_copy(update={"error": RunError(kind=TIME_LIMIT, message=message)}))
+        fruitless = len(saved) - len(
+            {*saved} - {0}
+        )  # attempts that saved no later step than one before
+        record = attempt.commit(
+            record.model_copy(update={"error": RunError(kind=TIME_LIMIT, message=message)})
+        )
         if fruitless >= TRIES:
             why = f" ({attempt.not_saved})" if attempt.not_saved else ""
             message = f"{message}, {TRIES} times without progress{why}; give the profile more time"
-            final = record.model_copy(update={"status": "timeout", "error": RunError(kind=TIME_LIMIT, message=message)})
+            final = record.model_copy(
+                update={"status": "timeout", "error": RunError(kind=TIME_LIMIT, message=message)}
+            )
             self.results.publish(spec, attempt.commit(final))
 
 
@@ -223,16 +280,22 @@ class Running(Frozen):
 
 
 class Neighbours:
-    """Registration of a run on its hosts; collects overlapping runs, each of which adds itself to the others' lists."""
+    """Registration of a run on its hosts; collects overlapping runs, each of which adds itself
+    to the others' lists.
+    """
 
     def __init__(self, results: SharedResults, spec: RunSpec, hosts: Iterable[str]) -> None:
-        self._hosts = {host.partition(".")[0] for host in hosts}  # without domains, which not every name has
+        self._hosts = {
+            host.partition(".")[0] for host in hosts
+        }  # without domains, which not every name has
         self._results, self._run = results, spec.run_id
         self._file = results.path / RUNNING / f"{spec.run_id}.{results.job.name}.json"
         self._others: set[str] = set()
 
     def __enter__(self) -> "Neighbours":
-        """Register this run, then look for others: of two that begin at once, both see the other."""
+        """Register this run, then look for others: of two that begin at once, both see the
+        other.
+        """
         self._file.parent.mkdir(exist_ok=True)
         own = Running(run=self._run, hosts=tuple(sorted(self._hosts)), owner=self._results.job)
         write_atomically(self._file, own.model_dump_json())

@@ -1,4 +1,6 @@
-"""Runs of this machine: a sweep, one after another, resumed where it stopped, and a run whose ranks torchrun starts."""
+"""Runs of this machine: a sweep, one after another, resumed where it stopped, and a run whose
+ranks torchrun starts.
+"""
 
 import os
 import time
@@ -44,11 +46,15 @@ class SweepResult:
 
 
 def run_sweep(
-    request: SweepRequest, console: Console, trackers: Sequence[Tracker] = (), run_ranks: RunRanks = launcher.here
+    request: SweepRequest,
+    console: Console,
+    trackers: Sequence[Tracker] = (),
+    run_ranks: RunRanks = launcher.here,
 ) -> SweepResult:
     """Do the missing runs of a sweep, which trackers follow; each is recorded when it ends.
 
-    Raises UserError for settings that can't be met here, a missing source, and a folder in use, full or read-only.
+    Raises UserError for settings that can't be met here, a missing source, and a folder in use,
+    full or read-only.
     """
     request.check(resolve_devices(request.suite.settings))  # refused before a folder is made
     began = time.monotonic() if request.began is None else request.began
@@ -76,7 +82,9 @@ def run_sweep(
 
 
 def _memory_wanted(suite: Suite, runs: Sequence[RunSpec], backbone: Path) -> str | None:
-    """Return a sentence on methods of these runs that won't fit; None where all do, or that isn't known."""
+    """Return a sentence on methods of these runs that won't fit; None where all do, or that
+    isn't known.
+    """
     doubtful = False
     with suppress(Exception):  # a strange config.json must not end a sweep that may run
         doubtful = in_doubt(suite.settings, backbone)
@@ -88,14 +96,19 @@ def _memory_wanted(suite: Suite, runs: Sequence[RunSpec], backbone: Path) -> str
 
 
 def _run_missing(
-    request: SweepRequest, resolved: ResolvedSuite, runs: tuple[RunSpec, ...], results: ResultsFolder,
-    execution: Execution, trackers: Sequence[Tracker],
-) -> Ending:  # fmt: skip
+    request: SweepRequest,
+    resolved: ResolvedSuite,
+    runs: tuple[RunSpec, ...],
+    results: ResultsFolder,
+    execution: Execution,
+    trackers: Sequence[Tracker],
+) -> Ending:
     from hpml_bench.report.render import load_libraries
 
     settings, progress = resolved.suite.settings, execution.progress
     fork_server.start_fork_server()
-    load_libraries()  # while the server imports torch on another core: later, this would disturb a run
+    # while the server imports torch on another core: later, this would disturb a run
+    load_libraries()
     progress.say(f"preparing model and data of {settings.backbone.partition('#')[0]} ...")
     prepared = preparation.prepare(settings, request.limits.max_seconds)
     prepared = prepared.model_copy(update={"notes": prepared.notes | resolved.notes})
@@ -112,9 +125,13 @@ def _run_missing(
     def asked(spec: RunSpec) -> RunRequest:
         folder = results.run_folder(spec).path
         return RunRequest(
-            spec=spec, prepared=prepared, folder=folder, limits=request.limits, place=where[spec.run_id],
+            spec=spec,
+            prepared=prepared,
+            folder=folder,
+            limits=request.limits,
+            place=where[spec.run_id],
             save_to=request.save_to(folder),
-        )  # fmt: skip
+        )
 
     @contextmanager
     def followed(run: RunRequest) -> Iterator[None]:
@@ -129,8 +146,9 @@ def _run_missing(
 def run_as_rank(request: SweepRequest) -> bool:
     """Do a run as one of the ranks that torchrun started; return whether it ended well.
 
-    Rank 0, or one that fails, commits the record; a rank that raises ends its process here. Raises UserError for an
-    invalid setting, a GPU on which torch can't compute, a missing source, and a results folder in use.
+    Rank 0, or one that fails, commits the record; a rank that raises ends its process here. Raises
+    UserError for an invalid setting, a GPU on which torch can't compute, a missing source, and a
+    results folder in use.
     """
     from hpml_bench.training.distributed import check_gpus
 
@@ -167,7 +185,9 @@ def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], request: Sw
     prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
     started, began = utc_now(), time.monotonic()
     main = rank == 0
-    work = RunRequest(spec=spec, prepared=prepared, folder=own.path, save_to=request.save_to(own.path))
+    work = RunRequest(
+        spec=spec, prepared=prepared, folder=own.path, save_to=request.save_to(own.path)
+    )
     if main:
         if save is not None:
             results.set_aside([spec], print)

@@ -16,7 +16,9 @@ LEAST_TEXT = 20  # characters that a line's text has at least, however narrow th
 class CheckResult(Generic[S]):
     """Finding of a check, and what to do about it."""
 
-    name: str = field(default="", kw_only=True)  # of the check; it is set when all results are collected
+    name: str = field(
+        default="", kw_only=True
+    )  # of the check; it is set when all results are collected
     state: S
     finding: str
     advice: str = ""
@@ -33,9 +35,15 @@ def printable(name: str, found: CheckResult[S]) -> CheckResult[S]:
 
 
 def lines(check: CheckResult[Any], states: int, names: int, width: int) -> str:
-    """Return a check's state, name and finding, in columns so wide, and beneath it the advice, wrapped to a width."""
+    """Return a check's state, name and finding, in columns so wide, and beneath it the advice,
+    wrapped to a width.
+    """
     start = f"{check.state:<{states}}  {check.name:<{names}}  "
-    fold = textwrap.TextWrapper(max(width, len(start) + LEAST_TEXT), break_long_words=False, break_on_hyphens=False)
+    fold = textwrap.TextWrapper(
+        max(width, len(start) + LEAST_TEXT), break_long_words=False, break_on_hyphens=False
+    )
     fold.subsequent_indent = " " * len(start)
-    texts = [f"{start}{check.finding}"] + ([f"{fold.subsequent_indent}-> {check.advice}"] if check.advice else [])
+    texts = [f"{start}{check.finding}"] + (
+        [f"{fold.subsequent_indent}-> {check.advice}"] if check.advice else []
+    )
     return "\n".join(fold.fill(text) for text in texts)

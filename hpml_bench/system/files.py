@@ -19,14 +19,20 @@ MAX_RECORD_BYTES = 50_000_000
 
 def absolute_keeping_links(path: Path) -> Path:
     """Return an absolute path with its links unresolved: other hosts may not have their targets."""
-    typed = os.environ.get("PWD", "")  # the shell's path of the working folder, with links unresolved too
-    folder = Path(typed) if typed and Path(typed).is_absolute() and Path(typed).exists() else Path.cwd()
+    typed = os.environ.get(
+        "PWD", ""
+    )  # the shell's path of the working folder, with links unresolved too
+    folder = (
+        Path(typed) if typed and Path(typed).is_absolute() and Path(typed).exists() else Path.cwd()
+    )
     return (folder if folder.samefile(Path.cwd()) else Path.cwd()) / path
 
 
 @contextmanager
 def written_beside(path: Path, content: str | bytes) -> Iterator[Path]:
-    """Yield a file beside a path with this content, which is on disk; it is removed unless the body renames it."""
+    """Yield a file beside a path with this content, which is on disk; it is removed unless the
+    body renames it.
+    """
     fresh = temporary.beside(path)
     try:
         with fresh.open("wb") as file:
@@ -67,7 +73,9 @@ def is_plain_file(path: Path) -> bool:
 
 
 def read_model(path: Path, kind: type[Model]) -> Model | None:
-    """Return a value of this type from its JSON; None where the file is missing, incomplete or of another type."""
+    """Return a value of this type from its JSON; None where the file is missing, incomplete or
+    of another type.
+    """
     try:
         return kind.model_validate_json(path.read_bytes()) if is_plain_file(path) else None
     except (OSError, ValidationError):

@@ -1,4 +1,6 @@
-"""GPUs as NVIDIA's driver (NVML) shows them, found without torch and CUDA; any call may fail. Energy counters."""
+"""GPUs as NVIDIA's driver (NVML) shows them, found without torch and CUDA; any call may fail.
+Energy counters.
+"""
 
 import math
 import os
@@ -15,8 +17,16 @@ from typing import Any
 from hpml_bench.system.errors import UserError
 
 MIG_ENABLED = 1
-SLOWED_BY = {4: "power limit", 8: "hardware", 32: "heat", 64: "heat, by hardware", 128: "power brake"}
-"""Reasons for a lower clock, by NVML's bits (nvml.h, nvmlClocksThrottleReason...); idleness and settings are none."""
+SLOWED_BY = {
+    4: "power limit",
+    8: "hardware",
+    32: "heat",
+    64: "heat, by hardware",
+    128: "power brake",
+}
+"""Reasons for a lower clock, by NVML's bits (nvml.h, nvmlClocksThrottleReason...); idleness and
+settings are none.
+"""
 RAPL = Path("/sys/class/powercap")  # folder of the energy counters of CPUs
 MIG = "MIG-"  # prefix of the UUID of an instance of a card in MIG mode, as `GPU-` is of a card's
 
@@ -27,7 +37,9 @@ def nvml() -> Iterator[Any]:
     try:
         import pynvml
     except ImportError:
-        raise UserError("nvidia-ml-py, by which GPUs are found, is missing: pip install nvidia-ml-py") from None
+        raise UserError(
+            "nvidia-ml-py, by which GPUs are found, is missing: pip install nvidia-ml-py"
+        ) from None
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
@@ -42,9 +54,11 @@ def nvml() -> Iterator[Any]:
 
 @cache
 def visible_gpus() -> tuple[dict[str, Any], ...]:
-    """Return name, UUID, memory (MB), compute capability, power limit (W) and index of each GPU that CUDA may use.
+    """Return name, UUID, memory (MB), compute capability, power limit (W) and index of each GPU
+    that CUDA may use.
 
-    Unknown values are None; the index is CUDA's in the order of the bus. Of MIG instances a process can use only one.
+    Unknown values are None; the index is CUDA's in the order of the bus. Of MIG instances a process
+    can use only one.
     """
     found = shareable_gpus()
     return found[:1] if found and found[0]["uuid"].startswith(MIG) else found
@@ -57,7 +71,11 @@ def shareable_gpus() -> tuple[dict[str, Any], ...]:
     if (selection := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         chosen = []  # the named ones, each once, up to the first unknown name
         for name in map(str.strip, selection.split(",")):
-            named = [gpu for gpu in devices if name and (name == str(gpu["index"]) or gpu["uuid"].startswith(name))]
+            named = [
+                gpu
+                for gpu in devices
+                if name and (name == str(gpu["index"]) or gpu["uuid"].startswith(name))
+            ]
             if not named:
                 break
             if named[0] not in chosen:
@@ -66,9 +84,13 @@ def shareable_gpus() -> tuple[dict[str, Any], ...]:
 
 
 def reading(uuid: str, read: Callable[[Any, Any], float]) -> float:
-    """Return `read(pynvml, handle)` for a device by CUDA's UUID; NaN if it isn't reported, or of a card in MIG mode."""
+    """Return `read(pynvml, handle)` for a device by CUDA's UUID; NaN if it isn't reported, or of
+    a card in MIG mode.
+    """
     with nvml() as library:
-        handle = None if library is None else _handle(library, uuid)  # none in MIG mode: others use the card too
+        handle = (
+            None if library is None else _handle(library, uuid)
+        )  # none in MIG mode: others use the card too
         if handle is None:
             return math.nan
         try:
@@ -78,15 +100,25 @@ def reading(uuid: str, read: Callable[[Any, Any], float]) -> float:
 
 
 def gpu_joules(uuid: str) -> float:
-    """Return a GPU's joules since the driver was loaded; NaN without a counter (before Volta, in MIG mode)."""
-    return reading(uuid, lambda library, handle: library.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000)
+    """Return a GPU's joules since the driver was loaded; NaN without a counter (before Volta, in
+    MIG mode).
+    """
+    return reading(
+        uuid, lambda library, handle: library.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
+    )
 
 
 def rapl_joules(folder: Path = RAPL) -> float:
-    """Return the joules of all CPU packages; NaN where counters are missing or readable by root alone."""
+    """Return the joules of all CPU packages; NaN where counters are missing or readable by root
+    alone.
+    """
     try:
         # Packages only: a `psys` zone, where there is one, contains them.
-        zones = [zone for zone in folder.glob("intel-rapl:?") if (zone / "name").read_text().startswith("package")]
+        zones = [
+            zone
+            for zone in folder.glob("intel-rapl:?")
+            if (zone / "name").read_text().startswith("package")
+        ]
         counters = [int((zone / "energy_uj").read_text()) for zone in zones]
     except (OSError, ValueError):
         return math.nan
@@ -94,7 +126,9 @@ def rapl_joules(folder: Path = RAPL) -> float:
 
 
 def states() -> list[dict[str, Any]]:
-    """Return clocks (MHz), what lowers them, ECC and processes of each GPU that CUDA may use; None for unknown ones."""
+    """Return clocks (MHz), what lowers them, ECC and processes of each GPU that CUDA may use;
+    None for unknown ones.
+    """
     found = []
     for gpu in visible_gpus():
         with nvml() as library:
@@ -104,13 +138,21 @@ def states() -> list[dict[str, Any]]:
             reasons = _ask(library, "nvmlDeviceGetCurrentClocksThrottleReasons", handle)
             ecc = _ask(library, "nvmlDeviceGetEccMode", handle)  # now, and after the next reset
             processes = _ask(library, "nvmlDeviceGetComputeRunningProcesses", handle)
-            found.append({
-                "clock_mhz": _ask(library, "nvmlDeviceGetClockInfo", handle, library.NVML_CLOCK_SM),
-                "highest_clock_mhz": _ask(library, "nvmlDeviceGetMaxClockInfo", handle, library.NVML_CLOCK_SM),
-                "slowed_by": None if reasons is None else [why for bit, why in SLOWED_BY.items() if reasons & bit],
-                "ecc": None if ecc is None else bool(ecc[0]),
-                "processes": None if processes is None else len(processes),
-            })  # fmt: skip
+            found.append(
+                {
+                    "clock_mhz": _ask(
+                        library, "nvmlDeviceGetClockInfo", handle, library.NVML_CLOCK_SM
+                    ),
+                    "highest_clock_mhz": _ask(
+                        library, "nvmlDeviceGetMaxClockInfo", handle, library.NVML_CLOCK_SM
+                    ),
+                    "slowed_by": None
+                    if reasons is None
+                    else [why for bit, why in SLOWED_BY.items() if reasons & bit],
+                    "ecc": None if ecc is None else bool(ecc[0]),
+                    "processes": None if processes is None else len(processes),
+                }
+            )
     return found
 
 
@@ -120,17 +162,25 @@ def driver() -> str | None:
 
 
 def unused_accelerator() -> str:
-    """Return a sentence on GPUs for which the installed torch is built and on which no run computes; mostly empty."""
+    """Return a sentence on GPUs for which the installed torch is built and on which no run
+    computes; mostly empty.
+    """
     build = version("torch").partition("+")[2] if find_spec("torch") else ""
     names = {"rocm": "AMD GPUs (ROCm)", "xpu": "Intel GPUs (XPU)"}
     kind = next((name for start, name in names.items() if build.startswith(start)), "")
     if (sys.platform, platform.machine()) == ("darwin", "arm64"):
         kind = "Apple GPUs (MPS)"
-    return f"torch is built for {kind}, which no run uses: runs are on NVIDIA GPUs, else on the CPU" if kind else ""
+    return (
+        f"torch is built for {kind}, which no run uses: runs are on NVIDIA GPUs, else on the CPU"
+        if kind
+        else ""
+    )
 
 
 def _ask(library: Any, call: str, *arguments: Any) -> Any:
-    """Return the result of an NVML call; None where it fails (no permission, an old driver), or pynvml lacks it."""
+    """Return the result of an NVML call; None where it fails (no permission, an old driver), or
+    pynvml lacks it.
+    """
     try:
         return getattr(library, call)(*arguments)
     except (library.NVMLError, AttributeError):
@@ -166,12 +216,16 @@ def _instances(library: Any, card: Any) -> list[Any] | None:
     if modes is None or modes[0] != MIG_ENABLED:
         return None
     numbers = range(_ask(library, "nvmlDeviceGetMaxMigDeviceCount", card) or 0)
-    handles = [_ask(library, "nvmlDeviceGetMigDeviceHandleByIndex", card, number) for number in numbers]
+    handles = [
+        _ask(library, "nvmlDeviceGetMigDeviceHandleByIndex", card, number) for number in numbers
+    ]
     return [handle for handle in handles if handle is not None]
 
 
 def _handle(library: Any, uuid: str) -> Any:
-    """Return the handle of an instance, or of a card that is not in MIG mode; None where there is none."""
+    """Return the handle of an instance, or of a card that is not in MIG mode; None where there
+    is none.
+    """
     bare = uuid.removeprefix("GPU-").removeprefix(MIG)
     instance = _ask(library, "nvmlDeviceGetHandleByUUID", MIG + bare)
     if instance is not None:

@@ -1,4 +1,6 @@
-"""Heartbeats: a small file per rank, written in place, by which the parent distinguishes work from a hang."""
+"""Heartbeats: a small file per rank, written in place, by which the parent distinguishes work
+from a hang.
+"""
 
 import os
 import signal
@@ -13,11 +15,18 @@ import psutil
 
 LENGTH = 128
 PATTERN = "heartbeat-rank*"
-STACK_SIGNAL = signal.SIGUSR1  # the signal at which a rank that has begun writes its Python stacks to its log
+STACK_SIGNAL = (
+    signal.SIGUSR1
+)  # the signal at which a rank that has begun writes its Python stacks to its log
 SAVE_SIGNAL = signal.SIGURG
-"""The signal at which a rank saves its state at the next window's end, and ends; one that has not begun ignores it."""
+"""The signal at which a rank saves its state at the next window's end, and ends; one that has
+not begun ignores it.
+"""
 LOOK_SECONDS = 10.0
-BUSY_CPU, BUSY_BYTES = 0.1, 1e6  # least use by work: a tenth of a core, or bytes per second from or to disk
+BUSY_CPU, BUSY_BYTES = (
+    0.1,
+    1e6,
+)  # least use by work: a tenth of a core, or bytes per second from or to disk
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,16 @@ class _Heart:
 
 
 def begin(folder: Path, rank: int) -> None:
-    _Heart.file = os.open(folder / PATTERN.replace("*", str(rank)), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    _Heart.file = os.open(
+        folder / PATTERN.replace("*", str(rank)), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644
+    )
     beat("start-up")
 
 
 def beat(where: str) -> None:
-    """Write this rank's current work, such as `training step 3`. Takes microseconds: one write to the page cache."""
+    """Write this rank's current work, such as `training step 3`. Takes microseconds: one write
+    to the page cache.
+    """
     if _Heart.file is not None:
         _Heart.count += 1
         _Heart.where = where
@@ -55,7 +68,9 @@ def beat(where: str) -> None:
 
 @contextmanager
 def busy(every: float = LOOK_SECONDS) -> Iterator[None]:
-    """Repeat the last beat during a long body, such as a model's loading, while this process computes or reads."""
+    """Repeat the last beat during a long body, such as a model's loading, while this process
+    computes or reads.
+    """
     over = threading.Event()
 
     def look() -> None:
@@ -78,16 +93,22 @@ def busy(every: float = LOOK_SECONDS) -> Iterator[None]:
 
 
 def _work() -> tuple[float, int]:
-    """Return the CPU seconds and the disk bytes that this process has used; 0 bytes if the kernel has no count."""
+    """Return the CPU seconds and the disk bytes that this process has used; 0 bytes if the
+    kernel has no count.
+    """
     moved = 0
-    with suppress(psutil.Error, OSError, AttributeError, RuntimeError, ValueError):  # the latter: an empty file
+    with suppress(
+        psutil.Error, OSError, AttributeError, RuntimeError, ValueError
+    ):  # the latter: an empty file
         counters = psutil.Process().io_counters()
         moved = counters.read_bytes + counters.write_bytes
     return time.process_time(), moved
 
 
 def read(folder: Path) -> tuple[Beat, ...]:
-    """Return the last beat of each rank, by rank; ranks whose file isn't written yet are left out."""
+    """Return the last beat of each rank, by rank; ranks whose file isn't written yet are left
+    out.
+    """
     found = []
     for path in folder.glob(PATTERN):
         try:

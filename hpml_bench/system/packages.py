@@ -1,4 +1,6 @@
-"""Packages that the metadata names: which there are, by extra, which are installed, and what pip installs them with."""
+"""Packages that the metadata names: which there are, by extra, which are installed, and what pip
+installs them with.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ PACKAGE = "hpml-bench"
 
 
 def requirements() -> dict[str, list[Requirement]]:
-    """Return extra, or "" -> packages that the metadata names; PackageNotFoundError where we aren't installed."""
+    """Return extra, or "" -> packages that the metadata names; PackageNotFoundError where we
+    aren't installed.
+    """
     from packaging.requirements import Requirement
 
     found: dict[str, list[Requirement]] = {}
@@ -33,7 +37,9 @@ def installed(package: str) -> str | None:
 
 
 def lacks(need: Requirement) -> bool:
-    """Return whether a package is missing or too old; a nightly or local build counts as its release."""
+    """Return whether a package is missing or too old; a nightly or local build counts as its
+    release.
+    """
     from packaging.version import InvalidVersion, Version
 
     found = installed(need.name)
@@ -44,9 +50,15 @@ def lacks(need: Requirement) -> bool:
 
 def install_extras(*extras: str) -> str:
     """Return the command that installs what these extras need."""
-    # It names their packages: `hpml-bench` is on no package index, where anyone could publish that name.
+    # It names their packages: `hpml-bench` is on no package index, where anyone could publish that
+    # name.
     try:
         known = requirements()
     except PackageNotFoundError:
         return f"pip install '.[{','.join(extras)}]' in the clone"
-    return " ".join(["pip install", *(f"'{need.name}{need.specifier}'" for extra in extras for need in known[extra])])
+    return " ".join(
+        [
+            "pip install",
+            *(f"'{need.name}{need.specifier}'" for extra in extras for need in known[extra]),
+        ]
+    )

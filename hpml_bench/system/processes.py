@@ -1,4 +1,5 @@
-"""Processes of a run: the fork server and its descendants, ended and reaped when the run is over; a program's guard.
+"""Processes of a run: the fork server and its descendants, ended and reaped when the run is over; a
+program's guard.
 
 `python -m hpml_bench.system.processes PARENT REPORT FOLDER COMMAND...` is the guard.
 """
@@ -24,12 +25,16 @@ from hpml_bench.system.child import PR_SET_PDEATHSIG, prctl
 PR_SET_CHILD_SUBREAPER = 36  # from <sys/prctl.h>
 PF_EXITING = 4  # from <linux/sched.h>: flag of a process that is exiting and no zombie yet
 LAST_SECONDS = 5.0  # seconds to wait for a killed process
-LINGER_SECONDS = 5.0  # seconds within which processes that a guarded program started may end after it
+LINGER_SECONDS = (
+    5.0  # seconds within which processes that a guarded program started may end after it
+)
 ENDED = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
 
 
 def identify(pid: int) -> psutil.Process | None:
-    """Return the process with this number, unequal to any later one with it; None where there is none, or a zombie."""
+    """Return the process with this number, unequal to any later one with it; None where there is
+    none, or a zombie.
+    """
     try:
         process = psutil.Process(pid)
         return None if process.status() in ENDED else process
@@ -38,7 +43,9 @@ def identify(pid: int) -> psutil.Process | None:
 
 
 def identity(pid: int) -> str | None:
-    """Return machine, boot and start time of a process, unequal for any later one; None without one, or a zombie."""
+    """Return machine, boot and start time of a process, unequal for any later one; None without
+    one, or a zombie.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
@@ -48,15 +55,21 @@ def identity(pid: int) -> str | None:
 
 
 def is_here(identity: str) -> bool:
-    """Return whether a process with this identity is, or was, one of this machine, or of this container on it."""
-    # False for earlier boots of a machine without an id, which can't be distinguished from other machines
+    """Return whether a process with this identity is, or was, one of this machine, or of this
+    container on it.
+    """
+    # False for earlier boots of a machine without an id, which can't be distinguished from other
+    # machines
     place, started, _ = identity.rsplit(":", 2)
     return place == home() and (started == boot() or not place.startswith(":"))
 
 
 def home() -> str:
-    """Return the identity of this machine, or container on it, which numbers processes; a reboot keeps it."""
-    # a machine's first namespace always has the same number; names of hosts are not unique (containers')
+    """Return the identity of this machine, or container on it, which numbers processes; a reboot
+    keeps it.
+    """
+    # a machine's first namespace always has the same number; names of hosts are not unique
+    # (containers')
     return f"{_text('/etc/machine-id')}:{namespace()}"
 
 
@@ -86,21 +99,30 @@ def alive(process: psutil.Process) -> bool:
 def stopped(pid: int) -> bool:
     process = identify(pid)
     with suppress(psutil.NoSuchProcess):
-        return process is not None and process.status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
+        return process is not None and process.status() in {
+            psutil.STATUS_STOPPED,
+            psutil.STATUS_TRACING_STOP,
+        }
     return False
 
 
 def memory_mb(pid: int | str, key: str) -> float | None:
-    """Return an entry of /proc/PID/status in MB, such as its peak `VmHWM`; None where there is none."""
+    """Return an entry of /proc/PID/status in MB, such as its peak `VmHWM`; None where there is
+    none.
+    """
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{key}:"))
+        return next(
+            int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{key}:")
+        )
     except (OSError, StopIteration, ValueError):
         return None
 
 
 def fork_server() -> int | None:
-    """Return the number of the process that ranks are forked from, dead or alive; None before it was started."""
+    """Return the number of the process that ranks are forked from, dead or alive; None before it
+    was started.
+    """
     pid: int | None = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
     return pid
 
@@ -116,7 +138,9 @@ def descendants() -> set[psutil.Process]:
 
 
 def adopted(seen: Iterable[psutil.Process]) -> set[psutil.Process]:
-    """Return this process's descendants in sessions that `seen` ones led: orphans, born while these were killed."""
+    """Return this process's descendants in sessions that `seen` ones led: orphans, born while
+    these were killed.
+    """
     leaders, found = {process.pid for process in seen}, set()
     for process in psutil.Process().children(recursive=True):
         with suppress(ProcessLookupError):
@@ -125,14 +149,18 @@ def adopted(seen: Iterable[psutil.Process]) -> set[psutil.Process]:
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
-    """Send SIGKILL; processes that have ended are ignored, and later ones with the same number are not touched."""
+    """Send SIGKILL; processes that have ended are ignored, and later ones with the same number
+    are not touched.
+    """
     for process in processes:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process.kill()
 
 
 def end_fork_server() -> None:
-    """Kill the fork server and its forks, and wait: multiprocessing would take a dying server for a running one."""
+    """Kill the fork server and its forks, and wait: multiprocessing would take a dying server
+    for a running one.
+    """
     server = fork_server()
     kill(process for process in [server and identify(server)] if process)
     await_dying_server()
@@ -157,14 +185,18 @@ def _ending(pid: int) -> bool:
     """Whether a process is exiting, or a SIGKILL is pending for it."""
     with suppress(OSError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        pending = re.findall(r"^(?:Sig|Shd)Pnd:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        pending = re.findall(
+            r"^(?:Sig|Shd)Pnd:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE
+        )
         killed = any(int(mask, 16) >> (signal.SIGKILL - 1) & 1 for mask in pending)
         return killed or bool(int(fields[6]) & PF_EXITING)
     return False
 
 
 def terminate(processes: Iterable[psutil.Process]) -> None:
-    """Kill a run's remaining processes, wait for their end, and reap those that became our children as orphans."""
+    """Kill a run's remaining processes, wait for their end, and reap those that became our
+    children as orphans.
+    """
     left = set(processes)
     deadline = time.monotonic() + LAST_SECONDS
     while left:
@@ -177,7 +209,9 @@ def terminate(processes: Iterable[psutil.Process]) -> None:
 
 
 def _gone(process: psutil.Process) -> bool:
-    """Whether a process has ended and, if it is our child, was reaped; it may die between the two checks."""
+    """Whether a process has ended and, if it is our child, was reaped; it may die between the
+    two checks.
+    """
     if alive(process):
         return False
     try:
@@ -202,11 +236,13 @@ def subreaper() -> Iterator[None]:
 
 
 def guard(parent: str, report: str, folder: str, *command: str) -> None:
-    """Run a program that isn't ours in a folder until all its processes have ended, and write a report as JSON.
+    """Run a program that isn't ours in a folder until all its processes have ended, and write a
+    report as JSON.
 
-    Where who waits for it is killed, the kernel asks this process, which adopts the program's orphans, to end. Reported
-    is `error`, why it can't be started; or `status` (negative: a signal), `seconds`, `largest_mb` (peak memory of its
-    largest process), and `left` (names of the processes that it left behind).
+    Where who waits for it is killed, the kernel asks this process, which adopts the program's
+    orphans, to end. Reported is `error`, why it can't be started; or `status` (negative: a signal),
+    `seconds`, `largest_mb` (peak memory of its largest process), and `left` (names of the processes
+    that it left behind).
     """
     signal.signal(signal.SIGTERM, _end)
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,6 +1,7 @@
 """Redaction of the environment's keys, tokens and passwords in records, logs and uploads to wandb.
 
-A variable is a secret by the words in its name. Passwords in addresses, `scheme://user:password@host`, are secrets too.
+A variable is a secret by the words in its name. Passwords in addresses,
+`scheme://user:password@host`, are secrets too.
 """
 
 import mmap
@@ -17,8 +18,12 @@ SECRET_VARIABLE = re.compile(
     r"(?i)(?!(OLD)?PWD$)"  # the working directory is none
     r".*((key|token|secret|password|passwd|passphrase|credential)|(?<![^_])(pass|pwd|pat))s?\d*(_|$)"
 )
-"""Names with a word that ends in key, token and so on (PGPASSWORD does), or that is pass, pwd or pat."""
-SHORTEST = 8  # characters below which a value is not redacted: without every `1` or `true`, messages could not be read
+"""Names with a word that ends in key, token and so on (PGPASSWORD does), or that is pass, pwd or
+pat.
+"""
+# characters below which a value is not redacted: without every `1` or `true`, messages could not be
+# read
+SHORTEST = 8
 HIDDEN = "[redacted]"
 
 HOMES = (
@@ -27,10 +32,14 @@ HOMES = (
 )
 """Pattern of a home folder of Linux, macOS or Windows in a text."""
 
-_ASSIGNED = re.compile(r"""(?<![\w-])([A-Za-z_]\w*)=((?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s;'"\\])+)""")
+_ASSIGNED = re.compile(
+    r"""(?<![\w-])([A-Za-z_]\w*)=((?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s;'"\\])+)"""
+)
 """A variable and a word of a shell's, which may be quoted in parts."""
 _QUOTED = re.compile(r"""(['"])([A-Za-z_]\w*)=.*?\1""")  # both within one pair of quotes
-_REFERENCE = re.compile(r'"?(\$\w+|\$\{\w+\}|\$\(.*|`.*)"?')  # a value that a shell takes from elsewhere
+_REFERENCE = re.compile(
+    r'"?(\$\w+|\$\{\w+\}|\$\(.*|`.*)"?'
+)  # a value that a shell takes from elsewhere
 _LOGIN = re.compile(r"://([^/@\s]+)@")
 
 
@@ -45,11 +54,18 @@ def secrets() -> tuple[str, ...]:
             password = login.partition(":")[2] or login
             found |= {password, unquote(password)}
     found |= {quote(value, safe="") for value in found}
-    return tuple(sorted((value for value in found if len(value) >= SHORTEST), key=lambda value: (-len(value), value)))
+    return tuple(
+        sorted(
+            (value for value in found if len(value) >= SHORTEST),
+            key=lambda value: (-len(value), value),
+        )
+    )
 
 
 def redacted(value: Any, hidden: Collection[str] | None = None) -> Any:
-    """Return the value with `hidden` texts (`secrets()` if not given), and logins in addresses, redacted."""
+    """Return the value with `hidden` texts (`secrets()` if not given), and logins in addresses,
+    redacted.
+    """
     hidden = secrets() if hidden is None else hidden
     if isinstance(value, str):
         for secret in hidden:
@@ -61,30 +77,43 @@ def redacted(value: Any, hidden: Collection[str] | None = None) -> Any:
 
 
 def without_assigned(text: str) -> str:
-    """Return a shell's text with the values redacted that it assigns to secret variables, unless from elsewhere."""
+    """Return a shell's text with the values redacted that it assigns to secret variables, unless
+    from elsewhere.
+    """
 
     def shown(match: re.Match[str]) -> str:
         secret = SECRET_VARIABLE.match(match[1]) and not _REFERENCE.fullmatch(match[2])
         return f"{match[1]}=" + (f"'{HIDDEN}'" if secret else without_assigned(match[2]))
 
-    text = _QUOTED.sub(lambda match: f"{match[2]}='{HIDDEN}'" if SECRET_VARIABLE.match(match[2]) else match[0], text)
+    text = _QUOTED.sub(
+        lambda match: f"{match[2]}='{HIDDEN}'" if SECRET_VARIABLE.match(match[2]) else match[0],
+        text,
+    )
     return _ASSIGNED.sub(shown, text)
 
 
 def redacted_error(value: Any) -> Any:
-    """Return an error's text or dictionary, as `redacted` does, with `~` for home folders, which name a user."""
+    """Return an error's text or dictionary, as `redacted` does, with `~` for home folders, which
+    name a user.
+    """
     homes = re.compile(_homes())
     return map_texts(redacted(value), lambda text: homes.sub("~", text))
 
 
 def _homes() -> str:
     own = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises for a user without one
-    here = rf"(?<![\w.-]){re.escape(str(own))}(?![\w.-])|" if own.is_absolute() and len(own.parts) > 1 else ""
+    here = (
+        rf"(?<![\w.-]){re.escape(str(own))}(?![\w.-])|"
+        if own.is_absolute() and len(own.parts) > 1
+        else ""
+    )
     return here + HOMES
 
 
 def redact_files(*paths: Path) -> None:
-    """Redact files in place, with `~` for home folders; those without secrets are not written, missing ones skipped."""
+    """Redact files in place, with `~` for home folders; those without secrets are not written,
+    missing ones skipped.
+    """
     from hpml_bench.system.files import write_atomically
 
     parts = [*(re.escape(os.fsencode(secret)) for secret in secrets()), rb"(?<=://)[^/@\s]{1,400}@"]
@@ -92,8 +121,13 @@ def redact_files(*paths: Path) -> None:
     for path in paths:
         if path.is_symlink() or not path.is_file() or not path.stat().st_size:
             continue
-        with path.open("r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with (
+            path.open("r+b") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
             if not pattern.search(content) and not homes.search(content):
                 continue
-            shown = pattern.sub(lambda found: HIDDEN.encode() * (not found[0].endswith(b"@")), content)
+            shown = pattern.sub(
+                lambda found: HIDDEN.encode() * (not found[0].endswith(b"@")), content
+            )
             write_atomically(path, homes.sub(b"~", shown))

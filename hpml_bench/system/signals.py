@@ -1,4 +1,6 @@
-"""Signals that request the end, such as Ctrl-C: the first ends the current run and records it, the second exits."""
+"""Signals that request the end, such as Ctrl-C: the first ends the current run and records it,
+the second exits.
+"""
 
 import os
 import signal
@@ -22,7 +24,9 @@ class Stop:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Defer signals: the body reads `requested` itself; elsewhere a signal raises KeyboardInterrupt."""
+        """Defer signals: the body reads `requested` itself; elsewhere a signal raises
+        KeyboardInterrupt.
+        """
         self._held += 1
         try:
             yield
@@ -33,7 +37,8 @@ class Stop:
         again, self.requested = self.requested, True
         if not self._held:
             raise KeyboardInterrupt
-        if again:  # end this process and its ranks now; records are written atomically: none is half written
+        # end this process and its ranks now; records are written atomically: none is half written
+        if again:
             os.write(2, b"\nhpml-bench: ended at once; the same command goes on from here\n")
             processes.kill(processes.descendants())
             processes.end_fork_server()
@@ -46,14 +51,20 @@ _current: list[Stop] = []
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Handle Ctrl-C, SIGTERM and SIGHUP in the body; inside another such body, yield the outer one's `Stop`."""
+    """Handle Ctrl-C, SIGTERM and SIGHUP in the body; inside another such body, yield the outer
+    one's `Stop`.
+    """
     # only the main thread may set handlers; signals that are ignored stay so, as SIGHUP under nohup
     if _current:
         yield _current[0]
         return
     stop = Stop()
     main = threading.current_thread() is threading.main_thread()
-    ours = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN] if main else []
+    ours = (
+        [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        if main
+        else []
+    )
     before = {number: signal.signal(number, stop.handle) for number in ours}
     _current.append(stop)
     try:

@@ -1,7 +1,8 @@
-"""Temporary files and folder of this process: removed when it ends, or by the next one of this host if it was killed.
+"""Temporary files and folder of this process: removed when it ends, or by the next one of this host
+if it was killed.
 
-They may lie on a file system that several hosts share: a file's name tells the process and the host that wrote it, and
-a file in the folder tells whose that is.
+They may lie on a file system that several hosts share: a file's name tells the process and the host
+that wrote it, and a file in the folder tells whose that is.
 """
 
 import os
@@ -23,23 +24,31 @@ from hpml_bench.system.text import digest
 
 PATTERN = ".*.tmp"
 FOREIGN_SECONDS = 86_400  # age from which a temporary file counts as left over, whoever wrote it
-LONGEST = 60  # characters of TMPDIR: a socket's path has at most 107, of which our names and multiprocessing's take 47
+# characters of TMPDIR: a socket's path has at most 107, of which our names and multiprocessing's
+# take 47
+LONGEST = 60
 _OWN = re.compile(r"\.(?P<place>[0-9a-f]{12})\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp$")
 
 
 def beside(path: Path) -> Path:
-    """Return a new name for a temporary file in a file's folder: with host, process namespace, process, random part."""
+    """Return a new name for a temporary file in a file's folder: with host, process namespace,
+    process, random part.
+    """
     return path.with_name(f".{path.name}.{host_id()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
 @cache
 def host_id() -> str:
-    """Return the id of host, boot and PID namespace, in which process numbers are unique; hosts' names may be equal."""
+    """Return the id of host, boot and PID namespace, in which process numbers are unique; hosts'
+    names may be equal.
+    """
     return digest([socket.gethostname(), processes.boot(), processes.namespace()], 12)
 
 
 def remove_left(folder: Path) -> None:
-    """Remove what killed processes left in a folder by such names; that of living processes stays, on any host."""
+    """Remove what killed processes left in a folder by such names; that of living processes
+    stays, on any host.
+    """
     for path in filter(left_over, folder.glob(PATTERN)):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -48,7 +57,9 @@ def remove_left(folder: Path) -> None:
 
 
 def left_over(path: Path) -> bool:
-    """Return whether a file, or the newest of a folder, is of an ended process here, or older than a day."""
+    """Return whether a file, or the newest of a folder, is of an ended process here, or older
+    than a day.
+    """
     if (ended := _ended(path)) is not None:
         return ended
     try:
@@ -59,7 +70,9 @@ def left_over(path: Path) -> bool:
 
 
 def _ended(path: Path) -> bool | None:
-    """Return whether the process that named a file has ended; None where it isn't one of this host."""
+    """Return whether the process that named a file has ended; None where it isn't one of this
+    host.
+    """
     name = _OWN.search(path.name)
     if name is None or name["place"] != host_id():
         return None
@@ -72,7 +85,8 @@ def _ended(path: Path) -> bool | None:
     return processes.identify(int(name["pid"])) is None
 
 
-PREFIX = "hpmlt-"  # short, since sockets are made in the folder, and a socket's path has at most 107 characters
+# short, since sockets are made in the folder, and a socket's path has at most 107 characters
+PREFIX = "hpmlt-"
 AFTER_OTHERS = -200  # exit priority: what multiprocessing ends by itself is over then
 
 
@@ -84,7 +98,9 @@ class _Own:
 
 
 def folder() -> Path:
-    """Return the folder, made at the first call, which also removes the folders of this host's killed processes."""
+    """Return the folder, made at the first call, which also removes the folders of this host's
+    killed processes.
+    """
     if _Own.path is None:
         for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
             with suppress(OSError):  # another user's, or removed meanwhile
@@ -92,7 +108,8 @@ def folder() -> Path:
                     shutil.rmtree(path, ignore_errors=True)
         _Own.path, _Own.pid = Path(tempfile.mkdtemp(prefix=PREFIX)), os.getpid()
         beside(_Own.path / "owner").touch()
-        # else multiprocessing makes one of its own, whose removal fails where a child just removed a socket in it
+        # else multiprocessing makes one of its own, whose removal fails where a child just removed
+        # a socket in it
         vars(current_process())["_config"].setdefault("tempdir", str(_Own.path))
         util.Finalize(None, remove, exitpriority=AFTER_OTHERS)
     return _Own.path
@@ -100,7 +117,9 @@ def folder() -> Path:
 
 @contextmanager
 def as_temporary() -> Iterator[None]:
-    """Put temporary files of this process, and of processes started in the body, into the folder."""
+    """Put temporary files of this process, and of processes started in the body, into the
+    folder.
+    """
     own, before, variable = str(folder()), tempfile.tempdir, os.environ.get("TMPDIR")
     tempfile.tempdir = os.environ["TMPDIR"] = own
     try:
@@ -123,6 +142,7 @@ def remove() -> None:
 def check_length() -> None:
     if len(tempfile.gettempdir()) > LONGEST:
         raise UserError(
-            f"TMPDIR {tempfile.gettempdir()} is too long for a socket in it (at most {LONGEST} characters); "
+            f"TMPDIR {tempfile.gettempdir()} is too long for a socket in it (at most {LONGEST} "
+            f"characters); "
             "set TMPDIR=/tmp"
         )

@@ -1,4 +1,6 @@
-"""Texts: untrusted ones without control characters, which terminals and CI would execute; nested ones; digests."""
+"""Texts: untrusted ones without control characters, which terminals and CI would execute; nested
+ones; digests.
+"""
 
 import hashlib
 import json
@@ -14,15 +16,19 @@ _COMMAND = re.compile(r":(?=:[A-Za-z])|##(?=\[)")
 
 
 def sanitize(text: object, width: int = LONGEST) -> str:
-    """Return one line without terminal escapes, control or direction-changing characters, cut to `width`."""
+    """Return one line without terminal escapes, control or direction-changing characters, cut to
+    `width`.
+    """
     line = " ".join(_printable(text, width).split())
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def for_terminal(text: object, width: int = LONGEST) -> str:
-    """Return a line as `sanitize` does, with its spaces kept and without commands to a CI system that reads the output.
+    """Return a line as `sanitize` does, with its spaces kept and without commands to a CI system
+    that reads the output.
 
-    GitHub's runner executes `::error::` at the start of a line, where wrapping may put it, and `##[error]` anywhere.
+    GitHub's runner executes `::error::` at the start of a line, where wrapping may put it, and
+    `##[error]` anywhere.
     """
     line = _COMMAND.sub(lambda found: f"{found[0]} ", _printable(text, width))
     return line if len(line) <= width else f"{line[: width - 1]}…"
@@ -40,7 +46,9 @@ def summary_of(documented: object) -> str:
 
 
 def first_line(error: BaseException, width: int = 300) -> str:
-    """Return the first line of an exception's message, with the next after a colon; its class's name if it is empty."""
+    """Return the first line of an exception's message, with the next after a colon; its class's
+    name if it is empty.
+    """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return " ".join(line.strip() for line in lines[: 1 + lines[0].endswith(":")])[:width]
 
@@ -50,10 +58,18 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def map_texts(value: Any, change: Callable[[str], str], leave_out: Callable[[str], bool] = lambda _: False) -> Any:
-    """Return a value with all texts changed but keys; tuples become lists; `leave_out` selects keys to drop."""
+def map_texts(
+    value: Any, change: Callable[[str], str], leave_out: Callable[[str], bool] = lambda _: False
+) -> Any:
+    """Return a value with all texts changed but keys; tuples become lists; `leave_out` selects
+    keys to drop.
+    """
     if isinstance(value, Mapping):
-        return {key: map_texts(item, change, leave_out) for key, item in value.items() if not leave_out(str(key))}
+        return {
+            key: map_texts(item, change, leave_out)
+            for key, item in value.items()
+            if not leave_out(str(key))
+        }
     if isinstance(value, list | tuple):
         return [map_texts(item, change, leave_out) for item in value]
     return change(value) if isinstance(value, str) else value

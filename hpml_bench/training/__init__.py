@@ -1,1 +1,3 @@
-"""One run inside a rank: model, trainer, evaluation, clocks, and the worker. May import `data` and rooms before it."""
+"""One run inside a rank: model, trainer, evaluation, clocks, and the worker. May import `data`
+and rooms before it.
+"""

@@ -1,4 +1,6 @@
-"""Assembly of a run inside a rank: model, method, task and rows; and the selection of its step. Names no plug-in."""
+"""Assembly of a run inside a rank: model, method, task and rows; and the selection of its step.
+Names no plug-in.
+"""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -34,7 +36,9 @@ from hpml_bench.training.model import Load, build_model, is_large, linear_as_bf1
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly(Run):
-    """A run before its model is wrapped, with all its rows; the worker adds the folder, which benchmarks leave out."""
+    """A run before its model is wrapped, with all its rows; the worker adds the folder, which
+    benchmarks leave out.
+    """
 
     spec: RunSpec
     train_rows: Rows
@@ -47,18 +51,24 @@ class Assembly(Run):
         return total_steps(self.settings, len(self.train_rows))
 
     def order(self) -> Iterator[np.ndarray]:
-        return global_batches(self.train_rows.lengths, self.settings.global_batch, self.steps, self.spec.seed)
+        return global_batches(
+            self.train_rows.lengths, self.settings.global_batch, self.steps, self.spec.seed
+        )
 
 
 def open_rows(spec: RunSpec, prepared: Prepared, task: Task, method: Method) -> dict[str, Rows]:
-    """Return a run's splits by name; Unsupported where the method's examples can't come before the prompts."""
+    """Return a run's splits by name; Unsupported where the method's examples can't come before
+    the prompts.
+    """
     rows = {"train": training_rows(prepared, spec.settings, spec.seed)}
     for split in ("validation", "test", *([RETENTION] if task.retention else [])):
         rows[split] = Rows(Path(prepared.data) / split, prepared.pad_id)
     random = np.random.default_rng([spec.settings.data_seed, EXAMPLES, spec.seed])
     if chosen := method.examples(len(rows["train"]), random):
         encoder = encoder_of(spec.settings, Path(prepared.backbone))
-        examples = Rows(Path(prepared.data) / "train", prepared.pad_id, rows["train"].numbers[[*chosen]])
+        examples = Rows(
+            Path(prepared.data) / "train", prepared.pad_id, rows["train"].numbers[[*chosen]]
+        )
         for split in ("validation", "test"):
             rows[split] = rows[split].replaced(task.with_examples(rows[split], examples, encoder))
     return rows
@@ -72,7 +82,8 @@ def initialise(run: Assembly) -> None:
             run.method.before_train(run.model.encoder, batches, run.steps)
         kernels.keep_trained_as_float32(run.model)  # weights that were made anew from the data
         if run.settings.trained_weights == "bfloat16":
-            # matrices: vectors take little, and norms' meet float32 inputs on a CPU, whose autocast leaves them alone
+            # matrices: vectors take little, and norms' meet float32 inputs on a CPU, whose autocast
+            # leaves them alone
             for weight in run.model.encoder.parameters():
                 if weight.requires_grad and weight.dtype == torch.float32 and weight.ndim > 1:
                     weight.data = weight.data.to(torch.bfloat16)
@@ -82,22 +93,38 @@ def initialise(run: Assembly) -> None:
 
 
 def assemble(
-    spec: RunSpec, prepared: Prepared, group: Group, method: Method | None = None, load: Load | None = None
+    spec: RunSpec,
+    prepared: Prepared,
+    group: Group,
+    method: Method | None = None,
+    load: Load | None = None,
 ) -> Assembly:
-    """Build a run; by `load` of tensors that have no values, so that neither base model nor tokenizer is asked."""
+    """Build a run; by `load` of tensors that have no values, so that neither base model nor
+    tokenizer is asked.
+    """
     settings = spec.settings
     method = method or make_method(spec.method)
     task = make_task(settings.task, prepared.label_names, prepared.facts, settings.rank_by)
     rows = open_rows(spec, prepared, task, method)
     run = partial(
-        Assembly, spec=spec, settings=settings, group=group, method=method, task=task, train_rows=rows["train"],
-        validation=rows["validation"], test=rows["test"], retention=rows.get(RETENTION),
-    )  # fmt: skip
+        Assembly,
+        spec=spec,
+        settings=settings,
+        group=group,
+        method=method,
+        task=task,
+        train_rows=rows["train"],
+        validation=rows["validation"],
+        test=rows["test"],
+        retention=rows.get(RETENTION),
+    )
     losses: list[np.ndarray] = []
 
     def measure_base(base: PreTrainedModel) -> None:
         if task.retention and load is None:
-            kernels.speed_up(base, settings.device)  # as for the trained model, so that kernels make no difference
+            kernels.speed_up(
+                base, settings.device
+            )  # as for the trained model, so that kernels make no difference
             model = LanguageModel(base).eval()  # as it was loaded
             losses.append(losses_of_rows(run(model=model), rows[RETENTION]))
             model.release()
@@ -106,36 +133,61 @@ def assemble(
     kernels.leave_out_cudnn_attention()
     folder = Path(prepared.backbone)
     half = linear_as_bf16(folder, settings, method)
-    loading = group.in_turn() if load is None and is_large(folder, settings, half=half) else nullcontext()
-    model = build_model(folder, spec, method, task, measure_base, group.device, loading, load, half=half)
+    loading = (
+        group.in_turn() if load is None and is_large(folder, settings, half=half) else nullcontext()
+    )
+    model = build_model(
+        folder, spec, method, task, measure_base, group.device, loading, load, half=half
+    )
     model = model.to(group.device)
     torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
-    generator = make_generator(task, prepared, settings, spec.seed, None if load is None else lambda _: "")
+    generator = make_generator(
+        task, prepared, settings, spec.seed, None if load is None else lambda _: ""
+    )
     assembly = run(model=model, base_losses=losses[0] if losses else None, generator=generator)
     initialise(assembly)
     return assembly
 
 
 class Selection:
-    """Selection of a run's step: weights of the best so far and the method's state; none where the last counts."""
+    """Selection of a run's step: weights of the best so far and the method's state; none where
+    the last counts.
+    """
 
     def __init__(self, run: Assembly) -> None:
-        self._run, self._model, self._task, self._wanted = run, run.model, run.task, run.settings.select != "last"
+        self._run, self._model, self._task, self._wanted = (
+            run,
+            run.model,
+            run.task,
+            run.settings.select != "last",
+        )
         self._scores: dict[int, float] = {}
         self._kept: dict[str, Tensor] = {}
         self._method: dict[str, Any] = {}
         if self._wanted and run.method.state(run.model.encoder) is None:
-            raise Unsupported(f"select {run.settings.select} needs the method's state, and no hook `state` gives it")
-        self.ended = False  # whether the training ends here, before its last step; the same on all ranks
+            raise Unsupported(
+                f"select {run.settings.select} needs the method's state, and no hook `state` "
+                f"gives it"
+            )
+        self.ended = (
+            False  # whether the training ends here, before its last step; the same on all ranks
+        )
 
     def see(self, evaluation: Evaluation) -> None:
-        """Keep the weights after an evaluation of the validation rows that is better than all before it."""
+        """Keep the weights after an evaluation of the validation rows that is better than all
+        before it.
+        """
         if self._wanted:
-            score = torch.tensor([self._task.validation_score(evaluation.metrics)], dtype=torch.float64)
+            score = torch.tensor(
+                [self._task.validation_score(evaluation.metrics)], dtype=torch.float64
+            )
             # rank 0's, which is recorded: hosts of another kind may round the last digit otherwise
             self._scores[evaluation.step] = self._run.group.gather(score)[0].item()
             if self._task.best_step(self._scores) == evaluation.step:
-                self._kept = {name: value.detach().to("cpu", copy=True) for name, value in self._changing().items()}
+                self._kept = {
+                    name: value.detach().to("cpu", copy=True)
+                    for name, value in self._changing().items()
+                }
                 self._method = deepcopy(self._run.method.state(self._model.encoder) or {})
             self._end()
 
@@ -162,5 +214,7 @@ class Selection:
 
     def _changing(self) -> dict[str, Tensor]:
         """Return what training changes: trained weights, and buffers."""
-        trained = {name: weight for name, weight in self._model.named_parameters() if weight.requires_grad}
+        trained = {
+            name: weight for name, weight in self._model.named_parameters() if weight.requires_grad
+        }
         return cast(dict[str, Tensor], trained) | dict(self._model.named_buffers())

@@ -1,7 +1,9 @@
-"""Checkpoints of a training: saved at the end of a window, from which a later start goes on to the same bits.
+"""Checkpoints of a training: saved at the end of a window, from which a later start goes on to the
+same bits.
 
-A checkpoint is the folder RUN/checkpoints/STEP, with a safetensors file of what all ranks share and one of each rank's
-own. What is no tensor lies as JSON in the last one; nothing is unpickled. It is written beside, synced and renamed.
+A checkpoint is the folder RUN/checkpoints/STEP, with a safetensors file of what all ranks share and
+one of each rank's own. What is no tensor lies as JSON in the last one; nothing is unpickled. It is
+written beside, synced and renamed.
 """
 
 import json
@@ -34,7 +36,8 @@ from hpml_bench.training import distributed
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import NAMES, safetensors_head
 
-SHARE = 0.01  # most of the time that saving may take: the minutes between two checkpoints grow until it does
+# most of the time that saving may take: the minutes between two checkpoints grow until it does
+SHARE = 0.01
 SHARED, OWN = "shared.safetensors", "rank{}.safetensors"
 WHOLE = 0x2144DF1C  # CRC-32 of whatever has its own CRC-32 behind it
 ASKED = threading.Event()  # set once this rank was asked to save and to end
@@ -54,10 +57,14 @@ T = TypeVar("T")
 
 
 def write(path: Path, value: Any) -> None:
-    """Write and sync a tree of dicts, lists, tuples, JSON's scalars and tensors; TypeError on anything else."""
+    """Write and sync a tree of dicts, lists, tuples, JSON's scalars and tensors; TypeError on
+    anything else.
+    """
     tensors: list[torch.Tensor] = []
     text = json.dumps(_packed(value, tensors))
-    tensors.append(torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8))  # a header can't be as long
+    tensors.append(
+        torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+    )  # a header can't be as long
     numbered = ((str(number), tensor) for number, tensor in enumerate(tensors))
     ordered = sorted(numbered, key=lambda pair: -pair[1].element_size())  # so that all lie aligned
     head, _ = safetensors_head([*ordered, ("crc", torch.empty(4, dtype=torch.uint8))])
@@ -76,7 +83,11 @@ def write(path: Path, value: Any) -> None:
 def read(path: Path) -> Any:
     """Return what `write` wrote; one of `FAILURES` on a damaged file."""
     with path.open("rb") as whole:
-        crc = reduce(lambda so_far, part: zlib.crc32(part, so_far), iter(partial(whole.read, 1 << 20), b""), 0)
+        crc = reduce(
+            lambda so_far, part: zlib.crc32(part, so_far),
+            iter(partial(whole.read, 1 << 20), b""),
+            0,
+        )
     if crc != WHOLE:
         raise ValueError(f"{path.name} is damaged")
     with safe_open(path, "pt") as file:
@@ -87,7 +98,9 @@ def read(path: Path) -> Any:
 def _packed(value: Any, tensors: list[torch.Tensor]) -> Any:
     """Return a tree as JSON, each tensor by its number in the list, to which it is added."""
     if isinstance(value, DTensor):
-        return {"shard": [_packed(distributed.local(value), tensors), [*value.shape], [*value.stride()]]}
+        return {
+            "shard": [_packed(distributed.local(value), tensors), [*value.shape], [*value.stride()]]
+        }
     if isinstance(value, torch.Tensor):
         if value.dtype not in NAMES:
             raise TypeError(f"a tensor of {value.dtype} can't be saved")
@@ -127,7 +140,9 @@ class State(NamedTuple):
 
 
 def state_of(trainer: Any, steps: Sequence[Step]) -> State:
-    """Return a trainer's state after these steps; TypeError where a plug-in has one that it doesn't give."""
+    """Return a trainer's state after these steps; TypeError where a plug-in has one that it
+    doesn't give.
+    """
     model, method, device = trainer.model, trainer.method, trainer.group.device
     probes = {type(probe).__name__: probe.state() for probe in trainer.probes}
     own_of_method = method.state(model.encoder)
@@ -177,7 +192,12 @@ class Checkpoints:
     """Checkpoints of a run as one rank sees them; all ranks make the same calls."""
 
     def __init__(
-        self, request: RunRequest, group: Group, hosts: Sequence[str], began: float, points: PointWriter | None
+        self,
+        request: RunRequest,
+        group: Group,
+        hosts: Sequence[str],
+        began: float,
+        points: PointWriter | None,
     ) -> None:
         """`began`: time.monotonic() at which this rank's work began; `points`: rank 0's."""
         self._request, self._group, self._points = request, group, points
@@ -193,32 +213,44 @@ class Checkpoints:
     def _key(self) -> str:
         """Facts that must be equal here and where a checkpoint was saved."""
         here, request = environment.describe(), self._request
-        same = [here.get(name) for name in ("fingerprint", "packages", "python", "driver", "libraries")]
+        same = [
+            here.get(name) for name in ("fingerprint", "packages", "python", "driver", "libraries")
+        ]
         asked = [request.spec.model_dump(mode="json"), request.prepared.digests.model_dump()]
         return digest([*same, *asked, self._group.world])
 
     def segments(self, steps: Sequence[Step]) -> tuple[Segment, ...]:
         """Return the parts of the run so far, whose steps are given."""
         own = Segment(
-            hosts=self._hosts, started=self._started, first=self.begun + 1, last=len(steps),
+            hosts=self._hosts,
+            started=self._started,
+            first=self.begun + 1,
+            last=len(steps),
             seconds=time.monotonic() - self._began,
             warmup_seconds=sum(step.seconds for step in steps[self.begun :] if step.again),
-            repeated_steps=len(self._repeated), repeated_seconds=sum(self._repeated),
-        )  # fmt: skip
+            repeated_steps=len(self._repeated),
+            repeated_seconds=sum(self._repeated),
+        )
         return (*self._earlier, own)
 
     def newest(self) -> State | None:
-        """Return the newest state here that all ranks can read, None to begin anew; rank 0 cuts off points behind."""
+        """Return the newest state here that all ranks can read, None to begin anew; rank 0 cuts
+        off points behind.
+        """
         found = self._folder.glob("*/") if self._points and self._request.limits.checkpoints else ()
         steps = sorted(int(path.name) for path in found if path.name.isdecimal())
         while step := int(self._group.gather(torch.tensor([steps.pop() if steps else 0]))[0]):
             state = self._all(partial(self._read, self._folder / str(step)))
             if state is not None:
                 self.begun = self._tried = step
-                self._earlier = tuple(Segment.model_validate(segment) for segment in state.shared["segments"])
+                self._earlier = tuple(
+                    Segment.model_validate(segment) for segment in state.shared["segments"]
+                )
                 if self._points:
                     lost = self._points.cut(state.shared["points"])
-                    self._repeated = [point.value or 0.0 for point in lost if point.metric == "step_seconds"]
+                    self._repeated = [
+                        point.value or 0.0 for point in lost if point.metric == "step_seconds"
+                    ]
                     print(f"going on after step {step}; {len(self._repeated)} steps are done again")
                 return state
             if self._points:  # else it would count as the run's progress
@@ -231,13 +263,17 @@ class Checkpoints:
     def _read(self, folder: Path) -> State:
         state = State(read(folder / SHARED), read(folder / OWN.format(self._group.rank)))
         if state.own["key"] != self._key:
-            raise ValueError("it was saved on other hardware, with other versions or of another run")
+            raise ValueError(
+                "it was saved on other hardware, with other versions or of another run"
+            )
         if self._points and self._points.sync() < state.shared["points"]:
             raise ValueError("it has more points than are there")
         return state
 
     def end_window(self, steps: Sequence[Step], state: Callable[[Sequence[Step]], State]) -> None:
-        """Save the state after a window, the last of these steps, if it is time; raises Ended if a rank is to end."""
+        """Save the state after a window, the last of these steps, if it is time; raises Ended if
+        a rank is to end.
+        """
         limits, step = self._request.limits, len(steps)
         if not limits.checkpoints:
             return
@@ -266,7 +302,10 @@ class Checkpoints:
         write(folder / OWN.format(self._group.rank), state.own | {"key": self._key})
         if self._points:
             segments = [segment.model_dump(mode="json") for segment in self.segments(steps)]
-            write(folder / SHARED, state.shared | {"points": self._points.sync(), "segments": segments})
+            write(
+                folder / SHARED,
+                state.shared | {"points": self._points.sync(), "segments": segments},
+            )
         return True
 
     def _commit(self, fresh: Path, step: int) -> bool:
@@ -277,12 +316,16 @@ class Checkpoints:
             fresh.rename(self._folder / str(step))
             sync_folder(self._folder)
             found = [path for path in self._folder.glob("*/") if path.name.isdecimal()]
-            for path in {*self._folder.glob("*/")} - {*sorted(found, key=lambda path: int(path.name))[-2:]}:
+            for path in {*self._folder.glob("*/")} - {
+                *sorted(found, key=lambda path: int(path.name))[-2:]
+            }:
                 remove(path)
         return True
 
     def _all(self, work: Callable[[], T]) -> T | None:
-        """Return the result of this rank's part, None where it fails on any rank; each that fails prints why."""
+        """Return the result of this rank's part, None where it fails on any rank; each that
+        fails prints why.
+        """
         result: T | None = None
         try:
             result = work()

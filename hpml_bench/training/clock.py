@@ -1,4 +1,6 @@
-"""Clocks for CPU and CUDA, and the log of a rank's steps, filled without waiting and reduced over ranks per window."""
+"""Clocks for CPU and CUDA, and the log of a rank's steps, filled without waiting and reduced
+over ranks per window.
+"""
 
 import time
 from collections.abc import Callable, Iterable
@@ -12,12 +14,16 @@ from hpml_bench.plugins.probe import Step
 from hpml_bench.suite.schedule import step_seconds
 
 TOGETHER = 1e-4
-"""Most seconds between two readings that count as one moment; on a busy machine they can lie further apart."""
+"""Most seconds between two readings that count as one moment; on a busy machine they can lie
+further apart.
+"""
 TRIES = 10
 
 
 class CpuClock:
-    """Clock of consecutive laps, each from the end of the one before; `start` and `lap` don't wait for the device."""
+    """Clock of consecutive laps, each from the end of the one before; `start` and `lap` don't
+    wait for the device.
+    """
 
     def __init__(self) -> None:
         self._laps: list[tuple[Any, Any]] = []
@@ -35,12 +41,16 @@ class CpuClock:
         self._laps.append((begin, self._mark))
 
     def take(self) -> list[float]:
-        """Return the seconds of each lap since the last call, and forget them; waits for the device."""
+        """Return the seconds of each lap since the last call, and forget them; waits for the
+        device.
+        """
         laps, self._laps = self._laps, []
         return [end - begin for begin, end in laps]
 
     def window(self) -> float:
-        """Return the seconds from `start` to the end of the last lap by `second_clock`; waits for the device."""
+        """Return the seconds from `start` to the end of the last lap by `second_clock`; waits
+        for the device.
+        """
         return self._ended - self._began
 
     def _now(self) -> tuple[Any, float]:
@@ -54,7 +64,9 @@ class CpuClock:
 
 
 class CudaClock(CpuClock):
-    """Clock by events in the stream: kernels run long after their call returns, and waiting would slow each step."""
+    """Clock by events in the stream: kernels run long after their call returns, and waiting
+    would slow each step.
+    """
 
     def take(self) -> list[float]:
         torch.cuda.synchronize()
@@ -83,7 +95,9 @@ def second_clock() -> float:
 
 
 def one_at_a_time(calls: Iterable[Callable[[], object]], device: torch.device) -> list[float]:
-    """Return the seconds of each call; each begins when the device has ended the one before, as a server's requests."""
+    """Return the seconds of each call; each begins when the device has ended the one before, as
+    a server's requests.
+    """
     watch = clock(device)
     for call in calls:
         watch.start()
@@ -103,7 +117,8 @@ class StepEntry(NamedTuple):
     real_tokens: int
     padded_tokens: int
     virtual_tokens: int
-    targets: float = 1.0  # divisor of the loss when it is read; the mean over ranks is then that over the global batch
+    # divisor of the loss when it is read; the mean over ranks is then that over the global batch
+    targets: float = 1.0
 
 
 @dataclass
@@ -116,7 +131,9 @@ class StepLog:
     _entries: list[StepEntry] = field(default_factory=list)
 
     def begin_window(self) -> None:
-        """Begin a window: all ranks and their devices wait for each other, then their clocks start."""
+        """Begin a window: all ranks and their devices wait for each other, then their clocks
+        start.
+        """
         self.group.barrier()
         settle(self.group.device)
         self.clock.start()
@@ -127,11 +144,15 @@ class StepLog:
         self.clock.lap()
 
     def reduce(self) -> list[Step]:
-        """Return the steps since the last call, reduced over ranks by one gather: the same on all ranks."""
+        """Return the steps since the last call, reduced over ranks by one gather: the same on
+        all ranks.
+        """
         settle(self.group.device)
         window = self.clock.window()
         entries, self._entries = self._entries, []
-        losses = torch.stack([(entry.loss.detach() / entry.targets).double() for entry in entries]).cpu()
+        losses = torch.stack(
+            [(entry.loss.detach() / entry.targets).double() for entry in entries]
+        ).cpu()
         norms = torch.stack([entry.norm.detach().double() for entry in entries]).cpu()
         seconds = torch.tensor(self.clock.take(), dtype=torch.float64)
         rest = torch.tensor([[*entry[2:-1], window] for entry in entries], dtype=torch.float64)
@@ -144,6 +165,8 @@ class StepLog:
             self.steps += 1
             values = float(loss.mean()), float(norm[0]), float(lr[0]), float(slow)
             samples, real, padded, virtual = (int(column.sum()) for column in counted)
-            steps.append(Step(self.steps, *values, tuple(own.tolist()), samples, real, padded, virtual))
+            steps.append(
+                Step(self.steps, *values, tuple(own.tolist()), samples, real, padded, virtual)
+            )
         steps[-1] = replace(steps[-1], second_clock=float(gathered[:, -1, -1].max()))
         return steps

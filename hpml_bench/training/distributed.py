@@ -1,8 +1,10 @@
-"""Ranks of a run: their process group, GPUs and nodes; and a model wrapped for them: by DDP, FSDP, or not for one.
+"""Ranks of a run: their process group, GPUs and nodes; and a model wrapped for them: by DDP, FSDP,
+or not for one.
 
-Gradients are exchanged by gloo on CPU and NCCL on GPU, all else by gloo. Only tensors are sent; nothing is unpickled.
-FSDP (`fully_shard`; ZeRO stage 3, Rajbhandari et al. 2020, arXiv:1910.02054) gives each rank 1 / ranks of weights,
-gradients and optimizer states; a block's weights are whole during a pass of it. Gradients are DDP's to rounding.
+Gradients are exchanged by gloo on CPU and NCCL on GPU, all else by gloo. Only tensors are sent;
+nothing is unpickled. FSDP (`fully_shard`; ZeRO stage 3, Rajbhandari et al. 2020, arXiv:1910.02054)
+gives each rank 1 / ranks of weights, gradients and optimizer states; a block's weights are whole
+during a pass of it. Gradients are DDP's to rounding.
 """
 
 import os
@@ -32,17 +34,23 @@ from hpml_bench.system import environment, network
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.system.text import digest, first_line
 
-COLLECTIVE_TIMEOUT = timedelta(hours=1)  # others wait while rank 0 saves a large model to a slow disk
+COLLECTIVE_TIMEOUT = timedelta(
+    hours=1
+)  # others wait while rank 0 saves a large model to a slow disk
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
-"""Backends by the run's device. A rank that waits in NCCL keeps its GPU busy, beside one that is measured alone; in
-gloo it sleeps."""
-DROP_SECONDS = 0.02  # for which the interpreter's lock is released before a group is left: four switch intervals
+"""Backends by the run's device. A rank that waits in NCCL keeps its GPU busy, beside one that is
+measured alone; in gloo it sleeps.
+"""
+# for which the interpreter's lock is released before a group is left: four switch intervals
+DROP_SECONDS = 0.02
 LENGTH = 256  # most bytes of a rank's text about its node
 
 
 @contextmanager
 def process_group(settings: Settings) -> Iterator[Group]:
-    """Join the group that the launcher (ours, torchrun) described in the environment; leave it if the body succeeds."""
+    """Join the group that the launcher (ours, torchrun) described in the environment; leave it
+    if the body succeeds.
+    """
     rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     cuda = settings.device == "cuda"
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
@@ -51,28 +59,38 @@ def process_group(settings: Settings) -> Iterator[Group]:
     if int(os.environ.get("LOCAL_WORLD_SIZE", world)) == world:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no host name is looked up
     elif (interface := network.interface_to(os.environ["MASTER_ADDR"])) not in {None, "lo"}:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", str(interface))  # a host's own name may stand for its loopback
+        os.environ.setdefault(
+            "GLOO_SOCKET_IFNAME", str(interface)
+        )  # a host's own name may stand for its loopback
     # a rank without peers needs no listening store: torch's would listen on all addresses
     alone: dict[str, Any] = {"store": HashStore(), "rank": 0, "world_size": 1} if world == 1 else {}
     dist.init_process_group(
-        BACKENDS[device.type], timeout=COLLECTIVE_TIMEOUT, device_id=device if cuda else None, **alone
+        BACKENDS[device.type],
+        timeout=COLLECTIVE_TIMEOUT,
+        device_id=device if cuda else None,
+        **alone,
     )
-    # after an error the group is not left: NCCL would wait for peers that wait for this rank; the caller ends it
+    # after an error the group is not left: NCCL would wait for peers that wait for this rank; the
+    # caller ends it
     yield Group(rank, world, device, int(os.environ.get("GROUP_WORLD_SIZE", "1")))
-    # gloo's threads need the interpreter's lock to drop their last work; destroying a group holds it and joins them
+    # gloo's threads need the interpreter's lock to drop their last work; destroying a group holds
+    # it and joins them
     time.sleep(DROP_SECONDS)
     dist.destroy_process_group()
 
 
 def check_gpus(ranks: int, own: int | None = None) -> None:
-    """Check by a product on each rank's GPU that torch can compute there; `own` checks this one GPU alone.
+    """Check by a product on each rank's GPU that torch can compute there; `own` checks this one GPU
+    alone.
 
-    It initialises CUDA: call it in a process that ends and has forked no rank. Raises UserError: torch can't compute,
-    sees fewer GPUs than ranks, or CUDA was initialised in the process from which this one was forked.
+    It initialises CUDA: call it in a process that ends and has forked no rank. Raises UserError:
+    torch can't compute, sees fewer GPUs than ranks, or CUDA was initialised in the process from
+    which this one was forked.
     """
     if torch.cuda._is_in_bad_fork():
         raise UserError(
-            "a library has initialised CUDA when it was imported in the process from which ranks are forked, and "
+            "a library has initialised CUDA when it was imported in the process from which ranks "
+            "are forked, and "
             "they can't use it any more; uninstall the package that does so, or use --device cpu"
         )
     try:
@@ -83,18 +101,25 @@ def check_gpus(ranks: int, own: int | None = None) -> None:
             (square @ square).sum().item()
     except (RuntimeError, AssertionError) as error:
         advice = "install a torch for this GPU and driver (https://pytorch.org)"
-        if "operation not supported" in str(error):  # virtual GPUs and Jetson refuse expandable segments
+        if "operation not supported" in str(
+            error
+        ):  # virtual GPUs and Jetson refuse expandable segments
             advice = f"set {environment.CUDA_ALLOCATOR[0]}=expandable_segments:False"
         raise UserError(
-            f"torch {torch.__version__} can't compute on the GPU that the driver shows: {first_line(error)}; {advice}, "
+            f"torch {torch.__version__} can't compute on the GPU that the driver shows: "
+            f"{first_line(error)}; {advice}, "
             "or use --device cpu"
         ) from None
     if seen < ranks:
-        raise UserError(f"torch sees {seen} GPU(s), but there are {ranks} ranks; use --nproc {seen}")
+        raise UserError(
+            f"torch sees {seen} GPU(s), but there are {ranks} ranks; use --nproc {seen}"
+        )
 
 
 def release(device: torch.device) -> None:
-    """Give memory that torch's allocator holds and no tensor uses back to the device; nothing on a CPU."""
+    """Give memory that torch's allocator holds and no tensor uses back to the device; nothing on
+    a CPU.
+    """
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
@@ -126,15 +151,20 @@ def over_nodes(group: Group) -> environment.NodeLayout | None:
     per_node = tuple(hardware[rank] for rank in first)
     unlike = () if len(set(per_node)) == 1 else per_node
     counts = tuple(ranks.values())
-    return environment.NodeLayout(hosts=names, ranks_per_node=counts, interconnect=between, unlike=unlike)
+    return environment.NodeLayout(
+        hosts=names, ranks_per_node=counts, interconnect=between, unlike=unlike
+    )
 
 
 def _gathered(group: Group, text: str) -> list[str]:
     row = torch.tensor([*text.encode()[:LENGTH].ljust(LENGTH, b"\0")], dtype=torch.uint8)
-    return [bytes(line.tolist()).rstrip(b"\0").decode(errors="replace") for line in group.gather(row)]
+    return [
+        bytes(line.tolist()).rstrip(b"\0").decode(errors="replace") for line in group.gather(row)
+    ]
 
 
-# Wrapping: gradients are the mean over ranks after a backward pass, but for one in DDP's `no_sync()`
+# Wrapping: gradients are the mean over ranks after a backward pass, but for one in DDP's
+# `no_sync()`
 
 
 def is_sharded(settings: Settings) -> bool:
@@ -143,7 +173,9 @@ def is_sharded(settings: Settings) -> bool:
 
 
 def wrapped(model: TaskModel, group: Group, sharding: str) -> Any:
-    """Return a model wrapped by the setting `sharding`; one rank's is itself: DDP would cost time and memory."""
+    """Return a model wrapped by the setting `sharding`; one rank's is itself: DDP would cost
+    time and memory.
+    """
     if group.world == 1:
         return model
     return fsdp(model, group) if sharding == "fsdp" else ddp(model, group)
@@ -151,11 +183,15 @@ def wrapped(model: TaskModel, group: Group, sharding: str) -> Any:
 
 def ddp(model: TaskModel, group: Group) -> DistributedDataParallel:
     own = [group.device.index] if group.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=own, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DistributedDataParallel(
+        model, device_ids=own, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
 
 
 def fsdp(model: TaskModel, group: Group) -> TaskModel:
-    """Shard a model in place, by blocks, before the optimizer is made; Unsupported where FSDP can't have it."""
+    """Shard a model in place, by blocks, before the optimizer is made; Unsupported where FSDP
+    can't have it.
+    """
     mesh, found = mesh_of(group.device.type), [*blocks(model)]
     if _share_weights(model, found):
         raise Unsupported("it can't be sharded: its blocks share weights")
@@ -179,7 +215,9 @@ def _mesh(device: str, group: dist.ProcessGroup) -> DeviceMesh:
 
 
 def _share_weights(model: nn.Module, found: Sequence[nn.Module]) -> bool:
-    """Return whether a weight is in two of a model's blocks, or in one and outside: FSDP would make two of it."""
+    """Return whether a weight is in two of a model's blocks, or in one and outside: FSDP would
+    make two of it.
+    """
     outside = {*model.modules()}.difference(*(block.modules() for block in found))
     parts = [{*block.parameters()} for block in found]
     parts.append({weight for module in outside for weight in module.parameters(recurse=False)})
@@ -189,13 +227,17 @@ def _share_weights(model: nn.Module, found: Sequence[nn.Module]) -> bool:
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
     """Yield the members of a model's outermost lists of modules: the blocks of a transformer."""
     for child in module.children():
-        inner = isinstance(child, nn.ModuleList) and not any(isinstance(of, nn.ModuleList) for of in child)
+        inner = isinstance(child, nn.ModuleList) and not any(
+            isinstance(of, nn.ModuleList) for of in child
+        )
         yield from child.children() if inner else blocks(child)
 
 
 @dataclass(frozen=True)
 class Joining(Group):
-    """A group that, before each collective operation, joins in gathering weights for ranks that have passes left."""
+    """A group that, before each collective operation, joins in gathering weights for ranks that
+    have passes left.
+    """
 
     blocks: Sequence[Any] = ()
 
@@ -208,14 +250,18 @@ class Joining(Group):
         super().barrier()
 
     def join(self) -> None:
-        """Gather the weights of each block that another rank passes through, until all ranks have come here."""
+        """Gather the weights of each block that another rank passes through, until all ranks
+        have come here.
+        """
         while (number := largest_number(-1)()) >= 0:
             self.blocks[number].unshard()
             self.blocks[number].reshard()
 
 
 def largest_number(own: int) -> Callable[[], int]:
-    """Send a rank's number to all, without waiting; what is returned waits for the largest of the ranks' numbers."""
+    """Send a rank's number to all, without waiting; what is returned waits for the largest of
+    the ranks' numbers.
+    """
     found = torch.tensor(own)  # on the CPU: no GPU waits
     work = cast(dist.Work, dist.all_reduce(found, dist.ReduceOp.MAX, async_op=True))
 
@@ -228,11 +274,13 @@ def largest_number(own: int) -> Callable[[], int]:
 
 @contextmanager
 def unequal_passes(model: nn.Module, group: Group) -> Iterator[Group]:
-    """Let ranks do unequal numbers of forward passes, without gradients, in the body; all ranks call it.
+    """Let ranks do unequal numbers of forward passes, without gradients, in the body; all ranks
+    call it.
 
-    Yields the group for the body's collective operations. Of a sharded model each block is whole during its pass, and
-    what is in no block is throughout. FSDP doesn't see these passes: it expects equal ones on all ranks, from which it
-    derives what it gathers ahead in the next backward pass.
+    Yields the group for the body's collective operations. Of a sharded model each block is whole
+    during its pass, and what is in no block is throughout. FSDP doesn't see these passes: it
+    expects equal ones on all ranks, from which it derives what it gathers ahead in the next
+    backward pass.
     """
     if not isinstance(model, FSDPModule):
         yield group
@@ -255,7 +303,9 @@ def _gather(number: int, block: Any, _: object) -> None:
 
 @contextmanager
 def whole(model: nn.Module) -> Iterator[None]:
-    """Keep all weights of a sharded model whole in the body, as after training; all ranks call it."""
+    """Keep all weights of a sharded model whole in the body, as after training; all ranks call
+    it.
+    """
     with _without_fsdp(model):
         for part in _parts(model):
             part.unshard()
@@ -265,7 +315,9 @@ def whole(model: nn.Module) -> Iterator[None]:
 
 
 def end_sharding(model: nn.Module) -> None:
-    """Make a sharded model an ordinary one again, with whole weights on each rank beside its share; all call it."""
+    """Make a sharded model an ordinary one again, with whole weights on each rank beside its
+    share; all call it.
+    """
     _forget_fsdp(model)
     for part in _parts(model):
         part.unshard()
@@ -284,7 +336,12 @@ def _without_fsdp(model: nn.Module) -> Iterator[None]:
 def _forget_fsdp(model: nn.Module) -> list[tuple[dict[int, Any], dict[int, Any]]]:
     """Remove FSDP's hooks from a model; return torch's dicts of hooks, each with what it held."""
     kept = []
-    names = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")
+    names = (
+        "_forward_pre_hooks",
+        "_forward_hooks",
+        "_state_dict_pre_hooks",
+        "_load_state_dict_pre_hooks",
+    )
     for hooks in (vars(module)[name] for module in model.modules() for name in names):
         kept.append((hooks, dict(hooks)))
         for key, hook in kept[-1][1].items():
@@ -303,13 +360,18 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def clip_grad_norm(parameters: Sequence[Tensor], most: float) -> Tensor:
-    """Scale gradients to a norm of at most `most`, return that before: torch's `clip_grad_norm_`, also over parts."""
-    # parts (DTensor's operators take a collective each) and gradients in bfloat16 (whose norm would be) are summed here
+    """Scale gradients to a norm of at most `most`, return that before: torch's
+    `clip_grad_norm_`, also over parts.
+    """
+    # parts (DTensor's operators take a collective each) and gradients in bfloat16 (whose norm would
+    # be) are summed here
     is_part = any(isinstance(weight, DTensor) for weight in parameters)
     parts = [local(weight.grad) for weight in parameters if weight.grad is not None]
     if not is_part and all(part.dtype == torch.float32 for part in parts):
         return nn.utils.clip_grad_norm_(parameters, most)
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(parts, dtype=torch.float32)))
+    norm: Tensor = torch.linalg.vector_norm(
+        torch.stack(torch._foreach_norm(parts, dtype=torch.float32))
+    )
     if is_part:
         square = norm.square()
         dist.all_reduce(square)
@@ -320,6 +382,10 @@ def clip_grad_norm(parameters: Sequence[Tensor], most: float) -> Tensor:
 
 def sharded(part: Tensor, shape: Sequence[int], stride: Sequence[int]) -> DTensor:
     """Return the sharded tensor of a shape of which this rank has this part."""
-    device = getattr(dist.group.WORLD, "bound_device_id", None)  # a checkpoint's tensors are on the CPU
+    device = getattr(
+        dist.group.WORLD, "bound_device_id", None
+    )  # a checkpoint's tensors are on the CPU
     mesh = mesh_of("cpu" if device is None else device.type)
-    return DTensor.from_local(part, mesh, [Shard(0)], run_check=False, shape=torch.Size(shape), stride=tuple(stride))
+    return DTensor.from_local(
+        part, mesh, [Shard(0)], run_check=False, shape=torch.Size(shape), stride=tuple(stride)
+    )

@@ -1,4 +1,6 @@
-"""Exact evaluation: every row once, whatever the number of ranks; and a rehearsal of its largest batches."""
+"""Exact evaluation: every row once, whatever the number of ranks; and a rehearsal of its largest
+batches.
+"""
 
 import math
 import time
@@ -22,13 +24,17 @@ from hpml_bench.training.clock import one_at_a_time
 from hpml_bench.training.kernels import autocast
 
 OUTPUTS = 2**28
-"""Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32. A
-language model has as many outputs per target as its vocabulary has tokens, 50,000 to 250,000."""
+"""Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1
+GB in float32. A language model has as many outputs per target as its vocabulary has tokens,
+50,000 to 250,000.
+"""
 
 
 @contextmanager
 def evaluating(run: Run, *, cached: bool | None = None) -> Iterator[None]:
-    """Let a run's model compute without gradients in the body, in evaluation mode and in the run's precision."""
+    """Let a run's model compute without gradients in the body, in evaluation mode and in the
+    run's precision.
+    """
     mode = run.model.training
     run.model.eval()
     # one autocast for all batches: it caches the casts of trained weights, for all methods alike
@@ -38,7 +44,9 @@ def evaluating(run: Run, *, cached: bool | None = None) -> Iterator[None]:
 
 
 def evaluate(run: Run, rows: Rows, phase: str, step: int) -> Evaluation:
-    """Evaluate every row exactly once, and with a generator answer every prompt; the same on all ranks."""
+    """Evaluate every row exactly once, and with a generator answer every prompt; the same on all
+    ranks.
+    """
     task = run.task
     with evaluating(run):
         gathered, seconds = _evaluate_rows(run, rows, phase)
@@ -55,15 +63,25 @@ def evaluate(run: Run, rows: Rows, phase: str, step: int) -> Evaluation:
         question, expected = (tuple(rows.column(name)) for name in ("question", "expected"))
         texts = TextAnswers(question, expected, np.asarray(rows.column("bytes")), **found)
     predictions = Predictions(
-        index=np.arange(len(rows)), reference=rows.references, prediction=rows.answers(gathered[:, 2:]),
+        index=np.arange(len(rows)),
+        reference=rows.references,
+        prediction=rows.answers(gathered[:, 2:]),
         probabilities=gathered[:, 3:].astype(np.float32) if task.probable_classes else None,
-        loss=gathered[:, 1], texts=texts, group=np.asarray(rows.column(GROUP)) if rows.has(GROUP) else None,
-    )  # fmt: skip
-    return Evaluation(phase, step, predictions, task.evaluate(predictions), seconds, generating, answering)
+        loss=gathered[:, 1],
+        texts=texts,
+        group=np.asarray(rows.column(GROUP)) if rows.has(GROUP) else None,
+    )
+    return Evaluation(
+        phase, step, predictions, task.evaluate(predictions), seconds, generating, answering
+    )
 
 
-def _evaluate_rows(run: Run, rows: Rows, phase: str, *, answers: bool = True) -> tuple[np.ndarray, float]:
-    """Return row index, loss and answers of all rows, [n, 2 + width], on all ranks; and the slowest rank's seconds."""
+def _evaluate_rows(
+    run: Run, rows: Rows, phase: str, *, answers: bool = True
+) -> tuple[np.ndarray, float]:
+    """Return row index, loss and answers of all rows, [n, 2 + width], on all ranks; and the
+    slowest rank's seconds.
+    """
     run.group.barrier()
     began = time.monotonic()
     local = _answer(run, rows, answers=answers)
@@ -77,20 +95,30 @@ def losses_of_rows(run: Run, rows: Rows) -> np.ndarray:
         return _evaluate_rows(run, rows, "further", answers=False)[0][:, 1]
 
 
-def evaluate_merged(run: Run, model: TaskModel, before: Evaluation, prefix: str) -> dict[str, float]:
-    """Return metrics of a merged model on the test rows; of its answers, which share differs from those before."""
+def evaluate_merged(
+    run: Run, model: TaskModel, before: Evaluation, prefix: str
+) -> dict[str, float]:
+    """Return metrics of a merged model on the test rows; of its answers, which share differs
+    from those before.
+    """
     after = evaluate(replace(run, model=model), run.test, "test", before.step)
     seconds = after.seconds + (after.answer_seconds or 0.0)
     values = {f"{prefix}_test_loss": after.metrics["loss"], f"{prefix}_evaluation_seconds": seconds}
     changed = answers_changed(before.predictions, after.predictions)
     if changed is not None:
-        values |= {f"{prefix}_test_score": after.metrics["score"], f"{prefix}_answers_changed": changed}
+        values |= {
+            f"{prefix}_test_score": after.metrics["score"],
+            f"{prefix}_answers_changed": changed,
+        }
     return values
 
 
-def time_single_rows(run: Run, model: TaskModel, calls: Iterable[Callable[[], object]]) -> list[float]:
+def time_single_rows(
+    run: Run, model: TaskModel, calls: Iterable[Callable[[], object]]
+) -> list[float]:
     """Return the seconds of calls at batch 1 on `Run.timed_rows`, of each row's second call."""
-    # on a GPU the first pass of a length selects kernels; in one autocast casts of weights are cached, as in a server
+    # on a GPU the first pass of a length selects kernels; in one autocast casts of weights are
+    # cached, as in a server
     with evaluating(replace(run, model=model), cached=True):
         return one_at_a_time(calls, run.group.device)[len(run.timed_rows) // 2 :]
 
@@ -98,14 +126,20 @@ def time_single_rows(run: Run, model: TaskModel, calls: Iterable[Callable[[], ob
 def _answer(run: Run, rows: Rows, *, answers: bool = True) -> torch.Tensor:
     """Return row index, loss and answers of this rank's rows, [ceil(n / world), 2 + width] float64.
 
-    The width is that of the longest row where each token has an answer, else 1 and the classes whose probabilities
-    follow the answer; without answers 0. Unused rows have the index -1.
+    The width is that of the longest row where each token has an answer, else 1 and the classes
+    whose probabilities follow the answer; without answers 0. Unused rows have the index -1.
     """
-    width = (int(rows.lengths.max()) if rows.token_labels else 1 + run.task.probable_classes) if answers else 0
+    width = (
+        (int(rows.lengths.max()) if rows.token_labels else 1 + run.task.probable_classes)
+        if answers
+        else 0
+    )
     mine = generation.own_rows(rows.lengths, run.group)
     shape = (math.ceil(len(rows) / run.group.world), 2 + width)
     local = torch.full(shape, -1.0, dtype=torch.float64, device=run.group.device)
-    local[: len(mine), 0] = torch.from_numpy(mine).to(local)  # not in the loop: it waits for the device
+    local[: len(mine), 0] = torch.from_numpy(mine).to(
+        local
+    )  # not in the loop: it waits for the device
     start = 0
     for number, part in enumerate(batches(run, rows), start=1):
         heartbeat.beat(f"evaluation, batch {number}")
@@ -120,7 +154,9 @@ def _answer(run: Run, rows: Rows, *, answers: bool = True) -> torch.Tensor:
 
 def losses_and_answers(run: Run, rows: Rows, part: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     batch, task = rows.batch(part).to(run.group.device), run.task
-    outputs = run.model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more).float()
+    outputs = run.model(
+        batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more
+    ).float()
     answers = task.predict(outputs, batch.labels).reshape(len(part), -1)
     if task.probable_classes:
         answers = torch.cat([answers.to(outputs), outputs.softmax(dim=-1)], dim=1)
@@ -130,7 +166,9 @@ def losses_and_answers(run: Run, rows: Rows, part: np.ndarray) -> tuple[torch.Te
 def batches(run: Run, rows: Rows) -> Iterator[np.ndarray]:
     # for models with few outputs it is no real limit of targets
     most = OUTPUTS // int(getattr(run.model, "width", 1))
-    return pieces(generation.own_rows(rows.lengths, run.group), rows.targets, run.settings.eval_batch, most)
+    return pieces(
+        generation.own_rows(rows.lengths, run.group), rows.targets, run.settings.eval_batch, most
+    )
 
 
 def rehearse_losses(run: Run, validation: Rows) -> None:
@@ -138,7 +176,10 @@ def rehearse_losses(run: Run, validation: Rows) -> None:
     answered = (validation, run.test)
     choices = map(generation.choice_rows, answered if run.task.compares_choices else ())
     passes = (
-        (MemoryNeed(len(part) * int(rows.lengths[part].max()), int(rows.targets[part].sum())), (rows, part))
+        (
+            MemoryNeed(len(part) * int(rows.lengths[part].max()), int(rows.targets[part].sum())),
+            (rows, part),
+        )
         for rows in (*answered, *choices, *([] if run.retention is None else [run.retention]))
         for part in batches(run, rows)
     )
@@ -149,7 +190,9 @@ def rehearse_losses(run: Run, validation: Rows) -> None:
 
 
 def rehearse_generation(run: Run, validation: Rows) -> None:
-    """Generate the last token of each split's largest batch of answers, likewise; nothing where none are generated."""
+    """Generate the last token of each split's largest batch of answers, likewise; nothing where
+    none are generated.
+    """
     with evaluating(run):
         for rows in (validation, run.test) if run.generator else ():
             generation.rehearse_answers(run, rows)

@@ -1,7 +1,9 @@
-"""Answers of a language model, every row once over the ranks: generated with a cache, or chosen by likelihood.
+"""Answers of a language model, every row once over the ranks: generated with a cache, or chosen by
+likelihood.
 
-Generation is greedy, or sampled by the row's own seed. Choices are compared as in lm-evaluation-harness: by the summed
-log-likelihood of a choice's tokens after the prompt, and by that over the choice's characters.
+Generation is greedy, or sampled by the row's own seed. Choices are compared as in
+lm-evaluation-harness: by the summed log-likelihood of a choice's tokens after the prompt, and by
+that over the choice's characters.
 """
 
 import math
@@ -30,24 +32,31 @@ from hpml_bench.training.causal_lm import LanguageModel, State, pad
 from hpml_bench.training.quantization import is_quantized
 
 NEAR = 1e-4
-"""Distance of the two largest logits below which rounding may decide between their tokens, in float32. In half
-precision it is one rounding step at the largest logit: at most 2^-7 of it in bfloat16, 2^-10 in float16."""
+"""Distance of the two largest logits below which rounding may decide between their tokens, in
+float32. In half precision it is one rounding step at the largest logit: at most 2^-7 of it in
+bfloat16, 2^-10 in float16.
+"""
 SHRINK = 0.5  # share of unfinished rows in a batch at or below which the finished ones leave it
 CHECKED_ROWS, CHECKED_TOKENS = 4, 8
 """Prompts of the first batch, and tokens of each answer, with which a model's cache is checked."""
 EXACT, ROUNDED = 0.01, 0.35
-"""Largest difference of logits with and without the cache, in standard deviations over the vocabulary: for exact
-float32 products and weights, and for rounded ones."""
+"""Largest difference of logits with and without the cache, in standard deviations over the
+vocabulary: for exact float32 products and weights, and for rounded ones.
+"""
 
 
 def make_generator(
     task: Task, prepared: Prepared, settings: Settings, seed: int, decode: Decode | None = None
 ) -> Generator | None:
-    """Return the generation settings of a task's runs, by the tokenizer or `decode`; None where they answer nothing."""
+    """Return the generation settings of a task's runs, by the tokenizer or `decode`; None where
+    they answer nothing.
+    """
     if task.decoding is None:
         return None
     decode = decode or decoder(load_tokenizer(Path(prepared.backbone)), prepared.scaffold)
-    return Generator(task.decoding, prepared.stop_ids, decode, prepared.pad_id, settings.eval_batch, seed)
+    return Generator(
+        task.decoding, prepared.stop_ids, decode, prepared.pad_id, settings.eval_batch, seed
+    )
 
 
 @dataclass
@@ -60,11 +69,15 @@ class GeneratedText:
 
 
 def answer_all(run: Run, rows: Rows, where: str) -> tuple[dict[str, Any], float]:
-    """Answer every row exactly once; return fields of `TextAnswers`, on all ranks, and the slowest rank's seconds."""
+    """Answer every row exactly once; return fields of `TextAnswers`, on all ranks, and the
+    slowest rank's seconds.
+    """
     model, generator, group = _answering(run)
     shape = (math.ceil(len(rows) / group.world), 4 + generator.decoding.max_new_tokens)
     local = torch.full(shape, -1, dtype=torch.int64)
-    if not model.cache_checked:  # where the cache is wrong on a rank, all read whole texts for each token
+    if (
+        not model.cache_checked
+    ):  # where the cache is wrong on a rank, all read whole texts for each token
         holds = _cache_holds(run, next(_batches(run, rows), None))
         model.caches = bool(group.gather(torch.tensor(holds)).all())
         model.cache_checked = True
@@ -83,7 +96,11 @@ def answer_all(run: Run, rows: Rows, where: str) -> tuple[dict[str, Any], float]
     slowest = seconds_since(began, group)
     gathered = group.gather_rows(local, len(rows), f"{where} rows were not answered")
     texts = tuple(text_of(row[4 : 4 + row[1]].tolist(), generator) for row in gathered)
-    counted = {"tokens": gathered[:, 1], "cut": gathered[:, 2] == 1, "near_tie": gathered[:, 3] == 1}
+    counted = {
+        "tokens": gathered[:, 1],
+        "cut": gathered[:, 2] == 1,
+        "near_tie": gathered[:, 3] == 1,
+    }
     return {"answer": texts, **counted}, slowest
 
 
@@ -93,7 +110,9 @@ def _answering(run: Run) -> tuple[LanguageModel, Generator, Group]:
 
 
 def seconds_since(began: float, group: Group) -> float:
-    """Return the slowest rank's seconds since it read `began`, with what its device had yet to do."""
+    """Return the slowest rank's seconds since it read `began`, with what its device had yet to
+    do.
+    """
     settle(group.device)
     return float(group.gather(torch.tensor(time.monotonic() - began, dtype=torch.float64)).max())
 
@@ -107,13 +126,17 @@ def text_of(tokens: list[int], generator: Generator) -> str:
 
 
 def own_rows(keys: np.ndarray, group: Group) -> np.ndarray:
-    """Return this rank's rows, r, r + N, ... of N ranks, sorted by a key: similar lengths together pad little."""
+    """Return this rank's rows, r, r + N, ... of N ranks, sorted by a key: similar lengths
+    together pad little.
+    """
     mine = np.arange(group.rank, len(keys), group.world)
     return mine[np.argsort(keys[mine], kind="stable")]
 
 
 def _batches(run: Run, rows: Rows) -> Iterator[tuple[list[int], list[list[int]]]]:
-    """Yield numbers and prompts of this rank's rows, the longest prompts first: lack of memory shows at once."""
+    """Yield numbers and prompts of this rank's rows, the longest prompts first: lack of memory
+    shows at once.
+    """
     _, generator, group = _answering(run)
     lengths = np.asarray(rows.column("prompt"))
     mine = own_rows(-lengths, group)
@@ -123,7 +146,9 @@ def _batches(run: Run, rows: Rows) -> Iterator[tuple[list[int], list[list[int]]]
 
 
 def _cache_holds(run: Run, batch: tuple[list[int], list[list[int]]] | None) -> bool:
-    """Return whether a model gives the same logits from its cache as from reading the whole texts."""
+    """Return whether a model gives the same logits from its cache as from reading the whole
+    texts.
+    """
     if batch is None:
         return True
     model, generator, device = *_answering(run)[:2], run.group.device
@@ -141,13 +166,17 @@ def _cache_holds(run: Run, batch: tuple[list[int], list[list[int]]] | None) -> b
     answers = torch.stack(tokens, dim=1).tolist()
     whole = model(*padded([*zip(prompts, answers, strict=True)], generator.pad_id, device)).float()
     anew, cached = whole.view(len(prompts), len(tokens), -1), torch.stack(logits, dim=1)
-    exact = torch.get_float32_matmul_precision() == "highest" and not torch.is_autocast_enabled(device.type)
+    exact = torch.get_float32_matmul_precision() == "highest" and not torch.is_autocast_enabled(
+        device.type
+    )
     tolerance = EXACT if exact and not is_quantized(model) else ROUNDED
     return bool(((cached - anew).abs().amax(dim=-1) <= tolerance * anew.std(dim=-1)).all())
 
 
 def rehearse_answers(run: Run, rows: Rows) -> None:
-    """Read this rank's largest batch of prompts with answers of full length: the last token by itself."""
+    """Read this rank's largest batch of prompts with answers of full length: the last token by
+    itself.
+    """
     # the cache is then as large as it gets; the answers' other tokens are made up and read at once
     model, generator, group = _answering(run)
     batch = next(_batches(run, rows), None)
@@ -157,41 +186,60 @@ def rehearse_answers(run: Run, rows: Rows) -> None:
     ids = batch[1]
     room = _positions(model) - model.prefix - len(ids[0])
     made = int(min(generator.decoding.max_new_tokens - 1, room))
-    state = _read(model, [row + row[-1:] * (made - 1) for row in ids], generator.pad_id, group.device)
+    state = _read(
+        model, [row + row[-1:] * (made - 1) for row in ids], generator.pad_id, group.device
+    )
     chosen = state.logits.argmax(dim=-1)
     if generator.decoding.temperature > 0:  # sorts as many probabilities as there are logits
-        chosen = _drawn(state.logits.float(), generator, [torch.Generator()] * len(ids), [*range(len(ids))])
+        chosen = _drawn(
+            state.logits.float(), generator, [torch.Generator()] * len(ids), [*range(len(ids))]
+        )
     if made > 0:
         model.next(state, chosen)
 
 
 @torch.no_grad()
 def generate(
-    model: LanguageModel, prompts: list[list[int]], generator: Generator, device: torch.device, numbers: list[int],
+    model: LanguageModel,
+    prompts: list[list[int]],
+    generator: Generator,
+    device: torch.device,
+    numbers: list[int],
     progress: str = "answering",
-) -> list[GeneratedText]:  # fmt: skip
-    """Answer prompts, token ids, side by side with a model in evaluation mode; the rows' numbers seed the sampling."""
+) -> list[GeneratedText]:
+    """Answer prompts, token ids, side by side with a model in evaluation mode; the rows' numbers
+    seed the sampling.
+    """
     answers = [GeneratedText([]) for _ in prompts]
-    draws = [torch.Generator().manual_seed(generator.seed * 1_000_003 + number) for number in numbers]
+    draws = [
+        torch.Generator().manual_seed(generator.seed * 1_000_003 + number) for number in numbers
+    ]
     state = _read(model, prompts, generator.pad_id, device)
     active = list(range(len(prompts)))
     unfinished = set(active)
     room = _positions(model) + 1  # the last token of an answer isn't read any more
-    most = [int(min(generator.decoding.max_new_tokens, room - place)) for place in state.positions.tolist()]
+    most = [
+        int(min(generator.decoding.max_new_tokens, room - place))
+        for place in state.positions.tolist()
+    ]
     greedy, stops = generator.decoding.temperature == 0, generator.decoding.stop
     for made in range(1, max(most) + 1):
         logits = state.logits.float()
         top = logits.topk(2, dim=-1)
         chosen = top.indices[:, 0] if greedy else _drawn(logits, generator, draws, active)
         step = (top.values[:, 0].abs() * torch.finfo(state.logits.dtype).eps).clamp(min=NEAR)
-        near = ((top.values[:, 0] - top.values[:, 1] <= step) & greedy).tolist()  # sampling has no ties
+        near = (
+            (top.values[:, 0] - top.values[:, 1] <= step) & greedy
+        ).tolist()  # sampling has no ties
         for row, token, close in zip(active, chosen.tolist(), near, strict=True):
             if row not in unfinished:
                 continue
             answer = answers[row]
             answer.tokens.append(token)
             answer.near_tie |= close
-            if token in generator.stop_ids or any(stop in generator.decode(answer.tokens) for stop in stops):
+            if token in generator.stop_ids or any(
+                stop in generator.decode(answer.tokens) for stop in stops
+            ):
                 unfinished.remove(row)
             elif len(answer.tokens) >= most[row]:
                 answer.cut = True
@@ -200,7 +248,9 @@ def generate(
             break
         heartbeat.beat(progress)
         if len(unfinished) <= SHRINK * len(active) or any(made >= most[row] for row in active):
-            stay = torch.tensor([place for place, row in enumerate(active) if row in unfinished], device=device)
+            stay = torch.tensor(
+                [place for place, row in enumerate(active) if row in unfinished], device=device
+            )
             state, chosen = model.keep(state, stay), chosen[stay]
             active = [active[place] for place in stay.tolist()]
         state = model.next(state, chosen)
@@ -212,41 +262,59 @@ def _positions(model: LanguageModel) -> float:
     return getattr(config, "max_position_embeddings", None) or math.inf
 
 
-def _read(model: LanguageModel, prompts: list[list[int]], pad_id: int, device: torch.device) -> State:
+def _read(
+    model: LanguageModel, prompts: list[list[int]], pad_id: int, device: torch.device
+) -> State:
     ids, mask = pad([torch.tensor(row, dtype=torch.int64) for row in prompts], pad_id, "left")
     return model.read(ids.to(device), mask.to(device))
 
 
-def _drawn(logits: Tensor, generator: Generator, draws: list[torch.Generator], active: list[int]) -> Tensor:
+def _drawn(
+    logits: Tensor, generator: Generator, draws: list[torch.Generator], active: list[int]
+) -> Tensor:
     """Return a token for each row, drawn by the row's own random numbers, which are the host's."""
     chances = (logits / generator.decoding.temperature).softmax(dim=-1).double()
     if generator.decoding.top_p < 1:
         ordered, places = chances.sort(dim=-1, descending=True, stable=True)
         kept = ordered.cumsum(dim=-1) - ordered < generator.decoding.top_p
         chances = chances * torch.zeros_like(kept).scatter(1, places, kept)
-    below = chances.cumsum(dim=-1)  # in the vocabulary's order: by size, rounding could swap neighbours and the draw
-    uniform = torch.stack([torch.rand((), generator=draws[row], dtype=torch.float64) for row in active])
+    below = chances.cumsum(
+        dim=-1
+    )  # in the vocabulary's order: by size, rounding could swap neighbours and the draw
+    uniform = torch.stack(
+        [torch.rand((), generator=draws[row], dtype=torch.float64) for row in active]
+    )
     reached = uniform.to(logits.device, non_blocking=True) * below[:, -1]
     return (below <= reached[:, None]).sum(dim=-1).clamp(max=chances.shape[-1] - 1)
 
 
 def choice_rows(rows: Rows) -> Rows:
-    """Return each row's prompt with each of its choices as rows of their own, whose targets are the choice's tokens."""
+    """Return each row's prompt with each of its choices as rows of their own, whose targets are
+    the choice's tokens.
+    """
     kind, ids, labels = pa.list_(pa.int32()), list[pa.Array](), list[pa.Array]()
-    for row, (size, choices) in enumerate(zip(rows.column("prompt"), rows.column("choice_ids"), strict=True)):
+    for row, (size, choices) in enumerate(
+        zip(rows.column("prompt"), rows.column("choice_ids"), strict=True)
+    ):
         prompt = rows.tokens(row)[:size].tolist()
         ids.append(pa.array([prompt + own for own in choices], kind))
         labels.append(pa.array([[IGNORE_INDEX] * size + own for own in choices], kind))
-    return Rows(pa.table({"input_ids": pa.chunked_array(ids), "label": pa.chunked_array(labels)}), rows.pad_id)
+    return Rows(
+        pa.table({"input_ids": pa.chunked_array(ids), "label": pa.chunked_array(labels)}),
+        rows.pad_id,
+    )
 
 
 def chosen(choices: list[list[str]], losses: np.ndarray) -> dict[str, Any]:
-    """Return fields of `TextAnswers`: the likeliest choices, also by character, the first of equal ones.
+    """Return fields of `TextAnswers`: the likeliest choices, also by character, the first of equal
+    ones.
 
     The losses are those of `choice_rows`.
     """
     plain, normalised = [], []
-    for texts, own in zip(choices, np.split(losses, np.cumsum([*map(len, choices)])[:-1]), strict=True):
+    for texts, own in zip(
+        choices, np.split(losses, np.cumsum([*map(len, choices)])[:-1]), strict=True
+    ):
         characters = [max(1, len(text.strip())) for text in texts]
         plain.append(texts[int(np.argmin(own))])
         normalised.append(texts[int(np.argmin(own / characters))])
@@ -257,7 +325,12 @@ def chosen(choices: list[list[str]], losses: np.ndarray) -> dict[str, Any]:
 def padded(
     pairs: list[tuple[list[int], list[int]]], pad_id: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return token ids, mask and labels [B, L] of prompts and answers, padded on the right; answers have labels."""
+    """Return token ids, mask and labels [B, L] of prompts and answers, padded on the right;
+    answers have labels.
+    """
     ids, mask = pad([torch.tensor([*prompt, *answer]) for prompt, answer in pairs], pad_id)
-    labels, _ = pad([torch.tensor([IGNORE_INDEX] * len(prompt) + answer) for prompt, answer in pairs], IGNORE_INDEX)
+    labels, _ = pad(
+        [torch.tensor([IGNORE_INDEX] * len(prompt) + answer) for prompt, answer in pairs],
+        IGNORE_INDEX,
+    )
     return ids.to(device), mask.to(device), labels.to(device)

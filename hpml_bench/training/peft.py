@@ -1,4 +1,6 @@
-"""PEFT's types on a bare backbone: the choices that PEFT leaves open, and what single types need in addition."""
+"""PEFT's types on a bare backbone: the choices that PEFT leaves open, and what single types need
+in addition.
+"""
 
 import dataclasses
 import math
@@ -33,13 +35,25 @@ def wrap(backbone: Any, kind: str, options: dict[str, Any]) -> Any:
             setattr(backbone.get_submodule(parent), child, linear)
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
     hints = typing.get_type_hints(config_class)
-    if kind == "LORA" and options.keys() <= {"r", "lora_alpha", "use_rslora"}:  # PEFT knows no other with experts
+    if kind == "LORA" and options.keys() <= {
+        "r",
+        "lora_alpha",
+        "use_rslora",
+    }:  # PEFT knows no other with experts
         options = {"target_parameters": stacked_experts(backbone) or None} | options
-    chosen = {key: value for key, value in defaults(kind, backbone).items() if key in hints and value is not None}
-    config = config_class(**{key: _nested(hints[key], value) for key, value in (chosen | options).items()})
+    chosen = {
+        key: value
+        for key, value in defaults(kind, backbone).items()
+        if key in hints and value is not None
+    }
+    config = config_class(
+        **{key: _nested(hints[key], value) for key, value in (chosen | options).items()}
+    )
     config.task_type = task_type(backbone)  # CPT takes no other than CAUSAL_LM when made
     if kind == "BOFT":
-        boft._FBD_CUDA = False  # else PEFT compiles it in every rank, and computes differently where that fails
+        boft._FBD_CUDA = (
+            False  # else PEFT compiles it in every rank, and computes differently where that fails
+        )
     corda = getattr(config, "init_lora_weights", None) == "corda"
     if corda:
         config.init_lora_weights = True  # until `before_train` has data
@@ -50,29 +64,45 @@ def wrap(backbone: Any, kind: str, options: dict[str, Any]) -> Any:
 
 
 def add_lora(backbone: Any, options: Any, target: str | list[str]) -> Any:
-    """Return a backbone frozen, with updates of rank `r` and scale `alpha / r` beside the weights of target layers."""
+    """Return a backbone frozen, with updates of rank `r` and scale `alpha / r` beside the
+    weights of target layers.
+    """
     everywhere = target == "all-linear"
     experts = stacked_experts(backbone) if everywhere else []
     if experts and options.dropout:
-        raise Unsupported("PEFT knows no dropout for updates of experts that are stacked; set dropout: 0, or a target")
+        raise Unsupported(
+            "PEFT knows no dropout for updates of experts that are stacked; set dropout: 0, or a "
+            "target"
+        )
     passed = passed_over(backbone)
     config = LoraConfig(
-        task_type=task_type(backbone), r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout,
-        target_modules=target, target_parameters=experts or None,
-        fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in backbone.modules()),  # GPT-2's linears
+        task_type=task_type(backbone),
+        r=options.r,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=target,
+        target_parameters=experts or None,
+        fan_in_fan_out=any(
+            type(layer).__name__ == "Conv1D" for layer in backbone.modules()
+        ),  # GPT-2's linears
         exclude_modules=_pattern([*unread_parts(backbone), *(passed if everywhere else [])]),
-    )  # fmt: skip
+    )
     model = get_peft_model(backbone, config)
     for name in passed:
         if isinstance(backbone.get_submodule(name), BaseTunerLayer):
-            raise Unsupported(f"an update of {name} has no effect: the model's code reads the layer's weight itself")
+            raise Unsupported(
+                f"an update of {name} has no effect: the model's code reads the layer's weight "
+                f"itself"
+            )
     return keep_input_type(model)
 
 
 def stacked_experts(backbone: Any) -> list[str]:
-    """Return the names of the weights [experts, out, in] or [experts, in, out] of mixtures of experts."""
-    # they are in no linear layer, so that PEFT's `all-linear` leaves them out, except in families whose experts were
-    # linear layers before transformers 5
+    """Return the names of the weights [experts, out, in] or [experts, in, out] of mixtures of
+    experts.
+    """
+    # they are in no linear layer, so that PEFT's `all-linear` leaves them out, except in families
+    # whose experts were linear layers before transformers 5
     unread = _pattern(unread_parts(backbone)) or "(?!)"
     return [
         f"{name}.{key}"
@@ -84,7 +114,9 @@ def stacked_experts(backbone: Any) -> list[str]:
 
 @contextmanager
 def adapters_as_float32() -> Iterator[None]:
-    """Let PEFT make its weights beside those of bfloat16 as beside float32: it would round their first values."""
+    """Let PEFT make its weights beside those of bfloat16 as beside float32: it would round their
+    first values.
+    """
     move = BaseTunerLayer._move_adapter_to_device_of_base_layer
 
     def moved(layer: Any, *arguments: Any, **named: Any) -> None:
@@ -92,7 +124,10 @@ def adapters_as_float32() -> Iterator[None]:
         if weight is None or weight.dtype != torch.bfloat16:
             move(layer, *arguments, **named)
             return
-        values, weight.data = weight.data, weight.data.new_empty((), dtype=torch.float32).expand(weight.shape)
+        values, weight.data = (
+            weight.data,
+            weight.data.new_empty((), dtype=torch.float32).expand(weight.shape),
+        )
         move(layer, *arguments, **named)
         weight.data = values
 
@@ -101,12 +136,16 @@ def adapters_as_float32() -> Iterator[None]:
 
 
 def task_type(backbone: Any) -> str:
-    """Return PEFT's name for what it wraps: a whole language model, or a bare backbone without a head."""
+    """Return PEFT's name for what it wraps: a whole language model, or a bare backbone without a
+    head.
+    """
     return "CAUSAL_LM" if backbone.get_output_embeddings() is not None else "FEATURE_EXTRACTION"
 
 
 def keep_input_type(model: Any) -> Any:
-    """Leave the input of adapted layers as it is: PEFT would cast it to float32, and autocast back to bfloat16."""
+    """Leave the input of adapted layers as it is: PEFT would cast it to float32, and autocast
+    back to bfloat16.
+    """
     for layer in model.modules():
         if hasattr(layer, "cast_input_dtype_enabled"):
             layer.cast_input_dtype_enabled = False
@@ -114,22 +153,47 @@ def keep_input_type(model: Any) -> Any:
 
 
 def defaults(kind: str, backbone: Any) -> dict[str, Any]:
-    """Return the options that PEFT leaves open or sets too large for small models; None leaves one to PEFT."""
-    config, unread = backbone.config.get_text_config(), _pattern([*unread_parts(backbone), *passed_over(backbone)])
-    inner = "" if backbone.base_model is backbone else f"{backbone.base_model_prefix}."  # without an output layer
+    """Return the options that PEFT leaves open or sets too large for small models; None leaves
+    one to PEFT.
+    """
+    config, unread = (
+        backbone.config.get_text_config(),
+        _pattern([*unread_parts(backbone), *passed_over(backbone)]),
+    )
+    inner = (
+        "" if backbone.base_model is backbone else f"{backbone.base_model_prefix}."
+    )  # without an output layer
     layers = dict(backbone.base_model.named_modules())
-    named = {name: part for name, part in layers.items() if not (unread and re.fullmatch(unread, inner + name))}
-    shapes = [tuple(layer.weight.shape) for layer in named.values() if isinstance(layer, torch.nn.Linear)]
+    named = {
+        name: part
+        for name, part in layers.items()
+        if not (unread and re.fullmatch(unread, inner + name))
+    }
+    shapes = [
+        tuple(layer.weight.shape) for layer in named.values() if isinstance(layer, torch.nn.Linear)
+    ]
     divisor = math.gcd(*(size for shape in shapes for size in shape))
     block = _largest_divisor(divisor, 256)
     smallest = min(shapes, key=math.prod)
-    norms = sorted({name.rsplit(".")[-1] for name, layer in named.items() if type(layer).__name__.endswith("Norm")})
-    blocks = next((name for name, part in named.items() if isinstance(part, torch.nn.ModuleList)), "")
+    norms = sorted(
+        {
+            name.rsplit(".")[-1]
+            for name, layer in named.items()
+            if type(layer).__name__.endswith("Norm")
+        }
+    )
+    blocks = next(
+        (name for name, part in named.items() if isinstance(part, torch.nn.ModuleList)), ""
+    )
     common: dict[str, Any] = {"task_type": task_type(backbone), "num_virtual_tokens": TOKENS}
     common |= {"target_modules": "all-linear", "exclude_modules": unread}
     special: dict[str, dict[str, Any]] = {
         "ADALORA": {"total_step": STEPS_UNKNOWN},
-        "ADAPTION_PROMPT": {"target_modules": None, "adapter_len": 10, "adapter_layers": config.num_hidden_layers},
+        "ADAPTION_PROMPT": {
+            "target_modules": None,
+            "adapter_len": 10,
+            "adapter_layers": config.num_hidden_layers,
+        },
         "C3A": {"block_size": block},
         "CPT": {
             "task_type": "CAUSAL_LM",
@@ -142,9 +206,14 @@ def defaults(kind: str, backbone: Any) -> dict[str, Any]:
         "LN_TUNING": {"target_modules": norms},
         "PROMPT_TUNING": {"prompt_tuning_init": "SAMPLE_VOCAB"},
         "ROAD": {"group_size": _largest_divisor(divisor, 64)},
-        "SHADOW": {"target_modules": [f"{blocks}.{index}" for index in range(config.num_hidden_layers)]},
+        "SHADOW": {
+            "target_modules": [f"{blocks}.{index}" for index in range(config.num_hidden_layers)]
+        },
         "SHIRA": {"r": min(32, math.prod(smallest) // sum(smallest))},
-        "TRAINABLE_TOKENS": {"target_modules": None, "token_indices": list(range(config.vocab_size))},
+        "TRAINABLE_TOKENS": {
+            "target_modules": None,
+            "token_indices": list(range(config.vocab_size)),
+        },
         "VBLORA": {"vector_length": block},
         "WAVEFT": {"n_frequency": min(2592, math.prod(smallest))},
     }
@@ -152,14 +221,23 @@ def defaults(kind: str, backbone: Any) -> dict[str, Any]:
 
 
 def _pattern(parts: list[str]) -> str | None:
-    """Return a regular expression for the names of some parts of a model and of all within them; None for no parts."""
+    """Return a regular expression for the names of some parts of a model and of all within them;
+    None for no parts.
+    """
     return rf"(?:{'|'.join(map(re.escape, parts))})(?:\..*)?" if parts else None
 
 
 def start_eva(model: Any, batches: list[Any]) -> None:
-    """Start LoRA from the principal directions of its inputs, padding left out; LoRA ranks can move between layers."""
-    inputs = [{"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, **batch.more} for batch in batches]
-    with torch.autocast(next(model.parameters()).device.type, enabled=False):  # on a GPU QR has no half precision
+    """Start LoRA from the principal directions of its inputs, padding left out; LoRA ranks can
+    move between layers.
+    """
+    inputs = [
+        {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, **batch.more}
+        for batch in batches
+    ]
+    with torch.autocast(
+        next(model.parameters()).device.type, enabled=False
+    ):  # on a GPU QR has no half precision
         initialize_lora_eva_weights(
             model,
             inputs,
@@ -170,7 +248,9 @@ def start_eva(model: Any, batches: list[Any]) -> None:
 
 
 def start_corda(model: Any, batches: list[Any]) -> None:
-    """Wrap the backbone anew, from a decomposition of its weights by the covariance of their inputs."""
+    """Wrap the backbone anew, from a decomposition of its weights by the covariance of their
+    inputs.
+    """
     from peft.tuners.lora.corda import preprocess_corda
 
     config, backbone = model.active_peft_config, model.unload()
@@ -178,7 +258,9 @@ def start_corda(model: Any, batches: list[Any]) -> None:
     def run() -> None:
         for batch in batches:
             for ids, mask in zip(batch.input_ids, batch.attention_mask, strict=True):
-                backbone(input_ids=ids[: int(mask.sum())].unsqueeze(0))  # a text alone: padding must not count
+                backbone(
+                    input_ids=ids[: int(mask.sum())].unsqueeze(0)
+                )  # a text alone: padding must not count
 
     with torch.autocast(next(backbone.parameters()).device.type, enabled=False):
         preprocess_corda(backbone, config, run_model=run)

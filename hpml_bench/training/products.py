@@ -1,4 +1,6 @@
-"""Speed of matrix products of fp32 and bf16 on this CPU, to choose `precision: auto`: CPU flags don't show it."""
+"""Speed of matrix products of fp32 and bf16 on this CPU, to choose `precision: auto`: CPU flags
+don't show it.
+"""
 
 import json
 import statistics
@@ -14,8 +16,9 @@ FASTER = 1.15  # least speedup over fp32 for which bf16 is taken
 SECONDS = 0.25  # total duration of the timing
 LEAST = 3  # least number of products timed in each type
 ROWS, WORK = 512, 1e9
-"""Most rows of a product, and most multiplications, so that it takes milliseconds. Columns are left out rather than
-rows: with few rows, reading the weights would take most of the time."""
+"""Most rows of a product, and most multiplications, so that it takes milliseconds. Columns are
+left out rather than rows: with few rows, reading the weights would take most of the time.
+"""
 
 
 class Products(Frozen):
@@ -34,18 +37,24 @@ class Products(Frozen):
     def __str__(self) -> str:
         rows, inner, columns = self.shape
         return (
-            f"{self.precision}, as a product of {rows} x {inner} x {columns} took {1e3 * self.fp32_seconds:.3g} ms in "
-            f"fp32 and {1e3 * self.bf16_seconds:.3g} ms in bf16 (threads: {self.threads}; bf16 is taken where it is "
+            f"{self.precision}, as a product of {rows} x {inner} x {columns} took "
+            f"{1e3 * self.fp32_seconds:.3g} ms in "
+            f"fp32 and {1e3 * self.bf16_seconds:.3g} ms in bf16 (threads: {self.threads}; bf16 is "
+            f"taken where it is "
             f"{FASTER:g} times as fast)"
         )
 
 
 def shape_of(config: Mapping[str, Any], tokens: int) -> tuple[int, int, int]:
-    """Return the shape of a feed-forward layer's product, from a model's config.json and the tokens of a batch."""
+    """Return the shape of a feed-forward layer's product, from a model's config.json and the
+    tokens of a batch.
+    """
     text = config.get("text_config") or config
 
     def size(*names: str) -> int | None:  # models of stages have a list of sizes
-        return next((of for name in names if isinstance(of := text.get(name), int) and of > 0), None)
+        return next(
+            (of for name in names if isinstance(of := text.get(name), int) and of > 0), None
+        )
 
     hidden = size("hidden_size", "n_embd", "dim", "d_model") or 768
     columns = size("intermediate_size", "n_inner", "hidden_dim") or 4 * hidden
@@ -56,8 +65,12 @@ def shape_of(config: Mapping[str, Any], tokens: int) -> tuple[int, int, int]:
 def thread_rates(shape: tuple[int, int, int]) -> tuple[float, float]:
     """Return the operations per second of CPU time of one thread's products in fp32 and bf16."""
     rows, inner, columns = shape
-    found = measure(shape, 1, time.thread_time)  # without what other processes take: what a free machine can do
-    fp32, bf16 = (2 * rows * inner * columns / each for each in (found.fp32_seconds, found.bf16_seconds))
+    found = measure(
+        shape, 1, time.thread_time
+    )  # without what other processes take: what a free machine can do
+    fp32, bf16 = (
+        2 * rows * inner * columns / each for each in (found.fp32_seconds, found.bf16_seconds)
+    )
     return fp32, bf16
 
 
@@ -68,13 +81,18 @@ def measure_for(settings: Settings, backbone: Path, threads: int) -> Products:
     return measure(shape_of(config, tokens), threads)
 
 
-def measure(shape: tuple[int, int, int], threads: int, now: Callable[[], float] = time.perf_counter) -> Products:
+def measure(
+    shape: tuple[int, int, int], threads: int, now: Callable[[], float] = time.perf_counter
+) -> Products:
     """Time products of both types alternately."""
     import torch
 
     rows, inner, columns = shape
     types = (torch.float32, torch.bfloat16)
-    factors = {kind: (torch.rand(rows, inner).to(kind), torch.rand(inner, columns).to(kind)) for kind in types}
+    factors = {
+        kind: (torch.rand(rows, inner).to(kind), torch.rand(inner, columns).to(kind))
+        for kind in types
+    }
     seconds: dict[torch.dtype, list[float]] = {kind: [] for kind in types}
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

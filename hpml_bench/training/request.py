@@ -32,4 +32,6 @@ class RunRequest(Frozen):
     save_to: Path | None = None
     """Folder to which rank 0 saves the trained weights; None to save nothing."""
     try_out: bool = False
-    """Whether the run only tests that it fits in memory: two steps on its largest batch, without measurement."""
+    """Whether the run only tests that it fits in memory: two steps on its largest batch, without
+    measurement.
+    """

@@ -1,4 +1,6 @@
-"""Saving and loading of trained weights: tensors, PEFT's own files, the whole model where all of it is trained."""
+"""Saving and loading of trained weights: tensors, PEFT's own files, the whole model where all of
+it is trained.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -26,7 +28,10 @@ from hpml_bench.training.model import build_model
 
 TENSORS = "trained.safetensors"
 RUN = "run_spec.json"
-FROM_DATA = {"eva": "load PEFT's files by PeftModel.from_pretrained", "corda": "use another method to keep its result"}
+FROM_DATA = {
+    "eva": "load PEFT's files by PeftModel.from_pretrained",
+    "corda": "use another method to keep its result",
+}
 """Initialisations of LoRA that can't be repeated, and what to do instead."""
 ENCODER = "encoder"  # folder of the encoder under a head, as transformers or PEFT loads it
 IMPORT = """try:  # a saved run of hpml-bench, whose code loads it: base model, method and head
@@ -38,32 +43,47 @@ except ImportError as error:
 TYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """Names of the types that can be trained, in the order in which their tensors lie in a file."""
 NAMES = TYPES | {
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"
-}  # fmt: skip
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 """Names of types in safetensors files."""
 
 
-def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prepared, folder: Path) -> None:
+def save_trained(
+    model: TaskModel, method: Method, spec: RunSpec, prepared: Prepared, folder: Path
+) -> None:
     """Write every trained tensor by name, and the files that other programs read.
 
-    These are PEFT's adapter files for its models, else the whole model where its own weights were trained; and the
-    tokenizer with the training's chat template. An encoder under a head lies in a folder of its own: beside the
-    tokenizer, transformers' pipelines would put a random head on it; they find our class there instead.
+    These are PEFT's adapter files for its models, else the whole model where its own weights were
+    trained; and the tokenizer with the training's chat template. An encoder under a head lies in a
+    folder of its own: beside the tokenizer, transformers' pipelines would put a random head on it;
+    they find our class there instead.
     """
     task = make_task(spec.settings.task, tuple(prepared.label_names), prepared.facts)
     folder.mkdir(parents=True, exist_ok=True)
     encoder: Any = model.encoder
     parts = folder if not task.pipeline else folder / ENCODER
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    save_file({name: weight.detach().cpu().contiguous().clone() for name, weight in trained.items()}, folder / TENSORS)
+    save_file(
+        {name: weight.detach().cpu().contiguous().clone() for name, weight in trained.items()},
+        folder / TENSORS,
+    )
     if not method.save(encoder, parts):
         if isinstance(encoder, PeftModel):
             encoder.save_pretrained(str(parts), save_embedding_layers=False)
             (parts / "README.md").unlink(missing_ok=True)  # PEFT's card: ours comes from the record
-        elif isinstance(encoder, PreTrainedModel) and any(weight.requires_grad for weight in encoder.parameters()):
+        elif isinstance(encoder, PreTrainedModel) and any(
+            weight.requires_grad for weight in encoder.parameters()
+        ):
             with torch.device("meta"):
                 fresh = type(encoder)(type(encoder.config).from_dict(encoder.config.to_dict()))
-            if set(encoder.state_dict()) <= set(fresh.state_dict()):  # its class loads all; BERT's has a pooler besides
+            if set(encoder.state_dict()) <= set(
+                fresh.state_dict()
+            ):  # its class loads all; BERT's has a pooler besides
                 encoder.save_pretrained(parts)
     _amend(parts / "config.json", {"use_cache": True})  # which training switches off
     if spec.settings.backbone.startswith("hub:"):
@@ -73,7 +93,11 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
     save_tokenizer(spec, prepared, task, folder)
     if task.pipeline:
         write_class(task, folder)
-    facts = {"spec": spec.model_dump(mode="json"), "label_names": prepared.label_names, "facts": prepared.facts}
+    facts = {
+        "spec": spec.model_dump(mode="json"),
+        "label_names": prepared.label_names,
+        "facts": prepared.facts,
+    }
     facts |= {"digests": prepared.digests.model_dump(mode="json")}
     (folder / RUN).write_text(json.dumps(facts, indent=1) + "\n")
 
@@ -89,7 +113,9 @@ def save_tokenizer(spec: RunSpec, prepared: Prepared, task: Task, folder: Path) 
         if not generation.exists():
             generation.write_text("{}")
         _amend(generation, {"eos_token_id": list(prepared.stop_ids)})
-    encoder = Encoder(load_tokenizer(backbone), spec.settings.max_length, None, spec.settings.backbone)
+    encoder = Encoder(
+        load_tokenizer(backbone), spec.settings.max_length, None, spec.settings.backbone
+    )
     template = task.chat_template(encoder)
     if template is not None and template != encoder.tokenizer.chat_template:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
@@ -103,19 +129,26 @@ def _amend(file: Path, values: dict[str, Any]) -> None:
 
 
 def write_class(task: Task, folder: Path) -> None:
-    """Write what transformers needs to find our class, with the names of the labels, in place of a model of its own."""
+    """Write what transformers needs to find our class, with the names of the labels, in place of
+    a model of its own.
+    """
     names = dict(enumerate(task.label_names)) or {0: "LABEL_0"}
     config: dict[str, Any] = {
         "model_type": "hpml_bench",
         "architectures": ["SavedModel"],
-        "auto_map": {"AutoConfig": "saved_model.SavedConfig", task.pipeline[1]: "saved_model.SavedModel"},
+        "auto_map": {
+            "AutoConfig": "saved_model.SavedConfig",
+            task.pipeline[1]: "saved_model.SavedModel",
+        },
         "id2label": names,
         "label2id": {name: index for index, name in names.items()},
         "problem_type": None if task.label_names else "regression",
     }
     kind, loaded_as = task.pipeline
     if kind == "text-classification":
-        config["custom_pipelines"] = {kind: {"impl": "saved_model.SavedPipeline", "pt": [loaded_as], "type": "text"}}
+        config["custom_pipelines"] = {
+            kind: {"impl": "saved_model.SavedPipeline", "pt": [loaded_as], "type": "text"}
+        }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "saved_model.py").write_text(IMPORT, encoding="utf-8")
 
@@ -130,27 +163,39 @@ class Saved:
 
 
 def load_saved(folder: Path) -> Saved:
-    """Return a run that `save_trained` wrote, to evaluate; UserError where there is none, or no base model of it."""
+    """Return a run that `save_trained` wrote, to evaluate; UserError where there is none, or no
+    base model of it.
+    """
     task, spec, tensors, digest = read_saved(folder)
     base = resolve_model(spec.settings.backbone).folder_or_file
     if weights_digest(base) != digest:
-        raise UserError(f"{folder}: was trained from other weights than {spec.settings.backbone} has now")
-    with torch.enable_grad():  # the caller may have switched it off, and some methods are built by a trial pass
+        raise UserError(
+            f"{folder}: was trained from other weights than {spec.settings.backbone} has now"
+        )
+    with (
+        torch.enable_grad()
+    ):  # the caller may have switched it off, and some methods are built by a trial pass
         model = build_model(base, spec, make_method(spec.method), task)
     init = starts_from_data(model.encoder)
     if init:
-        raise UserError(f"{folder}: {init} starts from the training's data, which isn't kept; {FROM_DATA[init]}")
+        raise UserError(
+            f"{folder}: {init} starts from the training's data, which isn't kept; {FROM_DATA[init]}"
+        )
     fill(model, tensors, folder)
     return Saved(model.eval(), task, spec)
 
 
 def read_saved(folder: Path) -> tuple[Task, RunSpec, dict[str, torch.Tensor], str]:
-    """Return task, spec, tensors by name and base weights' digest of a saved run; a UserError where there is none."""
+    """Return task, spec, tensors by name and base weights' digest of a saved run; a UserError
+    where there is none.
+    """
     try:
         facts = json.loads((folder / RUN).read_text())
         spec, tensors = RunSpec.model_validate(facts["spec"]), load_file(folder / TENSORS)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise UserError(f"{folder}: holds no model that `hpml-bench run --save` wrote: {error}") from None
+        raise UserError(
+            f"{folder}: holds no model that `hpml-bench run --save` wrote: {error}"
+        ) from None
     task = make_task(spec.settings.task, tuple(facts["label_names"]), facts["facts"])
     return task, spec, tensors, facts["digests"]["weights"]
 
@@ -164,10 +209,15 @@ def starts_from_data(encoder: Any) -> str | None:
 def fill(module: nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
     """Set parameters by name; a UserError where there is none of a tensor's name and shape."""
     built = dict(module.named_parameters())
-    lacking = sorted(name for name, tensor in tensors.items() if name not in built or built[name].shape != tensor.shape)
+    lacking = sorted(
+        name
+        for name, tensor in tensors.items()
+        if name not in built or built[name].shape != tensor.shape
+    )
     if lacking:
         raise UserError(
-            f"{folder}: the model built anew has no such parameter {lacking[0]}; was it saved by another version?"
+            f"{folder}: the model built anew has no such parameter {lacking[0]}; was it saved by "
+            f"another version?"
         )
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -175,23 +225,32 @@ def fill(module: nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -
 
 
 def safetensors_bytes(tensors: Iterable[tuple[str, torch.Tensor]]) -> int:
-    """Return the size in bytes of the file that `save_file` writes for these tensors, by type and name."""
+    """Return the size in bytes of the file that `save_file` writes for these tensors, by type
+    and name.
+    """
     order = list(TYPES)
-    head, rest = safetensors_head(sorted(tensors, key=lambda pair: (order.index(pair[1].dtype), pair[0])))
+    head, rest = safetensors_head(
+        sorted(tensors, key=lambda pair: (order.index(pair[1].dtype), pair[0]))
+    )
     return len(head) + rest
 
 
 def safetensors_head(tensors: Iterable[tuple[str, torch.Tensor]]) -> tuple[bytes, int]:
-    """Return the beginning of a file of tensors in this order, and the number of their bytes, which follow it.
+    """Return the beginning of a file of tensors in this order, and the number of their bytes, which
+    follow it.
 
-    That is eight bytes with the header's length, and the header: JSON padded with spaces to a multiple of eight
-    (https://huggingface.co/docs/safetensors#format).
+    That is eight bytes with the header's length, and the header: JSON padded with spaces to a
+    multiple of eight (https://huggingface.co/docs/safetensors#format).
     """
     header: dict[str, Any] = {}
     end = 0
     for name, tensor in tensors:
         begin, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": NAMES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [begin, end]}
+        header[name] = {
+            "dtype": NAMES[tensor.dtype],
+            "shape": [*tensor.shape],
+            "data_offsets": [begin, end],
+        }
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text, end

@@ -1,7 +1,9 @@
-"""Check of a server against a run: its answers beside the run's, and the likely cause where they differ.
+"""Check of a server against a run: its answers beside the run's, and the likely cause where they
+differ.
 
-A difference counts where the run's own model wasn't nearly undecided between two tokens: there rounding decides.
-Causes are found by trial: the run's model answers under each, and the one that gives the server's answers is named.
+A difference counts where the run's own model wasn't nearly undecided between two tokens: there
+rounding decides. Causes are found by trial: the run's model answers under each, and the one that
+gives the server's answers is named.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from hpml_bench.training.model import build_model
 
 Prompt = Callable[[Asked], Sequence[int]]  # function from a row to the token ids of its prompt
 UNDECIDED = 0.35
-"""Distance of a token's logit from the largest, in deviations over the vocabulary, that rounding may bridge."""
+"""Distance of a token's logit from the largest, in deviations over the vocabulary, that rounding
+may bridge.
+"""
 MOST, AGREEING = 48, 16
 """Rows on which causes are tried: of those that differ, and of the others."""
 MOSTLY = 0.9  # share of these rows whose answers a cause must give
@@ -38,14 +42,25 @@ ASKED_AGAIN, TIMES = 16, 3
 """Rows that differ which the server is asked again, and how often."""
 BATCH = 16
 TEMPLATES = {
-    "ChatML": "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
-    "Llama 2": "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]{% else %}"
-    " {{ m['content'] }} {% endif %}{% endfor %}",
-    "Alpaca": "{% for m in messages %}### {{ 'Response' if m['role'] == 'assistant' else 'Instruction' }}:\n"
-    "{{ m['content'] }}\n\n{% endfor %}{% if add_generation_prompt %}### Response:\n{% endif %}",
-    "with names of roles": "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant:{% endif %}",
+    "ChatML": (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% "
+        "endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+    "Llama 2": (
+        "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]{% "
+        "else %}"
+        " {{ m['content'] }} {% endif %}{% endfor %}"
+    ),
+    "Alpaca": (
+        "{% for m in messages %}### {{ 'Response' if m['role'] == 'assistant' else 'Instruction' "
+        "}}:\n"
+        "{{ m['content'] }}\n\n{% endfor %}{% if add_generation_prompt %}### Response:\n{% endif %}"
+    ),
+    "with names of roles": (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    ),
     "of bare turns": "{% for m in messages %}{{ m['content'] }}{% endfor %}",
 }
 """Templates that servers fall back to."""
@@ -70,26 +85,37 @@ class Agreement:
     rows: int
     differing: int
     beyond: int  # rows that differ beyond rounding
-    cause: str  # name of the cause; empty where nothing differs beyond rounding, or no cause was found
+    cause: (
+        str  # name of the cause; empty where nothing differs beyond rounding, or no cause was found
+    )
     sentence: str
 
 
 def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
-    """Compare a server's answers with those of the run, and name the cause of what differs beyond rounding."""
+    """Compare a server's answers with those of the run, and name the cause of what differs
+    beyond rounding.
+    """
     pairs = list(zip(*(cast(Any, one.texts).answer for one in (ours, theirs)), strict=True))
     differing = [row for row, (own, told) in enumerate(pairs) if own.strip() != told.strip()]
     looked, trial = differing[:MOST], _Trial(claim) if differing else None
     again = trial.answers(looked) if trial else None
     beyond = [row for row in looked if again and not again.gives(row, pairs[row][1])]
     counts = len(pairs), len(differing), len(beyond)
-    start = f"{len(differing)} of {len(pairs)} answers differ" if differing else f"all {len(pairs)} answers are equal"
+    start = (
+        f"{len(differing)} of {len(pairs)} answers differ"
+        if differing
+        else f"all {len(pairs)} answers are equal"
+    )
     texts, limits = cast(Any, theirs.texts), make_task(claim.spec.settings.task).decoding
     if texts.cut is not None and texts.tokens is not None and limits is not None:
         early = texts.cut & (texts.tokens < limits.max_new_tokens)
         if (own_cut := cast(Any, ours.texts).cut) is not None:
             early &= ~own_cut
         if early.any():
-            why = f"the server ends {early.sum()} answers at a limit below max_new_tokens {limits.max_new_tokens}"
+            why = (
+                f"the server ends {early.sum()} answers at a limit below max_new_tokens "
+                f"{limits.max_new_tokens}"
+            )
             return Agreement(*counts, "lengths cut", f"{start}: {why}")
     if not beyond or trial is None:
         return Agreement(*counts, "", start + ", where rounding decides" * bool(differing))
@@ -100,14 +126,23 @@ def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
 
 
 def _cause(
-    claim: Claim, trial: _Trial, pairs: Sequence[tuple[str, str]], beyond: list[int], agreeing: list[int]
+    claim: Claim,
+    trial: _Trial,
+    pairs: Sequence[tuple[str, str]],
+    beyond: list[int],
+    agreeing: list[int],
 ) -> tuple[str, str]:
     """Return a cause's name, empty where none is found, and a clause on it."""
     asked = beyond[:ASKED_AGAIN]
     told = [claim.ask(asked, None) for _ in range(TIMES)]
-    changed = sum(len({pairs[row][1], *texts}) > 1 for row, *texts in zip(asked, *told, strict=True))
+    changed = sum(
+        len({pairs[row][1], *texts}) > 1 for row, *texts in zip(asked, *told, strict=True)
+    )
     if changed >= max(1, len(asked) * (1 - MOSTLY)):
-        return "sampling on", f"asked again, the server answers {changed} of {len(asked)} rows otherwise: it samples"
+        return (
+            "sampling on",
+            f"asked again, the server answers {changed} of {len(asked)} rows otherwise: it samples",
+        )
     if named := _by_texts([pairs[row] for row in beyond]):
         return named
     rows = [*beyond, *agreeing]
@@ -121,17 +156,28 @@ def _cause(
         return cause, f"{why}, which gives {most} of {len(rows)} of its answers"
     with suppress(UserError):
         by_prompt = dict(zip(rows, claim.ask(rows, "completions"), strict=True))
-        if sum(trial.answers(rows).gives(row, by_prompt[row]) for row in rows) >= MOSTLY * len(rows):
+        if sum(trial.answers(rows).gives(row, by_prompt[row]) for row in rows) >= MOSTLY * len(
+            rows
+        ):
             why = "it answers the suite's own prompts as the run does, so that its template differs"
             return "another template", why
-    return "", f"no cause that was tried gives the server's answers; the closest, {cause}, gives {most} of {len(rows)}"
+    return (
+        "",
+        (
+            f"no cause that was tried gives the server's answers; the closest, {cause}, gives "
+            f"{most} of {len(rows)}"
+        ),
+    )
 
 
 def _by_texts(pairs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
     """Return the cause that the texts of answers that differ show by themselves."""
     stripped, least = [(own.strip(), told.strip()) for own, told in pairs], MOSTLY * len(pairs)
     if sum(told != "" and own.startswith(told) for own, told in stripped) >= least:
-        return "lengths cut", "the server's answers are the beginnings of the run's: it cuts them short"
+        return (
+            "lengths cut",
+            "the server's answers are the beginnings of the run's: it cuts them short",
+        )
     if sum(own != "" and told.startswith(own) for own, told in stripped) >= least:
         why = "the server's answers run on where the run's end: it doesn't stop at the end token"
         return "a missing end token", why
@@ -139,14 +185,18 @@ def _by_texts(pairs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
 
 
 class _Trial:
-    """The run's model, which answers rows as in the run, and as it would under faults of a server."""
+    """The run's model, which answers rows as in the run, and as it would under faults of a
+    server.
+    """
 
     def __init__(self, claim: Claim) -> None:
         self._claim, prepared = claim, claim.prepared
         self.settings = settings = claim.spec.settings
         set_float32_products(settings)
         self._task = make_task(settings.task, prepared.label_names, prepared.facts)
-        self.generator = cast(Generator, make_generator(self._task, prepared, settings, claim.spec.seed))
+        self.generator = cast(
+            Generator, make_generator(self._task, prepared, settings, claim.spec.seed)
+        )
         self._tokenizer = load_tokenizer(Path(prepared.backbone))
         encoder = Encoder(self._tokenizer, settings.max_length, None, settings.backbone)
         self._template = self._task.chat_template(encoder)
@@ -164,9 +214,14 @@ class _Trial:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def answers(
-        self, rows: list[int], prompt: Prompt = lambda row: row.ids, model: LanguageModel | None = None
+        self,
+        rows: list[int],
+        prompt: Prompt = lambda row: row.ids,
+        model: LanguageModel | None = None,
     ) -> _Answers:
-        """Return answers to rows, by prompts other than the run's, or of another model, where these are given."""
+        """Return answers to rows, by prompts other than the run's, or of another model, where
+        these are given.
+        """
         prompts = {row: list(prompt(self._claim.rows[row])) for row in rows}
         model, made = model or self._trained, cast(dict[int, list[int]], {})
         device = next(model.parameters()).device
@@ -186,17 +241,32 @@ class _Trial:
         for scale in scales:
             scale.update({name: 2 * value for name, value in scale.items()})
         if scales:
-            yield "adapter applied twice", "the adapter's update with twice its weight", self.answers(rows)
+            yield (
+                "adapter applied twice",
+                "the adapter's update with twice its weight",
+                self.answers(rows),
+            )
         for scale in scales:
             scale.update({name: value / 2 for name, value in scale.items()})
         first = self._tokenizer.bos_token_id
         if first is not None:
             ids = [self._claim.rows[row].ids for row in rows]
-            what = "a second BOS" if all(row[:1] == (first,) for row in ids) else "a BOS that the run's prompts lack"
-            yield "a second BOS", f"{what} in front", self.answers(rows, lambda row: [first, *row.ids])
+            what = (
+                "a second BOS"
+                if all(row[:1] == (first,) for row in ids)
+                else "a BOS that the run's prompts lack"
+            )
+            yield (
+                "a second BOS",
+                f"{what} in front",
+                self.answers(rows, lambda row: [first, *row.ids]),
+            )
         of_tokenizer = self._tokenizer.chat_template
         others = {"of the tokenizer": of_tokenizer if self._template else None} | TEMPLATES
-        for name, template in {"that asks for no answer": self._template or of_tokenizer, **others}.items():
+        for name, template in {
+            "that asks for no answer": self._template or of_tokenizer,
+            **others,
+        }.items():
             if not template:
                 continue
             with suppress(Exception):  # a template may refuse the turns
@@ -206,7 +276,11 @@ class _Trial:
 
     def _written(self, template: str, prompted: bool, row: Asked) -> list[int]:
         text = self._tokenizer.apply_chat_template(
-            row.turns, tools=row.tools, chat_template=template, tokenize=False, add_generation_prompt=prompted
+            row.turns,
+            tools=row.tools,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=prompted,
         )
         return self.tokens_of(text)
 
@@ -221,7 +295,9 @@ class _Answers:
     tokens: dict[int, list[int]]
 
     def gives(self, row: int, told: str) -> bool:
-        """Whether a row's answer is what was told, or was nearly so: each token told is almost the likeliest."""
+        """Whether a row's answer is what was told, or was nearly so: each token told is almost
+        the likeliest.
+        """
         own, told = self.tokens[row], told.strip()
         if text_of(own, self.trial.generator).strip() == told:
             return True
@@ -233,13 +309,18 @@ class _Answers:
         return any(self._far(row, ids) <= UNDECIDED for ids in ways if decode(ids).strip() == told)
 
     def _far(self, row: int, ids: list[int]) -> float:
-        """Return the largest distance, in deviations, from the top logit to that of a token of an answer."""
+        """Return the largest distance, in deviations, from the top logit to that of a token of
+        an answer.
+        """
         generator, device = self.trial.generator, next(self.model.parameters()).device
         limits, ends = generator.decoding, list(generator.stop_ids)
         with torch.no_grad(), autocast(self.trial.settings):
             pair = (self.prompts[row], [*ids, *ends[:1]])
             logits = self.model(*padded([pair], generator.pad_id, device)).float()
-        chosen = logits[torch.arange(len(ids), device=device), torch.tensor(ids, dtype=torch.long, device=device)]
+        chosen = logits[
+            torch.arange(len(ids), device=device),
+            torch.tensor(ids, dtype=torch.long, device=device),
+        ]
         if ends and not limits.stop and len(ids) < limits.max_new_tokens:  # the answer ended there
             chosen = torch.cat([chosen, logits[len(ids), ends].max()[None]])
         far = (logits.amax(dim=1)[: len(chosen)] - chosen) / logits.std(dim=1)[: len(chosen)]

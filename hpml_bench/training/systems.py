@@ -1,4 +1,6 @@
-"""Systems that others trained, loaded from a folder into a backbone: adapters, whole checkpoints, saved runs."""
+"""Systems that others trained, loaded from a folder into a backbone: adapters, whole
+checkpoints, saved runs.
+"""
 
 import json
 import warnings
@@ -25,30 +27,45 @@ from hpml_bench.training.saving import RUN, fill, read_saved, starts_from_data
 from hpml_bench.training.trial import seeded
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-TASK_TYPES = (None, "CAUSAL_LM", "FEATURE_EXTRACTION")  # PEFT's task types of adapters without a head
+TASK_TYPES = (
+    None,
+    "CAUSAL_LM",
+    "FEATURE_EXTRACTION",
+)  # PEFT's task types of adapters without a head
 
 
 def load_system(backbone: Any, where: Path) -> Any:
-    """Return the encoder that a folder, or a .gguf file, makes of a backbone; nothing in it is trained.
+    """Return the encoder that a folder, or a .gguf file, makes of a backbone; nothing in it is
+    trained.
 
-    A folder is what `run --save` wrote (its head comes after, by `load_head`), an adapter as PEFT writes it, or a whole
-    checkpoint of the backbone's architecture, whose weights replace the backbone's. Raises UserError: there is none, or
-    it doesn't fit by architecture, base weights, vocabulary or tensors.
+    A folder is what `run --save` wrote (its head comes after, by `load_head`), an adapter as PEFT
+    writes it, or a whole checkpoint of the backbone's architecture, whose weights replace the
+    backbone's. Raises UserError: there is none, or it doesn't fit by architecture, base weights,
+    vocabulary or tensors.
     """
     if not where.exists():
-        raise UserError(f"{where}: there is no such folder or file; name an adapter's or a checkpoint's")
+        raise UserError(
+            f"{where}: there is no such folder or file; name an adapter's or a checkpoint's"
+        )
     if not (where / RUN).is_file() and backbone.get_output_embeddings() is None:
         raise UserError(
-            f"{where}: has no head for the task, which is put on the bare model; give the folder of `run --save`"
+            f"{where}: has no head for the task, which is put on the bare model; give the folder "
+            f"of `run --save`"
         )
     files = Path(backbone.name_or_path) / "tokenizer.json", where / "tokenizer.json"
     if all(file.is_file() for file in files):
         with _explained(where, "its tokenizer.json can't be read"):
             ours, theirs = (Tokenizer.from_file(str(file)).get_vocab() for file in files)
-            differing = sorted(token for token, number in ours.items() if theirs.get(token, number) != number)
+            differing = sorted(
+                token for token, number in ours.items() if theirs.get(token, number) != number
+            )
             if differing or len(theirs.keys() & ours.keys()) < len(ours):
-                which = f": {differing[0]!r} has the number {theirs[differing[0]]}" if differing else ""
-                raise UserError(f"{where}: its tokenizer isn't the one of the suite's backbone{which}")
+                which = (
+                    f": {differing[0]!r} has the number {theirs[differing[0]]}" if differing else ""
+                )
+                raise UserError(
+                    f"{where}: its tokenizer isn't the one of the suite's backbone{which}"
+                )
     if (where / RUN).is_file():
         encoder = _saved_run(backbone, where)
     elif (where / ADAPTER).is_file():
@@ -59,15 +76,23 @@ def load_system(backbone: Any, where: Path) -> Any:
 
 
 def load_head(model: TaskModel, task: Task, where: Path) -> None:
-    """Set a task's head from a saved run; a UserError where that is of another task, or of other labels."""
+    """Set a task's head from a saved run; a UserError where that is of another task, or of other
+    labels.
+    """
     if not (where / RUN).is_file():
         return
     own, _, tensors, _ = read_saved(where)
     if own.title != task.title or own.label_names != task.label_names:
-        labels = "" if own.title != task.title else f" with the labels {', '.join(own.label_names)[:80]}"
+        labels = (
+            "" if own.title != task.title else f" with the labels {', '.join(own.label_names)[:80]}"
+        )
         raise UserError(f"{where}: was trained for {own.title}{labels}, not for the suite's task")
     with torch.no_grad():
-        fill(model, {name: tensor for name, tensor in tensors.items() if not name.startswith("encoder.")}, where)
+        fill(
+            model,
+            {name: tensor for name, tensor in tensors.items() if not name.startswith("encoder.")},
+            where,
+        )
     model.requires_grad_(False)
 
 
@@ -76,14 +101,23 @@ def _saved_run(backbone: Any, folder: Path) -> Any:
     if (own.model_kind == "language_model") != (backbone.get_output_embeddings() is not None):
         raise UserError(f"{folder}: was trained for {own.title}, not for the suite's task")
     if weights_digest(Path(backbone.name_or_path)) != digest:
-        raise UserError(f"{folder}: was trained from {spec.settings.backbone}, other weights than the suite's backbone")
+        raise UserError(
+            f"{folder}: was trained from {spec.settings.backbone}, other weights than the suite's "
+            f"backbone"
+        )
     if make_method(spec.method).command:  # its program's own files lie there
         return (_adapter if (folder / ADAPTER).is_file() else _checkpoint)(backbone, folder)
     with seeded(spec.seed), torch.enable_grad():  # some methods are built by a trial pass
         encoder = make_method(spec.method).build(backbone)
     if starts_from_data(encoder):  # its first weights can't be had again; PEFT's files need none
-        raise UserError(f"{folder}: starts from the training's data; give its PEFT files alone, without {RUN}")
-    fill(encoder, {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}, folder)
+        raise UserError(
+            f"{folder}: starts from the training's data; give its PEFT files alone, without {RUN}"
+        )
+    fill(
+        encoder,
+        {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")},
+        folder,
+    )
     return encoder
 
 
@@ -91,7 +125,8 @@ def _adapter(backbone: Any, folder: Path) -> Any:
     """Return PEFT's model around the backbone, with all of the adapter's tensors and no other."""
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise UserError(
-            f"{folder}: {ADAPTER_WEIGHTS} is missing; save the adapter with save_pretrained (no .bin is read)"
+            f"{folder}: {ADAPTER_WEIGHTS} is missing; save the adapter with save_pretrained (no "
+            f".bin is read)"
         )
     with _explained(folder, "PEFT can't put the adapter on the suite's backbone"):
         config = PeftConfig.from_pretrained(str(folder))
@@ -99,9 +134,14 @@ def _adapter(backbone: Any, folder: Path) -> Any:
     if config.task_type not in TASK_TYPES:
         raise UserError(f"{folder}: is an adapter for {config.task_type}, not for the suite's task")
     base = Path(config.base_model_name_or_path or "")
-    if base != Path() and base.is_dir() and weights_digest(base) != weights_digest(Path(backbone.name_or_path)):
+    if (
+        base != Path()
+        and base.is_dir()
+        and weights_digest(base) != weights_digest(Path(backbone.name_or_path))
+    ):
         raise UserError(
-            f"{folder}: the adapter was trained on {base}, other weights than the suite's backbone; where they are the "
+            f"{folder}: the adapter was trained on {base}, other weights than the suite's "
+            f"backbone; where they are the "
             f"same in other files, set base_model_name_or_path in {ADAPTER} to null"
         )
     with _explained(folder, "PEFT can't put the adapter on the suite's backbone"):
@@ -109,7 +149,11 @@ def _adapter(backbone: Any, folder: Path) -> Any:
         model = PeftModel.from_pretrained(backbone, str(folder), config=config, torch_device=device)
         loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
     for name in sorted(tensors.keys() ^ loaded.keys()):
-        how = "the adapter lacks the tensor" if name in loaded else "the suite's backbone has no place for the tensor"
+        how = (
+            "the adapter lacks the tensor"
+            if name in loaded
+            else "the suite's backbone has no place for the tensor"
+        )
         raise UserError(f"{folder}: {how} {name}; was it trained on another model?")
     if not tensors:
         raise UserError(f"{folder}: the adapter has no tensor, so that it applies to no module")
@@ -119,31 +163,57 @@ def _adapter(backbone: Any, folder: Path) -> Any:
 def _checkpoint(backbone: Any, where: Path) -> Any:
     """Return the backbone with the weights of a checkpoint of its architecture."""
     if is_quantized(backbone):
-        raise UserError(f"{where}: a whole checkpoint can't replace quantised weights; score it in a suite without")
+        raise UserError(
+            f"{where}: a whole checkpoint can't replace quantised weights; score it in a suite "
+            f"without"
+        )
     folder = resolve_model(f"path:{where.resolve()}").folder_or_file
     kind, config = type(backbone), backbone.config
     with _explained(where, f"can't be loaded as {kind.__name__}"):
         theirs = json.loads((folder / "config.json").read_text())
         if theirs.get("model_type") != config.model_type:
-            raise UserError(f"{where}: is a {theirs.get('model_type')}, and the suite's backbone a {config.model_type}")
+            raise UserError(
+                f"{where}: is a {theirs.get('model_type')}, and the suite's backbone a "
+                f"{config.model_type}"
+            )
         other, report = kind.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
     if lacking := report["missing_keys"]:
         raise UserError(f"{where}: the checkpoint lacks weights, among them {min(lacking)}")
-    if left := [name for name in report["unexpected_keys"] if not name.endswith(("attn.bias", "masked_bias"))]:
-        raise UserError(f"{where}: the suite's backbone has no place for the checkpoint's {min(left)}")
-    ours, theirs = ({name: tensor.shape for name, tensor in of.state_dict().items()} for of in (backbone, other))
-    if differing := sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)):
-        shapes = " and ".join(str([*of[differing[0]]]) if differing[0] in of else "missing" for of in (theirs, ours))
-        raise UserError(f"{where}: {differing[0]} is of other size than the suite's backbone has ({shapes})")
+    if left := [
+        name
+        for name in report["unexpected_keys"]
+        if not name.endswith(("attn.bias", "masked_bias"))
+    ]:
+        raise UserError(
+            f"{where}: the suite's backbone has no place for the checkpoint's {min(left)}"
+        )
+    ours, theirs = (
+        {name: tensor.shape for name, tensor in of.state_dict().items()} for of in (backbone, other)
+    )
+    if differing := sorted(
+        name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)
+    ):
+        shapes = " and ".join(
+            str([*of[differing[0]]]) if differing[0] in of else "missing" for of in (theirs, ours)
+        )
+        raise UserError(
+            f"{where}: {differing[0]} is of other size than the suite's backbone has ({shapes})"
+        )
     backbone.load_state_dict(other.state_dict())
     return backbone
 
 
 @contextmanager
 def _explained(where: Path, what: str) -> Iterator[None]:
-    """Turn errors of the libraries, which raise kinds of their own, into a sentence; hints to authors stay silent."""
+    """Turn errors of the libraries, which raise kinds of their own, into a sentence; hints to
+    authors stay silent.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

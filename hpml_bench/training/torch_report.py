@@ -1,7 +1,8 @@
-"""Report of what torch finds on this machine, printed for `doctor` by `python -m hpml_bench.training.torch_report`.
+"""Report of what torch finds on this machine, printed for `doctor` by `python -m
+hpml_bench.training.torch_report`.
 
-A line of JSON for each part as soon as it is known: a torch that doesn't fit the processor or the driver may end its
-process.
+A line of JSON for each part as soon as it is known: a torch that doesn't fit the processor or the
+driver may end its process.
 """
 
 import json
@@ -15,7 +16,10 @@ from hpml_bench.system import environment
 from hpml_bench.system.text import first_line
 from hpml_bench.training import products
 
-GPU_TIMES, GPU_SIZE = 8, 4096  # products timed on a GPU in each precision, and the size of their square factors
+GPU_TIMES, GPU_SIZE = (
+    8,
+    4096,
+)  # products timed on a GPU in each precision, and the size of their square factors
 
 
 def main() -> None:

@@ -1,4 +1,6 @@
-"""Worker: one run inside a rank, and the preparation of model and data. Imports all heavy libraries, once per sweep."""
+"""Worker: one run inside a rank, and the preparation of model and data. Imports all heavy
+libraries, once per sweep.
+"""
 
 import atexit
 import faulthandler
@@ -45,12 +47,16 @@ from hpml_bench.training.trainer import Trained, make_trainer, trial_steps
 from hpml_bench.training.trial import unused_parameters
 
 LOST_PEER_SECONDS = 1.0
-"""Time that a rank waits to end after it lost a peer, so that a killed one, which leaves no error, ends first."""
+"""Time that a rank waits to end after it lost a peer, so that a killed one, which leaves no
+error, ends first.
+"""
 
 
 def prepared(settings_json: str) -> dict[str, Any]:
     """Check the GPUs, prepare model and data, and return the result for JSON."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # there are no ranks yet; forks of this process have none
+    os.environ["TOKENIZERS_PARALLELISM"] = (
+        "true"  # there are no ranks yet; forks of this process have none
+    )
     settings = Settings.model_validate_json(settings_json)
     if settings.device == "cuda":
         check_gpus(settings.world_size or 1)
@@ -65,9 +71,13 @@ def timed_products(settings_json: str) -> dict[str, Any]:
 
 
 def start(request_json: str, beats: str, launched: float) -> None:
-    """Run a RunRequest as one rank: own log and error file; `launched`: time.monotonic() of the parent's launch."""
+    """Run a RunRequest as one rank: own log and error file; `launched`: time.monotonic() of the
+    parent's launch.
+    """
     request, rank = RunRequest.model_validate_json(request_json), os.environ["RANK"]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the parent decides
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole terminal group; the parent decides
     log = os.open(request.folder / f"rank{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -88,7 +98,9 @@ def start(request_json: str, beats: str, launched: float) -> None:
 
 
 def leave_error(error: BaseException, folder: Path, rank: int) -> None:
-    """Print an exception and write it to this rank's error file; after a moment where it lost a peer."""
+    """Print an exception and write it to this rank's error file; after a moment where it lost a
+    peer.
+    """
     record = run_error(error, rank)
     print(record.traceback, file=sys.stderr)
     if errors.lost_peer(record.message):
@@ -97,7 +109,9 @@ def leave_error(error: BaseException, folder: Path, rank: int) -> None:
 
 
 def end_at_once(status: int = 1) -> NoReturn:
-    """End this process as it is, where it failed without leaving its process group (see `process_group`)."""
+    """End this process as it is, where it failed without leaving its process group (see
+    `process_group`).
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -105,19 +119,24 @@ def end_at_once(status: int = 1) -> NoReturn:
 
 def end(status: int) -> NoReturn:
     """End this process, which has left its process group, without finalizing the interpreter."""
-    # a thread of gloo that asks for the interpreter's lock, to release a collective's last tensor, while that is
-    # finalized, is ended inside a destructor: the process ends by SIGABRT, "terminate called without ..."
+    # a thread of gloo that asks for the interpreter's lock, to release a collective's last tensor,
+    # while that is finalized, is ended inside a destructor: the process ends by SIGABRT, "terminate
+    # called without ..."
     atexit._run_exitfuncs()
     end_at_once(status)
 
 
 def execute(request: RunRequest, launched: float | None = None) -> Outcome:
-    """Execute a run as one rank of the environment's group; rank 0 writes points, predictions and outcome."""
+    """Execute a run as one rank of the environment's group; rank 0 writes points, predictions
+    and outcome.
+    """
     began, settings = time.monotonic(), request.spec.settings
     torch.set_num_threads(settings.threads or 1)
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
     # torch takes a first step that fp16 skips for a wrong order of calls
-    warnings.filterwarnings("ignore", message=r"Detected call of .lr_scheduler\.step", category=UserWarning)
+    warnings.filterwarnings(
+        "ignore", message=r"Detected call of .lr_scheduler\.step", category=UserWarning
+    )
     heartbeat.beat("joining the process group")
     with process_group(settings) as group:
         nodes = over_nodes(group)
@@ -135,7 +154,11 @@ def execute(request: RunRequest, launched: float | None = None) -> Outcome:
 
 
 def _measured(
-    request: RunRequest, group: Group, began: float, launched: float | None, nodes: environment.NodeLayout | None
+    request: RunRequest,
+    group: Group,
+    began: float,
+    launched: float | None,
+    nodes: environment.NodeLayout | None,
 ) -> Outcome:
     spec, prepared, folder = request.spec, request.prepared, request.folder
     probes = {name: registry.plugin("probes", name)() for name in registry.names("probes")}
@@ -143,20 +166,28 @@ def _measured(
     if not request.try_out:
         method.prepare(request, group)
     with heartbeat.busy():
-        run = replace(assemble(spec, prepared, group, method), folder=folder, began=began, launched=launched)
+        run = replace(
+            assemble(spec, prepared, group, method), folder=folder, began=began, launched=launched
+        )
     if unused := unused_parameters(run.model):  # DDP would wait for ever for their gradients
-        raise Unsupported(f"no gradient reaches {len(unused)} trained parameters, among them {unused[0]}")
+        raise Unsupported(
+            f"no gradient reaches {len(unused)} trained parameters, among them {unused[0]}"
+        )
     trainable = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     if request.try_out:
         trial_steps(run)
         return Outcome(status="ok")
-    probes = {name: probe for name, probe in probes.items() if run.method.trains or not probe.of_training}
+    probes = {
+        name: probe for name, probe in probes.items() if run.method.trains or not probe.of_training
+    }
     for name, probe in probes.items():
         heartbeat.beat(f"starting probe {name}")
         probe.start(run)
     here = environment.of_hosts(nodes)
     checkpoints = Checkpoints(request, group, here, began, writer)
-    trainer = make_trainer(run, [*probes.values()], writer.write if writer else lambda _: None, checkpoints)
+    trainer = make_trainer(
+        run, [*probes.values()], writer.write if writer else lambda _: None, checkpoints
+    )
     trained = trainer.train()
     heartbeat.beat("evaluating test")
     evaluation = trainer.evaluate(run.test, "test", run.steps)
@@ -174,20 +205,32 @@ def _measured(
     if segments:  # costs are compared on one host: with runs whose parts were all there
         described["hosts"] = sorted({host for segment in segments for host in segment.hosts})
     return Outcome(
-        status="ok", environment=described, segments=segments, headline=run.task.headline, definitions=definitions,
-        metrics=metrics, per_rank=per_rank, consumed=trained.consumed,
+        status="ok",
+        environment=described,
+        segments=segments,
+        headline=run.task.headline,
+        definitions=definitions,
+        metrics=metrics,
+        per_rank=per_rank,
+        consumed=trained.consumed,
         checks=_checks(folder, run, metrics, trained, trainable) if group.main else (),
-    )  # fmt: skip
+    )
 
 
-def _stopped(probes: dict[str, Probe], method: Method) -> tuple[tuple[Metric, ...], dict[str, float | None]]:
+def _stopped(
+    probes: dict[str, Probe], method: Method
+) -> tuple[tuple[Metric, ...], dict[str, float | None]]:
     definitions = tuple(metric for probe in probes.values() for metric in probe.definitions())
     local: dict[str, float | None] = {}
     for name, probe in probes.items():
         heartbeat.beat(f"ending probe {name}")
         local |= probe.stop()
-    if not method.trains:  # a training that didn't happen cost nothing, which would win every comparison
-        of_training = {m.name for m in definitions if m.phase == "train" or m.group == "memory"} - {*method.measured}
+    if (
+        not method.trains
+    ):  # a training that didn't happen cost nothing, which would win every comparison
+        of_training = {m.name for m in definitions if m.phase == "train" or m.group == "memory"} - {
+            *method.measured
+        }
         local = {name: value for name, value in local.items() if name not in of_training}
     return definitions, local
 
@@ -195,13 +238,21 @@ def _stopped(probes: dict[str, Probe], method: Method) -> tuple[tuple[Metric, ..
 def reduce_over_ranks(
     definitions: tuple[Metric, ...], local: dict[str, float | None], group: Group
 ) -> tuple[dict[str, float | None], dict[str, tuple[float | None, ...]]]:
-    """Return the value over the ranks of each metric that one could measure, and the ranks' own where they differ."""
+    """Return the value over the ranks of each metric that one could measure, and the ranks' own
+    where they differ.
+    """
     values = [local.get(metric.name) for metric in definitions]
-    row = torch.tensor([math.nan if value is None else float(value) for value in values], dtype=torch.float64)
+    row = torch.tensor(
+        [math.nan if value is None else float(value) for value in values], dtype=torch.float64
+    )
     table = group.gather(row).numpy()  # [world, metrics]
     metrics: dict[str, float | None] = {}
     per_rank: dict[str, tuple[float | None, ...]] = {}
-    reductions: dict[str, Callable[[np.ndarray], float]] = {"sum": np.sum, "mean": np.mean, "max": np.max}
+    reductions: dict[str, Callable[[np.ndarray], float]] = {
+        "sum": np.sum,
+        "mean": np.mean,
+        "max": np.max,
+    }
     for metric, column in zip(definitions, table.T, strict=True):
         reduce = reductions.get(metric.over_ranks)
         chosen = column if reduce else column[:1]  # `same` and `rank0`
@@ -210,24 +261,43 @@ def reduce_over_ranks(
         reduced = float(reduce(chosen) if reduce else chosen[0])
         metrics[metric.name] = reduced if math.isfinite(reduced) else None
         if len(chosen) > 1:
-            per_rank[metric.name] = tuple(float(value) if math.isfinite(value) else None for value in chosen)
+            per_rank[metric.name] = tuple(
+                float(value) if math.isfinite(value) else None for value in chosen
+            )
     return metrics, per_rank
 
 
 def _checks(
-    folder: Path, run: Assembly, metrics: Mapping[str, float | None], trained: Trained, trainable: int
+    folder: Path,
+    run: Assembly,
+    metrics: Mapping[str, float | None],
+    trained: Trained,
+    trainable: int,
 ) -> tuple[Check, ...]:
     predictions = read_predictions(folder)
     assert predictions is not None  # noqa: S101 - written by this process just now
-    parameters = {"trainable": trainable, "in the optimizer": trained.optimized, "with a gradient": trained.reached}
+    parameters = {
+        "trainable": trainable,
+        "in the optimizer": trained.optimized,
+        "with a gradient": trained.reached,
+    }
     points, rows = read_points(folder), len(run.test)
     settings, consumed = run.settings, trained.consumed
-    return self_checks(RunFigures(metrics, points, consumed, settings, predictions, rows, run.task, parameters))
+    return self_checks(
+        RunFigures(metrics, points, consumed, settings, predictions, rows, run.task, parameters)
+    )
 
 
 def run_error(error: BaseException, rank: int) -> RunError:
-    """Return an exception in the form of a record; for lack of memory, with the peak that was reached."""
-    message = "; ".join([redacted_error(str(error))[:2000] or type(error).__name__, *getattr(error, "__notes__", [])])
+    """Return an exception in the form of a record; for lack of memory, with the peak that was
+    reached.
+    """
+    message = "; ".join(
+        [
+            redacted_error(str(error))[:2000] or type(error).__name__,
+            *getattr(error, "__notes__", []),
+        ]
+    )
     record = RunError(
         kind=type(error).__name__,
         message=message + errors.hint(message),
@@ -235,7 +305,9 @@ def run_error(error: BaseException, rank: int) -> RunError:
         traceback=redacted_error("".join(traceback.format_exception(error)))[-20_000:],
     )
     status = errors.status_of(record.kind, record.message)
-    if status == "failed" or isinstance(error, errors.ProgramFailed):  # whose memory its message has
+    if status == "failed" or isinstance(
+        error, errors.ProgramFailed
+    ):  # whose memory its message has
         return record
     if status == "oom_cuda":
         peak, what = torch.cuda.max_memory_allocated() / 1e6, "allocated on the GPU"

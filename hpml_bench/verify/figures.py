@@ -22,22 +22,38 @@ from hpml_bench.verify.folder import Evidence, Finding, RunFiles, failed
 
 SECONDS = 1e-6  # absolute, between a step's time and that of its ranks
 PHASES = (
-    "first_step_seconds", "train_seconds", "evaluation_seconds", "validation_answer_seconds", "inference_seconds",
+    "first_step_seconds",
+    "train_seconds",
+    "evaluation_seconds",
+    "validation_answer_seconds",
+    "inference_seconds",
     "test_answer_seconds",
-)  # fmt: skip
+)
 """Phases that follow each other, within a run's total time."""
-AFTER = ("merged_evaluation_seconds", "dequantized_evaluation_seconds", "converted_evaluation_seconds")
+AFTER = (
+    "merged_evaluation_seconds",
+    "dequantized_evaluation_seconds",
+    "converted_evaluation_seconds",
+)
 """Phases behind them, within the wall time of a run."""
 ALWAYS = ("better",)  # fields of a metric that no version defined otherwise, in whatever words
 DEFINED = ("title", "over_ranks", *(field for field in DECISIVE if field != "grid"))
 """Fields that follow from a metric's definition; a probe may know the grid of one device alone."""
-REDUCTIONS: dict[str, Callable[[list[float]], float]] = {"max": max, "sum": math.fsum, "mean": fmean}
+REDUCTIONS: dict[str, Callable[[list[float]], float]] = {
+    "max": max,
+    "sum": math.fsum,
+    "mean": fmean,
+}
 
 
 def predictions(evidence: Evidence) -> Iterator[Finding]:
     """Predictions of the same test rows give the scores."""
     yield from evidence.excluded("predictions")
-    for why in {one.unchecked for one in evidence.selection.stored.values()} - {""} if evidence.selection else ():
+    for why in (
+        {one.unchecked for one in evidence.selection.stored.values()} - {""}
+        if evidence.selection
+        else ()
+    ):
         yield Finding("not checked", f"scores of rows: {why}")
 
 
@@ -59,17 +75,24 @@ def batches(evidence: Evidence) -> Iterator[Finding]:
         usual, size = Counter(trace.tokens for trace in traces.values()).most_common(1)[0]
         for run, own in traces.items():
             if own.tokens != usual and size > 1:
-                yield failed(run, f"its steps have other numbers of tokens than most runs of seed {seed}")
+                yield failed(
+                    run, f"its steps have other numbers of tokens than most runs of seed {seed}"
+                )
         other = of_tokens.setdefault(usual, seed)
         if other != seed and any(trace.varied for trace in traces.values()):
-            yield failed(f"seed {seed}", f"has the steps of seed {other} in their order, by tokens: one is a copy")
+            yield failed(
+                f"seed {seed}",
+                f"has the steps of seed {other} in their order, by tokens: one is a copy",
+            )
 
 
 def answers(evidence: Evidence) -> Iterator[Finding]:
     """No run has the predictions of another seed or method."""
     traces = evidence.traces
     for records in grouped(evidence.trained, method_of).values():
-        if len({traces[record.run_id].predicted for record in records}) > 1:  # else it changes nothing
+        if (
+            len({traces[record.run_id].predicted for record in records}) > 1
+        ):  # else it changes nothing
             yield from _predicting_alike(evidence, records)
     for records in grouped(evidence.trained, lambda record: record.spec.seed).values():
         for same in grouped(records, lambda record: traces[record.run_id].predicted).values():
@@ -81,16 +104,28 @@ def answers(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _training_alike(evidence: Evidence, same: Iterable[RunRecord]) -> Iterator[Finding]:
-    """Yield the runs of several methods in a seed that trained and predict as others do, to the last digit."""
+    """Yield the runs of several methods in a seed that trained and predict as others do, to the
+    last digit.
+    """
     # the gradient of further parameters makes the norm larger, whatever the learning rate
-    for norms, records in grouped(same, lambda record: evidence.traces[record.run_id].norms).items():
+    for norms, records in grouped(
+        same, lambda record: evidence.traces[record.run_id].norms
+    ).items():
         if norms and len({_parameters(record) for record in records}) > 1:
-            more = ", with the same training losses and gradients, and trains another number of parameters"
+            more = (
+                ", with the same training losses and gradients, and trains another number of "
+                "parameters"
+            )
             yield from _predicting_alike(evidence, records, more)
             return
-    names = ", ".join(finding.finding.partition(":")[0] for finding in _predicting_alike(evidence, same))
+    names = ", ".join(
+        finding.finding.partition(":")[0] for finding in _predicting_alike(evidence, same)
+    )
     if names:
-        what = "trained and predict alike to the last digit: one method in other words, one without effect, or a copy"
+        what = (
+            "trained and predict alike to the last digit: one method in other words, one without "
+            "effect, or a copy"
+        )
         yield Finding("not checked", f"{names}: {what}: no file shows which")
 
 
@@ -105,21 +140,29 @@ def _parameters(record: RunRecord) -> tuple[float | None, ...]:
     return tuple(record.metrics.get(name) for name in ("trainable_parameters", "head_parameters"))
 
 
-def _predicting_alike(evidence: Evidence, records: Iterable[RunRecord], more: str = "") -> Iterator[Finding]:
+def _predicting_alike(
+    evidence: Evidence, records: Iterable[RunRecord], more: str = ""
+) -> Iterator[Finding]:
     """Yield the runs that predict as others do, unless as the base model does."""
     traces = evidence.traces
-    unchanged = {traces[record.run_id].predicted for record in evidence.compared if untrained(record)}
+    unchanged = {
+        traces[record.run_id].predicted for record in evidence.compared if untrained(record)
+    }
     for predicted, same in grouped(records, lambda record: traces[record.run_id].predicted).items():
         for record in same if len(same) > 1 and predicted not in unchanged else ():
             others = ", ".join(other.run_id for other in same if other is not record)
-            yield failed(record.run_id, f"predicts as {others}, to the last digit of the losses{more}")
+            yield failed(
+                record.run_id, f"predicts as {others}, to the last digit of the losses{more}"
+            )
 
 
 def definitions(evidence: Evidence) -> Iterator[Finding]:
     """Runs define metrics and score alike, and as here."""
     yield from evidence.excluded("definitions")
     probes = [registry.plugin("probes", name) for name in registry.names("probes")]
-    of_probes: dict[str, Metric] = {metric.name: metric for probe in probes for metric in probe.metrics}
+    of_probes: dict[str, Metric] = {
+        metric.name: metric for probe in probes for metric in probe.metrics
+    }
     unlike = dict[str, None]()
     for record in evidence.ok:
         here, wrong = dict(of_probes), list[str]()
@@ -131,12 +174,21 @@ def definitions(evidence: Evidence) -> Iterator[Finding]:
             unlike |= {} if same else {metric.name: None}
             for field in () if known is None else DEFINED if same else ALWAYS:
                 own, other = getattr(metric, field), getattr(known, field)
-                wrong += [f"{metric.name} has {field} {own} instead of {other}"] if own != other else []
+                wrong += (
+                    [f"{metric.name} has {field} {own} instead of {other}"] if own != other else []
+                )
         if wrong:
             what = f"defines metrics otherwise than task and probes do: {'; '.join(wrong[:3])}"
-            yield failed(record.run_id, what, "verify with the version that made the runs, which records name")
+            yield failed(
+                record.run_id,
+                what,
+                "verify with the version that made the runs, which records name",
+            )
     if unlike:
-        names, more = ", ".join([*unlike][:3]), f" and {len(unlike) - 3} more" if len(unlike) > 3 else ""
+        names, more = (
+            ", ".join([*unlike][:3]),
+            f" and {len(unlike) - 3} more" if len(unlike) > 3 else "",
+        )
         what = f"{names}{more}: defined in other words than here, or by no task or probe here"
         yield Finding("not checked", f"{what}, so that their units and bounds are not compared")
 
@@ -148,10 +200,21 @@ def passed(evidence: Evidence) -> Iterator[Finding]:
         if record.status == "invalid":
             named = [check.name for check in record.checks if not check.passed]
             again = RunFiles.read(evidence.folder, record).self_checks() if named else ()
-            equal = all(len(_counts(check.detail)) == 1 for check in record.checks if check.name == "parameters")
-            passes = {check.name for check in again if check.passed and (equal or check.name != "parameters")}
+            equal = all(
+                len(_counts(check.detail)) == 1
+                for check in record.checks
+                if check.name == "parameters"
+            )
+            passes = {
+                check.name
+                for check in again
+                if check.passed and (equal or check.name != "parameters")
+            }
             if passes.issuperset(named):
-                yield failed(record.run_id, f"is called invalid for {', '.join(named) or 'no check'}, which it passes")
+                yield failed(
+                    record.run_id,
+                    f"is called invalid for {', '.join(named) or 'no check'}, which it passes",
+                )
 
 
 def self_checks(run: RunFiles) -> Iterator[str]:
@@ -163,13 +226,19 @@ def self_checks(run: RunFiles) -> Iterator[str]:
     for was, again in ((named[check.name], check) for check in due if check.name in named):
         if again.name == "parameters":
             if _counts(was.detail) != {f"{run.parameters:,.0f}"}:
-                yield f"has {run.parameters:,.0f} trained parameters, and its self-check counted {was.detail}"
+                yield (
+                    f"has {run.parameters:,.0f} trained parameters, and its self-check counted "
+                    f"{was.detail}"
+                )
         elif again.name == run.task.headline.removeprefix("test_") and not run.defined_alike:
             continue  # this version scores otherwise; `predictions` compares the stored scores
         elif not again.passed:
             yield f"fails the self-check {again.name}: {again.detail}"
         elif was.detail != again.detail:
-            yield f"its self-check {again.name} was on other numbers: {was.detail}; its files give: {again.detail}"
+            yield (
+                f"its self-check {again.name} was on other numbers: {was.detail}; its files give: "
+                f"{again.detail}"
+            )
 
 
 def _counts(detail: str) -> set[str]:
@@ -184,7 +253,10 @@ def scores(run: RunFiles) -> Iterator[str]:
     given = np.asarray(run.task.scores(run.predictions), dtype=np.float64)
     wrong = int((~np.isclose(run.predictions.scores, given, rtol=STORED, atol=STORED)).sum())
     if wrong:
-        yield f"{wrong:,} of {len(given):,} rows of its predictions have a score that their answers don't give"
+        yield (
+            f"{wrong:,} of {len(given):,} rows of its predictions have a score that their answers "
+            f"don't give"
+        )
 
 
 def metrics(run: RunFiles) -> Iterator[str]:
@@ -252,7 +324,10 @@ def steps(run: RunFiles) -> Iterator[str]:
     if settings.steps not in (None, planned):
         yield f"took {planned} steps, and its settings say {settings.steps}"
     if (consumed.planned is None) == (settings.select == "early"):
-        yield f"its plan without an early end is of {consumed.planned} steps, and it has select {settings.select}"
+        yield (
+            f"its plan without an early end is of {consumed.planned} steps, and it has select "
+            f"{settings.select}"
+        )
     for name in ("real_tokens", "padded_tokens"):
         given, recorded = sum(getattr(step, name) for step in run.steps), getattr(consumed, name)
         if given != recorded:
@@ -294,7 +369,10 @@ def rates(run: RunFiles) -> Iterator[str]:
     for step in run.steps:
         due = peak * lr_factor(step.index - 1, planned, settings)
         if not math.isclose(step.lr, due, rel_tol=STORED, abs_tol=1e-12):
-            yield f"trained step {step.index} at the rate {step.lr:.4g}, and its method and schedule give {due:.4g}"
+            yield (
+                f"trained step {step.index} at the rate {step.lr:.4g}, and its method and "
+                f"schedule give {due:.4g}"
+            )
             return
 
 

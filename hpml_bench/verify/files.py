@@ -25,8 +25,10 @@ SECRETS = {
     "a Hugging Face token": rb"\bhf_[A-Za-z0-9]{30,}",
     "an AWS key id": rb"(?<![A-Za-z0-9+/])A[KS]IA[0-9A-Z]{16}(?![A-Za-z0-9+/])",
     "an AWS secret key": rb"(?i:aws_?secret[^\n]{0,40}?[=:\"' ])[A-Za-z0-9+/]{40}(?![A-Za-z0-9+/])",
-    "a Weights & Biases key": rb"\bwandb_v1_\w{20,}|(?i:(?:wandb|api)[\w -]{0,20}key\W{1,10})[0-9a-f]{40}\b"
-    rb"|\blocal-[0-9a-f]{40}\b",
+    "a Weights & Biases key": (
+        rb"\bwandb_v1_\w{20,}|(?i:(?:wandb|api)[\w -]{0,20}key\W{1,10})[0-9a-f]{40}\b"
+        rb"|\blocal-[0-9a-f]{40}\b"
+    ),
     "a GitHub token": rb"\bgh[opsur]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{40,}",
     "a GitLab token": rb"\bglpat-[\w-]{20,}",
     "an API key": rb"\bsk-(?:proj-|ant-)?[\w-]{32,}|\bAIza[\w-]{35}|\bxox[abprs]-[\w-]{20,}",
@@ -39,11 +41,15 @@ COMMON = frozenset({"root", "user", "ubuntu", "admin", "runner", "nobody", "work
 MOST = 3  # places that are named of a file, of each kind
 FORMATS = {"html": "report.html", "md": "report.md", "csv": "tables/*.csv", "tex": "tables/*.tex"}
 """Format -> files that show it was written."""
-NUMBERS = frozenset({".json", ".html", ".md", ".csv", ".tex", ".svg"})  # suffixes of files with numbers and sentences
+NUMBERS = frozenset(
+    {".json", ".html", ".md", ".csv", ".tex", ".svg"}
+)  # suffixes of files with numbers and sentences
 PAGES = frozenset({".html", ".htm", ".xhtml", ".md", ".svg", ".pdf"})
 """Suffixes of files that a reader may take for pages or charts of the report."""
 NUMBER = re.compile(r"(-?\d+\.\d+(?:e[+-]?\d+)?)")
-LONG = re.compile(r"[-0.]*[1-9](\.?\d){9}")  # ten significant digits or more, which are behind those shown
+LONG = re.compile(
+    r"[-0.]*[1-9](\.?\d){9}"
+)  # ten significant digits or more, which are behind those shown
 AGAIN = "hpml-bench report writes it again; older versions wrote other pages"
 
 
@@ -51,10 +57,18 @@ def plain_files(evidence: Evidence) -> Iterator[Finding]:
     """Every entry is a file or folder: no link or device."""
     for path in evidence.entries:
         if not is_plain_file(path):
-            yield failed(evidence.name(path), f"is {'a link' if path.is_symlink() else 'no regular file'}")
-    for place in evidence.tracking:  # whoever gives the folder on must know that nobody looked there for secrets
+            yield failed(
+                evidence.name(path), f"is {'a link' if path.is_symlink() else 'no regular file'}"
+            )
+    for place in (
+        evidence.tracking
+    ):  # whoever gives the folder on must know that nobody looked there for secrets
         what = "a tracker's own state, no part of the result; not looked at"
-        yield Finding("not checked", f"{evidence.name(place)}: {what}", "leave it out when you give the folder on")
+        yield Finding(
+            "not checked",
+            f"{evidence.name(place)}: {what}",
+            "leave it out when you give the folder on",
+        )
 
 
 def hashes(evidence: Evidence) -> Iterator[Finding]:
@@ -64,25 +78,38 @@ def hashes(evidence: Evidence) -> Iterator[Finding]:
         yield failed(where, what)
     known = {record.run_id: record for record in evidence.records}
     unread = {problem.partition("/")[0] for problem in evidence.loaded.problems}
-    for place in (one for one in sorted(evidence.folder.glob("*/")) if one.name not in {*NO_RUNS, *unread}):
-        there, record = [name for name in (POINTS, PREDICTIONS) if (place / name).exists()], known.get(place.name)
+    for place in (
+        one for one in sorted(evidence.folder.glob("*/")) if one.name not in {*NO_RUNS, *unread}
+    ):
+        there, record = (
+            [name for name in (POINTS, PREDICTIONS) if (place / name).exists()],
+            known.get(place.name),
+        )
         if there and record is None:
             what = f"holds {' and '.join(there)} and no {RECORD}, which says how the run ended"
             yield failed(place.name, what, "a run that was killed has none: run-all does it again")
         elif record is not None and record.status == "ok":
             for name in set(there) - record.files.keys():
                 yield failed(place.name, f"holds {name}, which its record doesn't name")
-            for name, value in kept_digests(place).items():  # none where they were removed, which is no fault
+            for name, value in kept_digests(
+                place
+            ).items():  # none where they were removed, which is no fault
                 if record.kept.get(name) != value:
                     yield failed(f"{place.name}/{KEPT}/{name}", "is not the file that was recorded")
 
 
 def secrets(evidence: Evidence) -> Iterator[Finding]:
     """No file holds a key or token of a known form."""
-    values = b"|".join(re.escape(value.encode(errors="surrogateescape")) for value in secret_values())
+    values = b"|".join(
+        re.escape(value.encode(errors="surrogateescape")) for value in secret_values()
+    )
     patterns = SECRETS | ({"a secret of this environment": values} if values else {})
     for where, what, _ in _matches(evidence, patterns):
-        yield failed(where, f"holds {what}", "withdraw it; take it out where it came from, and make the run again")
+        yield failed(
+            where,
+            f"holds {what}",
+            "withdraw it; take it out where it came from, and make the run again",
+        )
 
 
 def private_paths(evidence: Evidence) -> Iterator[Finding]:
@@ -94,19 +121,28 @@ def private_paths(evidence: Evidence) -> Iterator[Finding]:
     if len(home.parts) > 1 and home.name not in COMMON:
         patterns["the home folder here"] = re.escape(bytes(home)) + rb"(?![\w.-])"
     if user not in COMMON and len(user) > 2:
-        patterns["the user here"] = rb"/%b(?=[/\s\"'])|\b%b@[\w.-]+" % ((re.escape(user.encode()),) * 2)
+        patterns["the user here"] = rb"/%b(?=[/\s\"'])|\b%b@[\w.-]+" % (
+            (re.escape(user.encode()),) * 2
+        )
     advice = (
-        "logs need not be given on; run-all does a failed run again, whose error then names no home folder; "
+        "logs need not be given on; run-all does a failed run again, whose error then names no "
+        "home folder; "
         "of another text say so where you publish the folder"
     )
     for where, what, found in _matches(evidence, patterns):
         yield failed(where, f"names {what}, {found[0].decode(errors='replace')}", advice)
 
 
-def _matches(evidence: Evidence, patterns: Mapping[str, bytes]) -> Iterator[tuple[str, str, re.Match[bytes]]]:
-    """Yield the first matches of each pattern in each file: file and line, the pattern's name, the match."""
+def _matches(
+    evidence: Evidence, patterns: Mapping[str, bytes]
+) -> Iterator[tuple[str, str, re.Match[bytes]]]:
+    """Yield the first matches of each pattern in each file: file and line, the pattern's name,
+    the match.
+    """
     compiled = {what: re.compile(pattern) for what, pattern in patterns.items()}
-    for path in (path for path in evidence.files if path.suffix != ".safetensors"):  # weights look like anything
+    for path in (
+        path for path in evidence.files if path.suffix != ".safetensors"
+    ):  # weights look like anything
         if path.name != PREDICTIONS or (stored := read_predictions(path.parent)) is None:
             content = path.read_bytes()
         else:  # whose texts are compressed there
@@ -124,7 +160,10 @@ def page(evidence: Evidence) -> Iterator[Finding]:
     folder = evidence.folder
     if evidence.selection is None:
         return
-    there, given = tuple(name for name, pattern in FORMATS.items() if any(folder.glob(pattern))), dict[Path, str]()
+    there, given = (
+        tuple(name for name, pattern in FORMATS.items() if any(folder.glob(pattern))),
+        dict[Path, str](),
+    )
     if there or (folder / "report.json").exists():
         load_libraries()
         made = page_of(Results.of(evidence.selection))
@@ -135,13 +174,21 @@ def page(evidence: Evidence) -> Iterator[Finding]:
             except UserError as error:
                 yield Finding("not checked", f"the report can't be written again: {error}")
                 return
-            given = {path.relative_to(fresh): _text(path) for path in fresh.rglob("*") if path.suffix in NUMBERS}
+            given = {
+                path.relative_to(fresh): _text(path)
+                for path in fresh.rglob("*")
+                if path.suffix in NUMBERS
+            }
     else:
-        yield Finding("not checked", "there is no report in the folder", "hpml-bench report writes one")
+        yield Finding(
+            "not checked", "there is no report in the folder", "hpml-bench report writes one"
+        )
     for path, content in sorted(given.items()):
         if (folder / path).exists() and not same(_text(folder / path), content):
             yield failed(path.as_posix(), "is not what the records give", AGAIN)
-    for path in sorted(path.relative_to(folder) for name in there for path in folder.glob(FORMATS[name])):
+    for path in sorted(
+        path.relative_to(folder) for name in there for path in folder.glob(FORMATS[name])
+    ):
         if path not in given:
             yield failed(path.as_posix(), "is no part of the report that the records give", AGAIN)
     for path in evidence.files:
@@ -155,10 +202,13 @@ def _text(path: Path) -> str:
 
 
 def same(one: str, other: str) -> bool:
-    """Return whether two texts have the same words and numbers, but for the digits that another order of sums gives."""
+    """Return whether two texts have the same words and numbers, but for the digits that another
+    order of sums gives.
+    """
     parts, others = NUMBER.split(one), NUMBER.split(other)
     pairs = zip(parts[1::2], others[1::2], strict=True)
     return parts[::2] == others[::2] and all(
-        a == b or (LONG.match(a) and LONG.match(b) and math.isclose(float(a), float(b), rel_tol=1e-12))
+        a == b
+        or (LONG.match(a) and LONG.match(b) and math.isclose(float(a), float(b), rel_tol=1e-12))
         for a, b in pairs
     )

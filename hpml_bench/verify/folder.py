@@ -33,10 +33,14 @@ from hpml_bench.system.files import is_plain_file, read_model
 from hpml_bench.system.text import digest
 
 State = Literal["ok", "failed", "not checked"]
-"""failed: two things in the folder contradict each other, or one is missing; not checked: the folder can't show it."""
+"""failed: two things in the folder contradict each other, or one is missing; not checked: the
+folder can't show it.
+"""
 Finding = checklist.CheckResult[State]
 VERIFIED = "verified.json"
-VARIED = 10  # unlike steps from which two seeds don't have one order by chance: it is below 1 in 10!
+VARIED = (
+    10  # unlike steps from which two seeds don't have one order by chance: it is below 1 in 10!
+)
 UNCOUNTED = frozenset({VERIFIED, ".lock", ".lock-holder.json"})
 """Files at the top of a results folder that are no part of the result."""
 
@@ -67,7 +71,10 @@ class RunFiles:
 
     @property
     def parameters(self) -> float:
-        return sum(self.record.metrics.get(name) or 0.0 for name in ("trainable_parameters", "head_parameters"))
+        return sum(
+            self.record.metrics.get(name) or 0.0
+            for name in ("trainable_parameters", "head_parameters")
+        )
 
     @property
     def defined_alike(self) -> bool:
@@ -80,33 +87,64 @@ class RunFiles:
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """Its steps as far as points of all series tell; empty if a series lacks one."""
-        series = [self.series(name) for name in ("step_seconds", "train_loss", "grad_norm", "learning_rate")]
+        series = [
+            self.series(name)
+            for name in ("step_seconds", "train_loss", "grad_norm", "learning_rate")
+        ]
         if len({tuple(point.step for point in points) for points in series}) != 1:
             return ()
-        values = [[math.nan if point.value is None else point.value for point in points] for points in series]
+        values = [
+            [math.nan if point.value is None else point.value for point in points]
+            for points in series
+        ]
         return tuple(
             Step(
-                index=point.step, loss=loss, grad_norm=norm, lr=lr, seconds=seconds, rank_seconds=point.ranks or (),
-                samples=self.record.spec.settings.global_batch, real_tokens=point.real_tokens or 0,
-                padded_tokens=point.tokens or 0, virtual_tokens=0, again=point.again,
+                index=point.step,
+                loss=loss,
+                grad_norm=norm,
+                lr=lr,
+                seconds=seconds,
+                rank_seconds=point.ranks or (),
+                samples=self.record.spec.settings.global_batch,
+                real_tokens=point.real_tokens or 0,
+                padded_tokens=point.tokens or 0,
+                virtual_tokens=0,
+                again=point.again,
             )
             for point, seconds, loss, norm, lr in zip(series[0], *values, strict=True)
-        )  # fmt: skip
+        )
 
     def self_checks(self) -> tuple[Check, ...]:
-        """Make the self-checks again from the files; that of parameters, which only the run could count, is void."""
-        record, stored, parameters = self.record, self.predictions, {"trainable": round(self.parameters)}
+        """Make the self-checks again from the files; that of parameters, which only the run
+        could count, is void.
+        """
+        record, stored, parameters = (
+            self.record,
+            self.predictions,
+            {"trainable": round(self.parameters)},
+        )
         if stored is None or record.consumed is None:
             return ()  # other checks say so
-        given = (record.metrics, self.points, record.consumed, record.spec.settings, stored, len(stored))
+        given = (
+            record.metrics,
+            self.points,
+            record.consumed,
+            record.spec.settings,
+            stored,
+            len(stored),
+        )
         return self_checks(RunFigures(*given, self.task, parameters))
 
 
 class Trace(NamedTuple):
-    """Digests of a run's steps and test rows, and the rows' losses, to be compared with other runs'."""
+    """Digests of a run's steps and test rows, and the rows' losses, to be compared with other
+    runs'.
+    """
 
     tokens: str  # tokens of each step that all runs of the seed took, with padding and without
-    varied: bool  # whether so many steps have other numbers of tokens that two orders of samples don't agree by chance
+    # whether so many steps have other numbers of tokens that two orders of samples don't agree by
+    # chance
+    varied: bool
     losses: str  # training loss of each step
     norms: str  # gradient norm of each step; empty where one is zero or undefined
     predicted: str  # answers and losses of the test rows
@@ -116,10 +154,14 @@ class Trace(NamedTuple):
     @classmethod
     def of(cls, run: RunFiles, steps: float) -> Trace:
         """Return those of a run, with the tokens of its first steps."""
-        taken, stored = (point for point in run.series("step_seconds") if point.step <= steps), run.predictions
+        taken, stored = (
+            (point for point in run.series("step_seconds") if point.step <= steps),
+            run.predictions,
+        )
         tokens = [[point.step, point.tokens, point.real_tokens] for point in taken]
         losses, norms = (
-            [[point.step, point.value] for point in run.series(name)] for name in ("train_loss", "grad_norm")
+            [[point.step, point.value] for point in run.series(name)]
+            for name in ("train_loss", "grad_norm")
         )
         content = b"" if stored is None else bytes_of(stored.prediction) + stored.loss.tobytes()
         row_losses = np.zeros(0, np.float32) if stored is None else stored.loss.astype(np.float32)
@@ -145,14 +187,18 @@ class Evidence:
     loaded: LoadedRuns
     selection: Selection | None  # None where no record can be read
     suite: Suite | None  # the suite beside the runs; None where it is missing or no suite
-    traces: dict[str, Trace] = field(default_factory=dict)  # by run_id, of the records that enter a report, once read
+    traces: dict[str, Trace] = field(
+        default_factory=dict
+    )  # by run_id, of the records that enter a report, once read
 
     @classmethod
     def read(cls, folder: Path) -> Evidence:
         """Read a suite's results folder; a UserError where there is no record at all."""
         loaded = load_records(folder)
         if not loaded.records and not loaded.problems:
-            raise UserError(f"{folder}: no runs here (looked for */run.json); name a suite's results folder")
+            raise UserError(
+                f"{folder}: no runs here (looked for */run.json); name a suite's results folder"
+            )
         selection = Selection.among(folder, loaded) if loaded.records else None
         return cls(folder, loaded, selection, read_model(folder / SUITE, Suite))
 
@@ -176,15 +222,23 @@ class Evidence:
         return tuple(record for record in self.compared if not untrained(record))
 
     def runs(self) -> Iterator[RunFiles]:
-        """Read the files of each run that ended well, once for all checks, where its task is installed here."""
+        """Read the files of each run that ended well, once for all checks, where its task is
+        installed here.
+        """
         compared = {record.run_id for record in self.compared}
         # seed -> steps that all its runs in a report took: one may end early
-        steps = dict(sorted(((r.spec.seed, r.consumed.steps) for r in self.trained if r.consumed), reverse=True))
+        steps = dict(
+            sorted(
+                ((r.spec.seed, r.consumed.steps) for r in self.trained if r.consumed), reverse=True
+            )
+        )
         for record in self.ok:
             with suppress(UserError):  # its task isn't installed: `predictions` says so
                 run = RunFiles.read(self.folder, record)
                 if record.run_id in compared:
-                    self.traces[record.run_id] = Trace.of(run, steps.get(record.spec.seed, math.inf))
+                    self.traces[record.run_id] = Trace.of(
+                        run, steps.get(record.spec.seed, math.inf)
+                    )
                 yield run
 
     def excluded(self, kind: Kind) -> Iterator[Finding]:
@@ -196,7 +250,9 @@ class Evidence:
 
     @cached_property
     def entries(self) -> tuple[Path, ...]:
-        """All that lies in the folder but folders and `tracking`, sorted by path; links are not followed."""
+        """All that lies in the folder but folders and `tracking`, sorted by path; links are not
+        followed.
+        """
         found = set[Path]()
         for place, folders, names in os.walk(self.folder):
             folders[:] = [name for name in folders if Path(place) / name not in self.tracking]
@@ -206,7 +262,9 @@ class Evidence:
 
     @cached_property
     def tracking(self) -> tuple[Path, ...]:
-        """The trackers' folders beside the runs, no part of the result; a link or file of such a name is none."""
+        """The trackers' folders beside the runs, no part of the result; a link or file of such a
+        name is none.
+        """
         places = (self.folder / name for name in sorted(TRACKING))
         return tuple(place for place in places if place.is_dir() and not place.is_symlink())
 
@@ -219,6 +277,10 @@ class Evidence:
 
 
 FolderCheck = Callable[[Evidence], Iterable[Finding]]
-"""A check of the folder: yields what it finds wrong, or can't check; where nothing, its docstring's sentence holds."""
+"""A check of the folder: yields what it finds wrong, or can't check; where nothing, its
+docstring's sentence holds.
+"""
 RunCheck = Callable[[RunFiles], Iterable[str]]
-"""A check of each run that ended well; the same, but yields clauses on what is wrong with the run."""
+"""A check of each run that ended well; the same, but yields clauses on what is wrong with the
+run.
+"""

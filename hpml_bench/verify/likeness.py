@@ -1,8 +1,10 @@
-"""Likeness: whether the losses of a run's test rows are another run's, changed a little, exchanged or invented.
+"""Likeness: whether the losses of a run's test rows are another run's, changed a little, exchanged
+or invented.
 
-Two trainings of different seeds end at different weights, and so do the losses of all rows; those of the references
-differ by a median of 1 to 60 percent. What is said here follows from how a method's seeds differ from each other, so
-that a method whose seeds all answer nearly alike, as one that was hardly trained, is not judged.
+Two trainings of different seeds end at different weights, and so do the losses of all rows; those
+of the references differ by a median of 1 to 60 percent. What is said here follows from how a
+method's seeds differ from each other, so that a method whose seeds all answer nearly alike, as one
+that was hardly trained, is not judged.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,9 +23,14 @@ LEAST_ROWS = 100  # rows with a telling loss from which runs are compared
 TELLING = 1e-3  # nats; smaller losses have few digits left in float32
 NEAR = 2e-3  # relative difference of two losses that an edit may have made
 COPIED, USUAL = 0.5, 0.1
-"""Share of near rows of a pair from which it is a copy, and up to which most pairs of the method must have."""
-EXCHANGED = 0.8  # distance to the other method's seeds, as a share of that to its own, below which a run is named
-COARSE = 0.1  # loss above which equal values in float32 need equal inputs: there are millions of values
+"""Share of near rows of a pair from which it is a copy, and up to which most pairs of the method
+must have.
+"""
+# distance to the other method's seeds, as a share of that to its own, below which a run is named
+EXCHANGED = 0.8
+COARSE = (
+    0.1  # loss above which equal values in float32 need equal inputs: there are millions of values
+)
 LEAST_EQUAL = 10  # rows of one loss that are named
 SEVERAL = 0.5  # share of rows with losses of their own
 
@@ -41,8 +48,17 @@ def near_copies(evidence: Evidence) -> Iterator[Finding]:
             continue
         for (one, other), share in shares.items():
             if share >= COPIED:
-                what = f"the losses of {share:.0%} of its test rows are within {NEAR:.1%} of those of {other}"
-                yield failed(one, f"{what}, and of {median(shares.values()):.0%} in most pairs of seeds: one is a copy")
+                what = (
+                    f"the losses of {share:.0%} of its test rows are within {NEAR:.1%} of those "
+                    f"of {other}"
+                )
+                yield failed(
+                    one,
+                    (
+                        f"{what}, and of {median(shares.values()):.0%} in most pairs of seeds: "
+                        f"one is a copy"
+                    ),
+                )
 
 
 def exchanged(evidence: Evidence) -> Iterator[Finding]:
@@ -54,36 +70,53 @@ def exchanged(evidence: Evidence) -> Iterator[Finding]:
     }
     for one, other in combinations(by_method.values(), 2):
         for seed in sorted(one.keys() & other.keys()):
-            if _like_the_other(evidence, seed, one, other) and _like_the_other(evidence, seed, other, one):
+            if _like_the_other(evidence, seed, one, other) and _like_the_other(
+                evidence, seed, other, one
+            ):
                 names = " and ".join(sorted((one[seed].run_id, other[seed].run_id)))
-                what = "answer as the other one's method does in all other seeds, as if the answers had been exchanged"
+                what = (
+                    "answer as the other one's method does in all other seeds, as if the answers "
+                    "had been exchanged"
+                )
                 yield Finding("not checked", f"{names}: {what}: no file shows whether they were")
 
 
 def repeated_losses(evidence: Evidence) -> Iterator[Finding]:
     """Rows that other runs tell apart have losses of their own."""
-    losses = {record.run_id: evidence.traces[record.run_id].row_losses for record in evidence.compared}
+    losses = {
+        record.run_id: evidence.traces[record.run_id].row_losses for record in evidence.compared
+    }
     for record in evidence.compared:
         own = losses[record.run_id]
         values, rows_of = np.unique(own[own > COARSE], return_counts=True)
-        # coarser numbers repeat by themselves, and so do all losses of a model that gives every text one answer
+        # coarser numbers repeat by themselves, and so do all losses of a model that gives every
+        # text one answer
         if record.spec.settings.precision != "fp32" or len(values) < SEVERAL * rows_of.sum():
             continue
         for value in values[rows_of >= LEAST_EQUAL]:
             rows = own == value
             others = [of_run[rows] for of_run in losses.values() if len(of_run) == len(own)]
             if max(len(np.unique(of_run)) for of_run in others) > SEVERAL * rows.sum():
-                what = f"{rows.sum():,} of its test rows have one loss, {value:.7g}, and other runs tell them apart"
+                what = (
+                    f"{rows.sum():,} of its test rows have one loss, {value:.7g}, and other runs "
+                    f"tell them apart"
+                )
                 yield failed(record.run_id, what)
 
 
 def _moved(evidence: Evidence) -> tuple[RunRecord, ...]:
-    """Return the trained runs whose validation loss moved: a training without effect may equal any other."""
+    """Return the trained runs whose validation loss moved: a training without effect may equal
+    any other.
+    """
     return tuple(record for record in evidence.trained if not evidence.traces[record.run_id].still)
 
 
-def _relative_differences(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """Return the differences of two runs' losses [telling rows], as shares of the larger; None of too few rows."""
+def _relative_differences(
+    one: NDArray[np.float32], other: NDArray[np.float32]
+) -> NDArray[np.float32] | None:
+    """Return the differences of two runs' losses [telling rows], as shares of the larger; None
+    of too few rows.
+    """
     if len(one) != len(other):
         return None
     larger = np.maximum(one, other)
@@ -101,11 +134,16 @@ def _near_share(one: NDArray[np.float32], other: NDArray[np.float32]) -> float |
 def _like_the_other(
     evidence: Evidence, seed: int, own: Mapping[int, RunRecord], other: Mapping[int, RunRecord]
 ) -> bool:
-    """Return whether a run is further from all its method's other seeds than from all of the other method's."""
+    """Return whether a run is further from all its method's other seeds than from all of the
+    other method's.
+    """
 
     def distances(runs: Mapping[int, RunRecord]) -> list[float]:
         losses = [evidence.traces[run.run_id].row_losses for at, run in runs.items() if at != seed]
-        pairs = (_relative_differences(evidence.traces[own[seed].run_id].row_losses, of_run) for of_run in losses)
+        pairs = (
+            _relative_differences(evidence.traces[own[seed].run_id].row_losses, of_run)
+            for of_run in losses
+        )
         return [float(np.median(differences)) for differences in pairs if differences is not None]
 
     to_own, to_other = distances(own), distances(other)

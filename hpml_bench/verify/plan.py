@@ -1,4 +1,6 @@
-"""Plan and seeds: the runs a suite declares, their order and environment, and what the runs of a seed must share."""
+"""Plan and seeds: the runs a suite declares, their order and environment, and what the runs of a
+seed must share.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -9,7 +11,15 @@ from typing import Any
 from hpml_bench.records.files import PREDICTIONS, RECORD, SET_ASIDE, SUITE
 from hpml_bench.records.load import changed, installed, load_record, wrong_id
 from hpml_bench.records.run import FINAL, RunRecord
-from hpml_bench.report.comparability import differences, grouped, hosts_of, method_of, protocol_of, settings_of, short
+from hpml_bench.report.comparability import (
+    differences,
+    grouped,
+    hosts_of,
+    method_of,
+    protocol_of,
+    settings_of,
+    short,
+)
 from hpml_bench.report.numbers import count_of, sentence_list
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import method_identity
@@ -20,10 +30,21 @@ from hpml_bench.system.environment import PACKAGES
 from hpml_bench.system.text import digest
 from hpml_bench.verify.folder import Evidence, Finding, failed
 
-ENVIRONMENT = ("hardware", "fingerprint", "python", "system", "kernel", "packages", "process", "threads")
+ENVIRONMENT = (
+    "hardware",
+    "fingerprint",
+    "python",
+    "system",
+    "kernel",
+    "packages",
+    "process",
+    "threads",
+)
 """Parts that the environment of every run has."""
 SOFTWARE = ("python", "packages", "libraries")
-"""Parts that must be equal over the compared runs; nodes of one sweep may differ in hardware, kernel and driver."""
+"""Parts that must be equal over the compared runs; nodes of one sweep may differ in hardware,
+kernel and driver.
+"""
 OF_OTHER_RANKS = frozenset({"world_size", "gradient_checkpointing", "threads", "micro_batch"})
 """Settings in which a folder's runs may differ: the suite beside them is that of the last call."""
 CLOCKS = timedelta(seconds=2)  # rounding of the times at which runs began, and the steps of a clock
@@ -39,11 +60,16 @@ def ids(evidence: Evidence) -> Iterator[Finding]:
     for record in evidence.records:
         written = evidence.loaded.named.get(record.run_id, record.run_id)
         if written != record.run_id:
-            yield failed(record.run_id, f"holds the record of {written}: its folder was copied or renamed")
+            yield failed(
+                record.run_id, f"holds the record of {written}: its folder was copied or renamed"
+            )
         elif why := wrong_id(record, written):
             yield failed(record.run_id, why)
         elif not installed(record.spec):
-            yield Finding("not checked", f"{record.run_id}: its id, since a plug-in of it isn't installed here")
+            yield Finding(
+                "not checked",
+                f"{record.run_id}: its id, since a plug-in of it isn't installed here",
+            )
 
 
 def once_each(evidence: Evidence) -> Iterator[Finding]:
@@ -59,14 +85,20 @@ def planned(evidence: Evidence) -> Iterator[Finding]:
     """Every run that the suite declares has a record."""
     suite = evidence.suite
     if suite is None:
-        yield failed(SUITE, "is missing or no suite, so that nothing says which runs there should be")
+        yield failed(
+            SUITE, "is missing or no suite, so that nothing says which runs there should be"
+        )
         return
     there = {(record.spec.method.name, record.spec.seed) for record in evidence.records}
     raced = evidence.selection if suite.until and evidence.compared else None
     wanted = due(Results.of(raced), suite) if raced else suite.runs()
     for method, seed in ((spec.method.name, spec.seed) for spec in wanted):
         if (method, seed) not in there:
-            yield failed(SUITE, f"declares {method} with seed {seed}, which has no readable record", REPORT_AGAIN)
+            yield failed(
+                SUITE,
+                f"declares {method} with seed {seed}, which has no readable record",
+                REPORT_AGAIN,
+            )
     most = suite.seeds if suite.until is None else suite.until.rounds[-1]
     for record in evidence.records:
         if record.spec.seed >= most:
@@ -82,13 +114,20 @@ def suite(evidence: Evidence) -> Iterator[Finding]:
     for record in evidence.records:
         spec = record.spec
         if spec.suite != declared.name:
-            yield failed(record.run_id, f"is of the suite {spec.suite}, and {SUITE} is of {declared.name}")
+            yield failed(
+                record.run_id, f"is of the suite {spec.suite}, and {SUITE} is of {declared.name}"
+            )
         if spec.method.name not in declared.methods:
-            yield failed(record.run_id, f"is of the method {spec.method.name}, which {SUITE} doesn't have")
+            yield failed(
+                record.run_id, f"is of the method {spec.method.name}, which {SUITE} doesn't have"
+            )
         else:
             planned = method_identity(declared.method(spec.method.name))
             for key, said, own in differences(planned, method_identity(spec.method)):
-                yield failed(record.run_id, f"its method has {key} {short(own)}, and {SUITE} declares {short(said)}")
+                yield failed(
+                    record.run_id,
+                    f"its method has {key} {short(own)}, and {SUITE} declares {short(said)}",
+                )
         yield from _otherwise_declared(record, declared)
     for record in evidence.compared:
         pairs = differences(settings_of(declared.settings), settings_of(record.spec.settings))
@@ -99,20 +138,32 @@ def suite(evidence: Evidence) -> Iterator[Finding]:
         names = sentence_list(declared.prior.names)
         yield Finding(
             "not checked",
-            f"{SUITE}: the variance that earlier suites lend, {names}: their results aren't in this folder",
+            (
+                f"{SUITE}: the variance that earlier suites lend, {names}: their results aren't "
+                f"in this folder"
+            ),
         )
     known = [record.declared.seeds for record in evidence.records if record.declared is not None]
     if known and declared.seeds != max(known):
-        yield failed(SUITE, f"declares {declared.seeds} seeds, and the runs were made for {max(known)}")
-    packaged = load_suite(declared.name).margin if declared.name in packaged_suites() else declared.margin
+        yield failed(
+            SUITE, f"declares {declared.seeds} seeds, and the runs were made for {max(known)}"
+        )
+    packaged = (
+        load_suite(declared.name).margin if declared.name in packaged_suites() else declared.margin
+    )
     if known and packaged != declared.margin:
         was, now = _margins(packaged), _margins(declared.margin)
         what = f"declares the margins {now}, and the packaged suite {declared.name} {was}"
-        yield Finding("not checked", f"{SUITE}: {what}: no file shows whether they were declared before the results")
+        yield Finding(
+            "not checked",
+            f"{SUITE}: {what}: no file shows whether they were declared before the results",
+        )
 
 
 def _otherwise_declared(record: RunRecord, suite: Suite) -> Iterator[Finding]:
-    """Yield what a run was declared with otherwise than the suite beside it: margins, lent variance, looks."""
+    """Yield what a run was declared with otherwise than the suite beside it: margins, lent
+    variance, looks.
+    """
     declared = record.declared
     if declared is None:
         return
@@ -120,7 +171,9 @@ def _otherwise_declared(record: RunRecord, suite: Suite) -> Iterator[Finding]:
         was, now = map(_margins, (declared.margin, suite.margin))
         yield failed(record.run_id, f"was made for the margins {was}, and {SUITE} declares {now}")
     if declared.prior != suite.prior:
-        yield failed(record.run_id, f"was made with another variance of earlier suites than {SUITE} declares")
+        yield failed(
+            record.run_id, f"was made with another variance of earlier suites than {SUITE} declares"
+        )
     if declared.looks != suite.looks:
         was, now = _looks(declared.looks), _looks(suite.looks)
         yield failed(record.run_id, f"was made for {was}, and {SUITE} declares {now}")
@@ -132,7 +185,11 @@ def _looks(declared: int | None) -> str:
 
 def _margins(margin: Any) -> str:
     quality = "of 0.01 of the range" if margin.quality is None else f"{margin.quality:g}"
-    largest = "" if margin.largest_difference is None else f", largest difference {margin.largest_difference:g}"
+    largest = (
+        ""
+        if margin.largest_difference is None
+        else f", largest difference {margin.largest_difference:g}"
+    )
     return f"quality {quality}, cost {margin.cost:g}{largest}"
 
 
@@ -151,7 +208,9 @@ def places(evidence: Evidence) -> Iterator[Finding]:
     for seed, records in grouped(evidence.compared, lambda record: record.spec.seed).items():
         ran = {record.place or 0: record.spec.method.name for record in records}
         if len(ran) == len(records) and set(ran) == set(range(1, len(declared.methods) + 1)):
-            drawn = tuple(spec.method.name for spec in shuffled((record.spec for record in records), declared))
+            drawn = tuple(
+                spec.method.name for spec in shuffled((record.spec for record in records), declared)
+            )
             orders[seed] = (tuple(ran[place] for place in sorted(ran)), drawn)
     # where several calls made a seed's runs, their places are not those of one sweep
     wrong = {seed: pair for seed, pair in orders.items() if pair[0] != pair[1]}
@@ -159,10 +218,14 @@ def places(evidence: Evidence) -> Iterator[Finding]:
         yield Finding("not checked", "no record says at which place of its seed it was run")
     if wrong and len(wrong) == len(orders):
         what = "no seed's order is the one that this version draws for the suite's name and methods"
-        yield Finding("not checked", f"{what}: another version made the runs, or they had other names")
+        yield Finding(
+            "not checked", f"{what}: another version made the runs, or they had other names"
+        )
         return
     for seed, (own, drawn) in wrong.items():
-        yield failed(f"seed {seed}", f"ran in the order {', '.join(own)}; drawn for it is {', '.join(drawn)}")
+        yield failed(
+            f"seed {seed}", f"ran in the order {', '.join(own)}; drawn for it is {', '.join(drawn)}"
+        )
 
 
 def unfinished(evidence: Evidence) -> Iterator[Finding]:
@@ -173,14 +236,22 @@ def unfinished(evidence: Evidence) -> Iterator[Finding]:
         if record.error is None:
             yield failed(record.run_id, f"ended as {record.status} and doesn't say why")
         if record.metrics:
-            yield failed(record.run_id, f"ended as {record.status} and yet has {len(record.metrics)} metrics")
+            yield failed(
+                record.run_id, f"ended as {record.status} and yet has {len(record.metrics)} metrics"
+            )
         elif (evidence.folder / record.run_id / PREDICTIONS).exists():
-            if record.status in {"unsupported", "diverged"}:  # refused before its steps, or ended in one
+            if record.status in {
+                "unsupported",
+                "diverged",
+            }:  # refused before its steps, or ended in one
                 what = f"ended as {record.status}, which a run does earlier, and has {PREDICTIONS}"
                 yield failed(record.run_id, what)
             else:  # a probe may fail at the end, and a process may be killed at any time
                 what = f"ended as {record.status} once it was trained, and has {PREDICTIONS}"
-                yield Finding("not checked", f"{record.run_id}: {what}: its own error alone says why it has no score")
+                yield Finding(
+                    "not checked",
+                    f"{record.run_id}: {what}: its own error alone says why it has no score",
+                )
 
 
 def set_aside(evidence: Evidence) -> Iterator[Finding]:
@@ -198,7 +269,10 @@ def set_aside(evidence: Evidence) -> Iterator[Finding]:
             record = load_record(place / f"{RECORD}.damaged")
             done = record.status in FINAL and record.protocol_id == own.protocol_id
             if done and changed(place, record) is None:
-                what = f"was whole when it was set aside, and {own.run_id} was run again: nothing says why"
+                what = (
+                    f"was whole when it was set aside, and {own.run_id} was run again: nothing "
+                    f"says why"
+                )
                 yield failed(where, what)
 
 
@@ -218,22 +292,39 @@ def dates(evidence: Evidence) -> Iterator[Finding]:
         for host in hosts_of(record) or ("",):
             by_host.setdefault(host, []).append(record)
     for records in by_host.values():
-        yield from _overlapping(sorted(records, key=lambda one: (began[one.run_id], one.order or 0, one.run_id)), began)
+        yield from _overlapping(
+            sorted(records, key=lambda one: (began[one.run_id], one.order or 0, one.run_id)), began
+        )
 
 
 def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> Iterator[Finding]:
-    """Yield the runs of a host that began while another ran that neither names, or at once after a later one."""
+    """Yield the runs of a host that began while another ran that neither names, or at once after
+    a later one.
+    """
     last: RunRecord | None = None
     end = datetime.min.replace(tzinfo=UTC)  # of the last one
     for record in records:
-        start, until = began[record.run_id], began[record.run_id] + timedelta(seconds=record.seconds)
+        start, until = (
+            began[record.run_id],
+            began[record.run_id] + timedelta(seconds=record.seconds),
+        )
         if last is not None and start < end + AT_ONCE:
-            named = last.run_id in (record.neighbours or ()) or record.run_id in (last.neighbours or ())
+            named = last.run_id in (record.neighbours or ()) or record.run_id in (
+                last.neighbours or ()
+            )
             if start < end - CLOCKS and not named:
-                what = f"began at {record.started}, while {last.run_id} ran until {end.isoformat(timespec='seconds')}"
+                what = (
+                    f"began at {record.started}, while {last.run_id} ran until "
+                    f"{end.isoformat(timespec='seconds')}"
+                )
                 yield failed(record.run_id, what)
-            elif (record.order or 0) < (last.order or 0) and not record.call:  # other calls begin in any order
-                what = f"began at once after {last.run_id}, run {last.order} of the sweep, and is run {record.order}"
+            elif (record.order or 0) < (
+                last.order or 0
+            ) and not record.call:  # other calls begin in any order
+                what = (
+                    f"began at once after {last.run_id}, run {last.order} of the sweep, and is "
+                    f"run {record.order}"
+                )
                 yield failed(record.run_id, what)
         if until >= end:
             last, end = record, until
@@ -245,19 +336,27 @@ def breaks(evidence: Evidence) -> Iterator[Finding]:
     longest = max((end - start for _, (start, end) in runs), default=timedelta())
     for seed in sorted({record.spec.seed for record, _ in runs})[:-1]:
         before = [(record, end) for record, (_, end) in runs if record.spec.seed <= seed]
-        pause = min(start for record, (start, _) in runs if record.spec.seed > seed) - max(end for _, end in before)
-        # a race, and a sweep that declared fewer seeds at first, say so themselves, and the report counts their looks
+        pause = min(start for record, (start, _) in runs if record.spec.seed > seed) - max(
+            end for _, end in before
+        )
+        # a race, and a sweep that declared fewer seeds at first, say so themselves, and the report
+        # counts their looks
         declared = all(_declares_more(record, seed) for record, _ in before)
         if declared and pause > max(BREAK, BREAK_IN_RUNS * longest):
             hours = f"{pause / timedelta(hours=1):.1f} hours"
             what = (
-                f"no run began in the {hours} after the runs of seed {seed}, which say that later seeds were declared"
+                f"no run began in the {hours} after the runs of seed {seed}, which say that later "
+                f"seeds were declared"
             )
-            yield Finding("not checked", f"{what}: no file shows whether their results were looked at before")
+            yield Finding(
+                "not checked", f"{what}: no file shows whether their results were looked at before"
+            )
 
 
 def _declares_more(record: RunRecord, seed: int) -> bool:
-    """Return whether a run was declared together with further seeds than this, to be run whatever comes out."""
+    """Return whether a run was declared together with further seeds than this, to be run
+    whatever comes out.
+    """
     declared = record.declared
     return declared is not None and declared.until is None and declared.seeds > seed + 1
 
@@ -283,12 +382,16 @@ def environment(evidence: Evidence) -> Iterator[Finding]:
         elif said["fingerprint"] != digest(said["hardware"], 12):
             what = f"its fingerprint {short(said['fingerprint'])} is not that of its hardware"
             yield failed(record.run_id, f"{what}, {digest(said['hardware'], 12)}")
-    software = {r.run_id: {key: r.environment.get(key) for key in SOFTWARE} for r in evidence.compared}
+    software = {
+        r.run_id: {key: r.environment.get(key) for key in SOFTWARE} for r in evidence.compared
+    }
     kinds = grouped(evidence.compared, lambda record: digest(software[record.run_id]))
     usual = max(kinds.values(), key=len, default=tuple[RunRecord, ...]())
     for record in evidence.compared:
         if pairs := differences(software[usual[0].run_id], software[record.run_id]):
-            named = ", ".join(f"{key} {short(own)} instead of {short(most)}" for key, most, own in pairs)
+            named = ", ".join(
+                f"{key} {short(own)} instead of {short(most)}" for key, most, own in pairs
+            )
             yield failed(record.run_id, f"ran with {named}")
 
 
@@ -297,10 +400,18 @@ def protocol(evidence: Evidence) -> Iterator[Finding]:
     yield from evidence.excluded("protocol")
     for record in evidence.ok:
         settings = record.spec.settings
-        missing = [name for name in ("protocol_id", "digests", "consumed", "headline") if not getattr(record, name)]
+        missing = [
+            name
+            for name in ("protocol_id", "digests", "consumed", "headline")
+            if not getattr(record, name)
+        ]
         if missing:
             yield failed(record.run_id, f"its record lacks {', '.join(missing)}")
-        still_open = [key for key in ("device", "precision", "micro_batch") if getattr(settings, key) == "auto"]
+        still_open = [
+            key
+            for key in ("device", "precision", "micro_batch")
+            if getattr(settings, key) == "auto"
+        ]
         still_open += [] if settings.world_size else ["world_size"]
         if still_open:
             yield failed(record.run_id, f"its settings leave open {', '.join(still_open)}")
@@ -311,7 +422,10 @@ def labels(evidence: Evidence) -> Iterator[Finding]:
     usual = Counter(record.label_names for record in evidence.compared).most_common(1)
     for record in evidence.compared:
         if record.label_names != usual[0][0]:
-            yield failed(record.run_id, f"has the labels {short(', '.join(record.label_names))}, unlike most runs")
+            yield failed(
+                record.run_id,
+                f"has the labels {short(', '.join(record.label_names))}, unlike most runs",
+            )
 
 
 def consumption(evidence: Evidence) -> Iterator[Finding]:
@@ -327,15 +441,25 @@ def sizes(evidence: Evidence) -> Iterator[Finding]:
                 continue
             values = {r.run_id: r.metrics[metric.name] for r in records if metric.name in r.metrics}
             usual, size = Counter(values.values()).most_common(1)[0] if values else (None, 0)
-            if 2 * size <= len(values):  # a method may choose its sizes by what it learns, such as AdaLoRA
+            if 2 * size <= len(
+                values
+            ):  # a method may choose its sizes by what it learns, such as AdaLoRA
                 continue
             for run, own in values.items():
                 if own != usual:
                     shown = ["none" if value is None else f"{value:.10g}" for value in (own, usual)]
-                    yield failed(run, f"its {metric.name} is {shown[0]}, and {shown[1]} in most runs of its method")
+                    yield failed(
+                        run,
+                        (
+                            f"its {metric.name} is {shown[0]}, and {shown[1]} in most runs of its "
+                            f"method"
+                        ),
+                    )
 
 
 def sample_order(evidence: Evidence) -> Iterator[Finding]:
     """The order of samples is the one drawn from the seed."""
     if evidence.trained:
-        yield Finding("not checked", "the order of samples is drawn by the rows' lengths, which no record has")
+        yield Finding(
+            "not checked", "the order of samples is drawn by the rows' lengths, which no record has"
+        )

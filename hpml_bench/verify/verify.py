@@ -14,22 +14,63 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_json, write_atomically
 from hpml_bench.system.text import summary_of
 from hpml_bench.verify import figures, files, likeness, plan
-from hpml_bench.verify.folder import VERIFIED, Evidence, Finding, FolderCheck, RunCheck, State, failed
+from hpml_bench.verify.folder import (
+    VERIFIED,
+    Evidence,
+    Finding,
+    FolderCheck,
+    RunCheck,
+    State,
+    failed,
+)
 
 FORMAT = 1  # counts up when a field of verified.json changes its meaning
 WORST: tuple[State, ...] = ("failed", "not checked", "ok")
 OF_RUNS: tuple[RunCheck, ...] = (
-    figures.scores, figures.self_checks, figures.metrics, figures.wall_time, figures.steps, figures.figures,
-    figures.ranks, figures.rates, figures.evaluations,
-)  # fmt: skip
+    figures.scores,
+    figures.self_checks,
+    figures.metrics,
+    figures.wall_time,
+    figures.steps,
+    figures.figures,
+    figures.ranks,
+    figures.rates,
+    figures.evaluations,
+)
 """Checks of each run that ended well; all others are of the folder."""
 ALL: tuple[FolderCheck | RunCheck, ...] = (
-    files.plain_files, files.hashes, files.secrets, files.private_paths, plan.ids, plan.once_each, plan.planned,
-    plan.suite, plan.places, plan.unfinished, plan.set_aside, plan.dates, plan.breaks, plan.environment, plan.protocol,
-    plan.labels, figures.predictions, figures.passed, figures.definitions, figures.times, figures.copies,
-    *OF_RUNS, plan.consumption, figures.batches, figures.answers, likeness.near_copies, likeness.exchanged,
-    likeness.repeated_losses, plan.sizes, plan.sample_order, files.page,
-)  # fmt: skip
+    files.plain_files,
+    files.hashes,
+    files.secrets,
+    files.private_paths,
+    plan.ids,
+    plan.once_each,
+    plan.planned,
+    plan.suite,
+    plan.places,
+    plan.unfinished,
+    plan.set_aside,
+    plan.dates,
+    plan.breaks,
+    plan.environment,
+    plan.protocol,
+    plan.labels,
+    figures.predictions,
+    figures.passed,
+    figures.definitions,
+    figures.times,
+    figures.copies,
+    *OF_RUNS,
+    plan.consumption,
+    figures.batches,
+    figures.answers,
+    likeness.near_copies,
+    likeness.exchanged,
+    likeness.repeated_losses,
+    plan.sizes,
+    plan.sample_order,
+    files.page,
+)
 """All checks, in the order in which they are shown."""
 
 
@@ -41,8 +82,12 @@ class Verified:
     suite: str
     runs: int  # number of records that can be read
     checks: tuple[Finding, ...]
-    """The findings, worst first; one for each thing that is wrong, and one for each check that holds."""
-    files: dict[str, str]  # path within the folder -> SHA-256, of all regular files but verified.json and locks
+    """The findings, worst first; one for each thing that is wrong, and one for each check that
+    holds.
+    """
+    files: dict[
+        str, str
+    ]  # path within the folder -> SHA-256, of all regular files but verified.json and locks
 
     @property
     def consistent(self) -> bool:
@@ -54,27 +99,44 @@ class Verified:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything: of a line `DIGEST  PATH` for each file, sorted by path, as sha256sum writes them."""
-        return hashlib.sha256("".join(f"{d}  {path}\n" for path, d in self.files.items()).encode()).hexdigest()
+        """SHA-256 of everything: of a line `DIGEST  PATH` for each file, sorted by path, as
+        sha256sum writes them.
+        """
+        return hashlib.sha256(
+            "".join(f"{d}  {path}\n" for path, d in self.files.items()).encode()
+        ).hexdigest()
 
     def changed(self) -> tuple[str, ...] | None:
-        """Return the files that differ from those an earlier verified.json names; None where there is none."""
+        """Return the files that differ from those an earlier verified.json names; None where
+        there is none.
+        """
         files = (read_json(self.folder / VERIFIED) or {}).get("files")
         if not isinstance(files, dict):
             return None
-        return tuple(name for name in sorted({*files, *self.files}) if files.get(name) != self.files.get(name))
+        return tuple(
+            name
+            for name in sorted({*files, *self.files})
+            if files.get(name) != self.files.get(name)
+        )
 
     def write(self) -> Path:
         """Write verified.json; a UserError where that can't be done."""
         content = {
-            "format": FORMAT, "hpml_bench": version("hpml-bench"), "suite": self.suite, "consistent": self.consistent,
-            "checks": [asdict(check) for check in self.checks], "digest": self.digest, "files": self.files,
-        }  # fmt: skip
+            "format": FORMAT,
+            "hpml_bench": version("hpml-bench"),
+            "suite": self.suite,
+            "consistent": self.consistent,
+            "checks": [asdict(check) for check in self.checks],
+            "digest": self.digest,
+            "files": self.files,
+        }
         path = self.folder / VERIFIED
         try:
             write_atomically(path, json.dumps(content, indent=1) + "\n")
         except OSError as error:
-            raise UserError(f"{path} can't be written: {error.strerror}; verify a copy of the folder") from None
+            raise UserError(
+                f"{path} can't be written: {error.strerror}; verify a copy of the folder"
+            ) from None
         return path
 
 
@@ -91,15 +153,20 @@ def verify(folder: Path) -> Verified:
     for check, findings in found.items():
         if not findings:  # its docstring's first sentence holds
             sentence = summary_of(check).rstrip(".")
-            findings.append(Finding("ok", sentence[0].lower() + sentence[1:]) if evidence.records
-                            else Finding("not checked", "no record can be read"))  # fmt: skip
+            findings.append(
+                Finding("ok", sentence[0].lower() + sentence[1:])
+                if evidence.records
+                else Finding("not checked", "no record can be read")
+            )
         checks += [printable(name_of(check), finding) for finding in findings]
     suite, digests = evidence.suite.name if evidence.suite else "", dict[str, str]()
     for path in evidence.files:
         try:
             digests[evidence.name(path)] = sha256(path)
         except OSError as error:
-            raise UserError(f"{path} can't be read: {error.strerror}; verify a folder that you may read") from None
+            raise UserError(
+                f"{path} can't be read: {error.strerror}; verify a folder that you may read"
+            ) from None
     ordered = sorted(checks, key=lambda check: WORST.index(check.state))
     return Verified(folder, suite, len(evidence.records), tuple(ordered), digests)
 

@@ -1,4 +1,6 @@
-"""CUDA without a card: what the command finds wrong, and that its tensors keep torch's rules on devices."""
+"""CUDA without a card: what the command finds wrong, and that its tensors keep torch's rules on
+devices.
+"""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -38,14 +40,18 @@ def on_card() -> Iterator[Any]:
         yield mode
 
 
-def with_hook(monkeypatch: pytest.MonkeyPatch, hook: Callable[[torch.Tensor], torch.Tensor]) -> None:
+def with_hook(
+    monkeypatch: pytest.MonkeyPatch, hook: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
     """Let LoRA change the output of its last layer's updates by a hook."""
     kind = registry.plugin("methods", "lora")
     build = kind.build
 
     def changed(self: Any, backbone: Any) -> Any:
         encoder = build(self, backbone)
-        layer = [part for name, part in encoder.named_modules() if name.endswith("lora_B.default")][-1]
+        layer = [part for name, part in encoder.named_modules() if name.endswith("lora_B.default")][
+            -1
+        ]
         layer.register_forward_hook(lambda _, inputs, output: hook(output))
         return encoder
 
@@ -57,8 +63,16 @@ def with_hook(monkeypatch: pytest.MonkeyPatch, hook: Callable[[torch.Tensor], to
 
 HOOKS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str, str]] = {
     "fine": (lambda output: output + torch.zeros(output.shape[-1], device=output.device), "ok", ""),
-    "made without a device": (lambda output: output + torch.zeros(output.shape[-1]), "FAIL", "some on the CPU"),
-    "out of the graph": (lambda output: output.detach().requires_grad_(), "FAIL", "no gradient reaches"),
+    "made without a device": (
+        lambda output: output + torch.zeros(output.shape[-1]),
+        "FAIL",
+        "some on the CPU",
+    ),
+    "out of the graph": (
+        lambda output: output.detach().requires_grad_(),
+        "FAIL",
+        "no gradient reaches",
+    ),
     "no number": (lambda output: output * float("nan"), "FAIL", "the loss is nan"),
     "waits": (lambda output: output * (output.abs().sum().item() >= 0), "reads values", ""),
 }
@@ -66,26 +80,40 @@ HOOKS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str, str]] = {
 
 
 @pytest.mark.parametrize("name", HOOKS)
-def test_a_method_is_told_as_it_is(name: str, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tensor on the CPU, a parameter without a gradient, a loss of NaN, a wait; one without any of them runs."""
+def test_a_method_is_told_as_it_is(
+    name: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tensor on the CPU, a parameter without a gradient, a loss of NaN, a wait; one without
+    any of them runs.
+    """
     hook, status, why = HOOKS[name]
     with_hook(monkeypatch, hook)
     found = fake_cuda.run(bench, CLASSIFIER)
-    assert (found.status, why in found.why, bool(found.waits)) == (status, True, status == "reads values"), found
+    assert (found.status, why in found.why, bool(found.waits)) == (
+        status,
+        True,
+        status == "reads values",
+    ), found
 
 
 @pytest.mark.parametrize(
     ("method", "kernels"), [("lora", 416), ("full", 312), ("prompt_tuning", 290), ("adapter", 239)]
 )
 def test_a_step_waits_for_nothing(method: str, kernels: int, bench: Bench) -> None:
-    """Of a language model, neither to look for padding nor to copy a prompt's ids; kernels don't become more."""
+    """Of a language model, neither to look for padding nor to copy a prompt's ids; kernels don't
+    become more.
+    """
     found = fake_cuda.run(bench, Combination("llama", "causal_lm", method))
     assert (found.status, found.waits) == ("ok", []), found
     assert found.kernels <= kernels
 
 
-def test_a_refusal_that_is_none_on_the_cpu_is_a_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The harness takes an error of PEFT's for a reason to refuse a type; on a CPU it would be the same."""
+def test_a_refusal_that_is_none_on_the_cpu_is_a_failure(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The harness takes an error of PEFT's for a reason to refuse a type; on a CPU it would be
+    the same.
+    """
     found = fake_cuda.run(bench, Combination("gpt2", "sequence_classification", "none"))
     assert found.status == "unsupported", found
     kind = registry.plugin("methods", "lora")
@@ -102,7 +130,9 @@ def test_a_refusal_that_is_none_on_the_cpu_is_a_failure(bench: Bench, monkeypatc
 
 
 @pytest.mark.parametrize("made", ["with the device", "without"])
-def test_on_the_cpu_a_tensor_without_a_device_is_told(made: str, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_the_cpu_a_tensor_without_a_device_is_told(
+    made: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What can't run on the card takes steps in which such a tensor is on another device."""
     monkeypatch.setattr(fake_cuda, "CANNOT", {"lora": "it is tried here"})
     where = {"device": "cpu"} if made == "with the device" else {}
@@ -112,13 +142,21 @@ def test_on_the_cpu_a_tensor_without_a_device_is_told(made: str, bench: Bench, m
     assert "it is tried here" in found.why or "meta" in found.why
 
 
-@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True, "micro_batch": 2}], ids=["", "checkpointed"])
-@pytest.mark.parametrize("options", [{"type": "LORA"}, {"type": "LOHA"}, {"type": "C3A"}], ids=["LORA", "LOHA", "C3A"])
-@pytest.mark.parametrize("model", [("gpt2", "sequence_classification"), ("llama", "causal_lm")], ids=["gpt2", "llama"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"gradient_checkpointing": True, "micro_batch": 2}], ids=["", "checkpointed"]
+)
+@pytest.mark.parametrize(
+    "options", [{"type": "LORA"}, {"type": "LOHA"}, {"type": "C3A"}], ids=["LORA", "LOHA", "C3A"]
+)
+@pytest.mark.parametrize(
+    "model", [("gpt2", "sequence_classification"), ("llama", "causal_lm")], ids=["gpt2", "llama"]
+)
 def test_losses_and_gradients_are_those_on_the_cpu(
     model: tuple[str, str], options: dict[str, Any], changes: dict[str, Any], bench: Bench
 ) -> None:
-    """In float32 the stand-in for the engine gives the gradients of torch's, for functions in Python too."""
+    """In float32 the stand-in for the engine gives the gradients of torch's, for functions in
+    Python too.
+    """
     combination = Combination(*model, "peft", options, changes)
     common = changes | {"precision": "fp32", "dropout": 0.0, "steps": 3}
     steps = []
@@ -126,7 +164,9 @@ def test_losses_and_gradients_are_those_on_the_cpu(
         spec = bench.spec(replace(combination, changes=common | {"device": device}))
         prepared, kept = bench.prepared(combination, spec), Kept()
         with card() if device == "cuda" else tiny.alone() as entered:
-            Trainer(assemble(spec, prepared, entered[1] if device == "cuda" else entered), [kept]).train()
+            Trainer(
+                assemble(spec, prepared, entered[1] if device == "cuda" else entered), [kept]
+            ).train()
         steps.append(kept.steps)
     for name in ("loss", "grad_norm"):
         cpu, on_card = ([getattr(step, name) for step in run] for run in steps)
@@ -149,14 +189,20 @@ class Kept(Probe):
 def test_the_command_ends_with_what_it_found(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A line per combination and counts; the page has those that did not just run; status 1 for a failure."""
+    """A line per combination and counts; the page has those that did not just run; status 1 for
+    a failure.
+    """
     found = {"lora": fake_cuda.Finding("ok"), "full": fake_cuda.Finding("FAIL", "a | b")}
-    monkeypatch.setattr(fake_cuda, "combinations", lambda: [Combination("m", "t", name) for name in found])
+    monkeypatch.setattr(
+        fake_cuda, "combinations", lambda: [Combination("m", "t", name) for name in found]
+    )
     monkeypatch.setattr(fake_cuda, "run", lambda _, each: found[each.method])
     page = tmp_path / "page.md"
     monkeypatch.setattr(sys, "argv", ["fake_cuda.py", "--markdown", str(page)])
     assert fake_cuda.main() == 1
-    assert capsys.readouterr().out.splitlines()[-1].startswith("2 combinations: 1 ok, 0 ok on the CPU")
+    assert (
+        capsys.readouterr().out.splitlines()[-1].startswith("2 combinations: 1 ok, 0 ok on the CPU")
+    )
     assert "| m t full | a \\| b |" in page.read_text()
     monkeypatch.setattr(sys, "argv", ["fake_cuda.py", "--only", "lora"])
     assert fake_cuda.main() == 0
@@ -179,7 +225,10 @@ MIXED: dict[str, tuple[Callable[[], Any], bool]] = {
     "what is indexed": (lambda: vector()[torch.tensor([0, 2], device=CUDA)], False),
     "values put": (lambda: vector(CUDA).index_put_((torch.tensor([0, 2]),), vector()[:2]), False),
     "random numbers": (lambda: vector(CUDA).normal_(generator=torch.Generator()), False),
-    "tokens": (lambda: torch.nn.functional.embedding(torch.tensor([1]), vector(CUDA)[:, None]), False),
+    "tokens": (
+        lambda: torch.nn.functional.embedding(torch.tensor([1]), vector(CUDA)[:, None]),
+        False,
+    ),
     "weights": (lambda: torch.nn.functional.linear(vector(CUDA), torch.ones(2, 3)), False),
     "a copy": (lambda: vector(CUDA).copy_(vector()), True),
     "a list": (lambda: torch._foreach_add([vector(CUDA)], [vector()]), False),
@@ -199,7 +248,9 @@ def test_devices_mix_as_in_torch(name: str, on_card: Any) -> None:
 
 
 def test_tensors_say_where_they_are_and_keep_their_values(on_card: Any) -> None:
-    """Views share memory, data replaced is of the new type, and modules move with the same parameters."""
+    """Views share memory, data replaced is of the new type, and modules move with the same
+    parameters.
+    """
     values = vector(CUDA)
     values[1:].mul_(2)
     assert (values.device, values.tolist()) == (CUDA, [0, 2, 4])
@@ -215,7 +266,9 @@ def test_tensors_say_where_they_are_and_keep_their_values(on_card: Any) -> None:
 
 
 def test_a_device_context_that_is_the_first_on_the_card_reaches_each_constructor() -> None:
-    """Torch keeps which functions a context changes; a stand-in kept among them left Llama's frequencies unset."""
+    """Torch keeps which functions a context changes; a stand-in kept among them left Llama's
+    frequencies unset.
+    """
     torch.utils._device._device_constructors.cache_clear()
     with card(), torch.device("meta"):
         assert torch.tensor([1.0]).device.type == "meta"
@@ -243,7 +296,13 @@ def test_waits_are_counted(on_card: Any) -> None:
     on_card.waits.clear()
     vector().to(CUDA, non_blocking=True)
     assert on_card.waits == []
-    for call in (values.sum().item, values.nonzero, values.cpu, values.tolist, lambda: values[values > 1]):
+    for call in (
+        values.sum().item,
+        values.nonzero,
+        values.cpu,
+        values.tolist,
+        lambda: values[values > 1],
+    ):
         before = len(on_card.waits)
         call()
         assert len(on_card.waits) > before, call

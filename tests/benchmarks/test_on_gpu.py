@@ -36,22 +36,32 @@ def options(tmp_path: Path) -> Namespace:
 
 
 def test_without_a_gpu_what_needs_one_is_skipped(tmp_path: Path) -> None:
-    """With the reason; checks of numbers are done on the CPU, each by its own process, and the command ends well."""
+    """With the reason; checks of numbers are done on the CPU, each by its own process, and the
+    command ends well.
+    """
     found = tmp_path / "found.json"
     words = ["--only", "context,attention", "--json", str(found)]
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "on_gpu.py"), *words],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     results = json.loads(found.read_text())
-    assert results["context"] == {"passed": None, "skipped": "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)"}
+    assert results["context"] == {
+        "passed": None,
+        "skipped": "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)",
+    }
     assert results["attention"]["passed"], results
     assert (len(results["attention"]["cases"]), results["about"]["cards"]) == (8, [])
 
 
 def test_all_checks_end_in_time(options: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A check gets what is left of the minutes; where that isn't enough it is skipped; one over its limit fails."""
+    """A check gets what is left of the minutes; where that isn't enough it is skipped; one over
+    its limit fails.
+    """
     given: list[float] = []
     monkeypatch.setattr(on_gpu, "in_child", lambda check, left, _: given.append(left))
     monkeypatch.setattr(sys, "argv", ["on_gpu.py", "--only", "generation,attention"])
@@ -68,9 +78,11 @@ def test_all_checks_end_in_time(options: Namespace, monkeypatch: pytest.MonkeyPa
 
 
 def test_cases_are_done_while_time_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that has less time than the longest before it is skipped; a check of skipped cases alone is skipped.
+    """One that has less time than the longest before it is skipped; a check of skipped cases alone
+    is skipped.
 
-    Each is written before the next begins; an error is a case's result, and what is known is left as it is.
+    Each is written before the next begins; an error is a case's result, and what is known is left
+    as it is.
     """
     now, written = [0.0], list[dict[str, Any]]()
     monkeypatch.setattr(gpu.time, "monotonic", lambda: now[0])
@@ -87,9 +99,14 @@ def test_cases_are_done_while_time_lasts(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [of["passed"] for of in found["cases"].values()] == [True, False, True, True, None]
     assert (found["passed"], found["cases"]["fails"]["error"]) == (False, "ValueError: why")
     assert found["cases"]["third"]["skipped"].startswith("less than")
-    assert [[*each["cases"]] for each in written[:3]] == [["known", "fails"]] * 2 + [["known", "fails", "first"]]
+    assert [[*each["cases"]] for each in written[:3]] == [["known", "fails"]] * 2 + [
+        ["known", "fails", "first"]
+    ]
     assert written[0]["cases"]["fails"] == gpu.RUNNING
-    assert gpu.gathered(iter([("one", lambda: {"passed": None, "skipped": "why"})]), 1)["passed"] is None
+    assert (
+        gpu.gathered(iter([("one", lambda: {"passed": None, "skipped": "why"})]), 1)["passed"]
+        is None
+    )
     assert gpu.passed([{"passed": True}, {"passed": None}]) is True
 
 
@@ -103,7 +120,8 @@ def test_a_process_that_ends_in_a_case_is_followed_by_another(
         "path = pathlib.Path(sys.argv[4])\n"
         "cases = json.loads(path.read_text())['attention']['cases']\n"
         "name = f'case {len(cases)}'\n"
-        "path.write_text(json.dumps({'attention': {'passed': False, 'cases': cases | {name: {'passed': False}}}}))\n"
+        "path.write_text(json.dumps({'attention': {'passed': False, 'cases': cases | {name: "
+        "{'passed': False}}}}))\n"
         "sys.exit(len(cases) < 2)\n"
     )
     monkeypatch.setattr(on_gpu, "__file__", str(script))
@@ -111,16 +129,31 @@ def test_a_process_that_ends_in_a_case_is_followed_by_another(
     assert [*on_gpu.read(options)["attention"]["cases"]] == ["case 0", "case 1", "case 2"]
     script.write_text("raise SystemExit(3)")
     on_gpu.in_child("attention", 60, options)
-    assert on_gpu.read(options)["attention"] == {"passed": False, "cases": {}, "error": "it ends with status 3"}
+    assert on_gpu.read(options)["attention"] == {
+        "passed": False,
+        "cases": {},
+        "error": "it ends with status 3",
+    }
 
 
-def test_the_checks_of_numbers_pass_where_they_can_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU answers side by side are those alone, and attention's gradients the plain kernel's."""
+def test_the_checks_of_numbers_pass_where_they_can_be_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On the CPU answers side by side are those alone, and attention's gradients the plain
+    kernel's.
+    """
     save = language_models.save_models
-    monkeypatch.setattr(language_models, "save_models", lambda folder: {"Llama": save(folder)["Llama"]})
+    monkeypatch.setattr(
+        language_models, "save_models", lambda folder: {"Llama": save(folder)["Llama"]}
+    )
     answered = gpu.gathered(numbers.generation("cpu"), 600)
     assert answered["passed"], answered
-    assert [*answered["cases"]] == ["Llama fp32", "Llama fp32 sampled", "Llama bf16", "Llama bf16 sampled"]
+    assert [*answered["cases"]] == [
+        "Llama fp32",
+        "Llama fp32 sampled",
+        "Llama bf16",
+        "Llama bf16 sampled",
+    ]
 
 
 def test_methods_are_compared_by_their_losses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +170,9 @@ def test_methods_are_compared_by_their_losses(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_memory_and_steps_are_compared_on_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each phase within a tenth of what is predicted, beside what a step does; work side by side counts once."""
+    """Each phase within a tenth of what is predicted, beside what a step does; work side by side
+    counts once.
+    """
     assert (steps.covered([(0, 2), (1, 3), (5, 6)]), steps.covered([])) == (4, 0)
     for check, name in (("METHODS", "lora checkpointing"), ("LEVERS", "quantization nf4")):
         monkeypatch.setattr(steps, check, {name: getattr(steps, check)[name]})
@@ -145,28 +180,45 @@ def test_memory_and_steps_are_compared_on_a_small_model(monkeypatch: pytest.Monk
         (found,) = gpu.gathered(check("cpu", steps.SMALL), 600)["cases"].values()
         assert {*found["ratios"]} == {*fit_ratios.PHASES}
         assert found["passed"], found
-        assert found["samples_per_second"] == pytest.approx(steps.SMALL.batch / found["step_seconds"])
+        assert found["samples_per_second"] == pytest.approx(
+            steps.SMALL.batch / found["step_seconds"]
+        )
         assert (found["kernels"] > 100, found["waits"]) == (True, 0)
 
 
-def test_a_cards_peaks_are_counted_from_what_it_held_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cards_peaks_are_counted_from_what_it_held_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each phase has its own peak; a run that needs more than is free isn't tried."""
     peaks = iter((150, 300, 200, 500))
-    for name, value in {"memory_allocated": 100, "synchronize": None, "reset_peak_memory_stats": None}.items():
+    for name, value in {
+        "memory_allocated": 100,
+        "synchronize": None,
+        "reset_peak_memory_stats": None,
+    }.items():
         monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: next(peaks))
     spec = fit_ratios.spec_of("causal_lm", "lora", {}, {})
     with tiny.alone() as group:
         found = steps.on_card(spec, fit_ratios.prepare(tmp_path, spec.settings.task), group)
-    assert [found[phase] for phase in ("loading", "evaluation", "generation", "step")] == [50, 200, 100, 400]
+    assert [found[phase] for phase in ("loading", "evaluation", "generation", "step")] == [
+        50,
+        200,
+        100,
+        400,
+    ]
     assert found["loading_seconds"] > 0
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10 * 10**9, 80 * 10**9))
     assert not steps.lacking(9 * 10**9)
     assert steps.lacking(11 * 10**9) == "it needs 11.0 GB, and 10.0 GB are free"
 
 
-@pytest.mark.parametrize(("visible", "one"), [(None, "0"), ("3,1", "3"), ("GPU-a,GPU-b", "GPU-a"), ("", "")])
-def test_a_contender_has_one_gpu(visible: str | None, one: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("visible", "one"), [(None, "0"), ("3,1", "3"), ("GPU-a,GPU-b", "GPU-a"), ("", "")]
+)
+def test_a_contender_has_one_gpu(
+    visible: str | None, one: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first that is visible: of more, the HF Trainer would make a DataParallel."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:

@@ -1,4 +1,6 @@
-"""Speed as it is measured: records and the pages that show them, the batches that stand for an epoch, probes' cost."""
+"""Speed as it is measured: records and the pages that show them, the batches that stand for an
+epoch, probes' cost.
+"""
 
 import json
 import math
@@ -19,12 +21,16 @@ from hpml_bench.training.trainer import Trainer
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "reports" / "reference" / "performance"
 NAMES = ("intel-xeon", "amd-epyc", "quick", "language")
-RECORD, BEFORE, QUICK, LANGUAGE = (json.loads((FOLDER / f"{name}.json").read_text()) for name in NAMES)
+RECORD, BEFORE, QUICK, LANGUAGE = (
+    json.loads((FOLDER / f"{name}.json").read_text()) for name in NAMES
+)
 
 
 @pytest.mark.parametrize(("record", "quick"), [(RECORD, False), (BEFORE, False), (QUICK, True)])
 def test_a_record_has_every_part_of_its_size(record: dict[str, Any], quick: bool) -> None:
-    """All parts that are measured where none is named, and the time that they took; an earlier version had more."""
+    """All parts that are measured where none is named, and the time that they took; an earlier
+    version had more.
+    """
     parts = record["parts"]
     assert {*performance.parts(quick)} - {*performance.APART} | {"time"} <= set(parts)
     assert {part["quick"] for part in parts.values()} == {quick}
@@ -38,7 +44,9 @@ def marked(mark: str) -> list[str]:
 
 
 def test_the_page_shows_the_records() -> None:
-    """The ratios to the HF Trainer are the record's, each and no other; of other rows, those that are shown."""
+    """The ratios to the HF Trainer are the record's, each and no other; of other rows, those
+    that are shown.
+    """
     assert marked("speed") == performance.ratios_of(RECORD)
     for mark, record in (("language", LANGUAGE), ("table", RECORD)):
         assert marked(mark)[2:]
@@ -48,7 +56,9 @@ def test_the_page_shows_the_records() -> None:
 def test_the_readme_names_the_range_of_the_ratios() -> None:
     """Its three ranges of samples/s are the smallest and the largest ratio of the record."""
     rows = [row.split(" | ") for row in performance.ratios_of(RECORD)[2:]]
-    cells = [[float(cell.removesuffix(" x").removesuffix(" x |")) for cell in row[1:4]] for row in rows]
+    cells = [
+        [float(cell.removesuffix(" x").removesuffix(" x |")) for cell in row[1:4]] for row in rows
+    ]
     defaults, dynamic, grouped = zip(*cells, strict=True)
     readme = (ROOT / "README.md").read_text()
     assert f"{min(grouped):.1f} to {max(grouped):.1f} times the samples/s" in readme
@@ -76,15 +86,21 @@ def test_few_batches_are_padded_as_the_epoch_is(contender: str, count: int) -> N
 
 
 def blocks(n: int, seed: int, true: float, outliers: float) -> np.ndarray:
-    """Return seconds [n, 2, 20] of noisy pieces without probes and with them; a share of pieces takes five times."""
+    """Return seconds [n, 2, 20] of noisy pieces without probes and with them; a share of pieces
+    takes five times.
+    """
     generator = np.random.default_rng(seed)
-    noise = generator.lognormal(0, 0.1, (n, 2, 20)) * np.where(generator.random((n, 2, 20)) < outliers, 5, 1)
+    noise = generator.lognormal(0, 0.1, (n, 2, 20)) * np.where(
+        generator.random((n, 2, 20)) < outliers, 5, 1
+    )
     return np.array([1.0, 1.0 + true])[:, None] * noise
 
 
 @pytest.mark.parametrize("outliers", [0.0, 0.1])
 def test_the_bound_covers(outliers: float) -> None:
-    """At least 95 % of the bounds lie at or above the true overhead, also where a tenth of the pieces is disturbed."""
+    """At least 95 % of the bounds lie at or above the true overhead, also where a tenth of the
+    pieces is disturbed.
+    """
     found = [probes.bound(blocks(20, seed, 0.01, outliers), resamples=400) for seed in range(400)]
     assert np.mean([upper >= 0.01 for _, upper in found]) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 400)
     assert np.mean([estimate for estimate, _ in found]) == pytest.approx(0.01, abs=0.002)
@@ -122,8 +138,13 @@ class Noting(Probe):
 
 
 def test_a_block_has_the_probes_on_once_everywhere(group: Group, tmp_path: Path) -> None:
-    """Of two trainings that begin the one with probes, the other without, each step and validation has them once."""
-    prepared, spec = tiny.prepared(tmp_path), tiny.spec(world_size=1, steps=7, eval_every=2, log_every=3)
+    """Of two trainings that begin the one with probes, the other without, each step and
+    validation has them once.
+    """
+    prepared, spec = (
+        tiny.prepared(tmp_path),
+        tiny.spec(world_size=1, steps=7, eval_every=2, log_every=3),
+    )
     seen, batches, with_probes = [], [], []
     for first in (True, False):
         switched = probes.Switched()

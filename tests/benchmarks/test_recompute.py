@@ -1,4 +1,6 @@
-"""The auditor (`benchmarks/recompute.py`) agrees with the package's answers, and finds changed figures."""
+"""The auditor (`benchmarks/recompute.py`) agrees with the package's answers, and finds changed
+figures.
+"""
 
 import ast
 import itertools
@@ -29,7 +31,9 @@ REFERENCE = ROOT / "reports/reference/quickstart"
 
 def remade(target: Path) -> Path:
     """Copy the reference's records and let the package make its page of them."""
-    shutil.copytree(REFERENCE, target, ignore=shutil.ignore_patterns("figures", "tables", "report.*"))
+    shutil.copytree(
+        REFERENCE, target, ignore=shutil.ignore_patterns("figures", "tables", "report.*")
+    )
     return report(target)
 
 
@@ -55,7 +59,11 @@ def changed(value: Any) -> Any:
         return not value
     if isinstance(value, str):
         last = re.search(r"\d(?=\D*$)", value)
-        return f"{value[: last.start()]}{(int(last[0]) + 5) % 10}{value[last.end() :]}" if last else "?"
+        return (
+            f"{value[: last.start()]}{(int(last[0]) + 5) % 10}{value[last.end() :]}"
+            if last
+            else "?"
+        )
     if isinstance(value, float):
         return value * (1 + 1e-5) or 1e-3
     return value + 1 if isinstance(value, int) else ["?"]
@@ -64,7 +72,9 @@ def changed(value: Any) -> Any:
 def unfound(recomputed: Any, given: Any) -> list[str]:
     """Return the paths of an answer at which a change goes unfound."""
     expected = dict(answer.leaves(recomputed))
-    figures = [(path, value) for path, value in answer.leaves(given) if not answer.WORDS.fullmatch(path)]
+    figures = [
+        (path, value) for path, value in answer.leaves(given) if not answer.WORDS.fullmatch(path)
+    ]
     return [path for path, value in figures if answer.same(changed(value), expected[path])]
 
 
@@ -84,16 +94,34 @@ def study(remade_quickstart: Path) -> Study:
 def test_scores_are_counted_a_second_time(name: str) -> None:
     """Each scorer of the package has one in the auditor, which gives the same scores."""
     tables = [
-        json.loads((ROOT / f"tests/files/{file}.json").read_text()) for file in ("peft_metamath", "lm_eval_gsm8k")
+        json.loads((ROOT / f"tests/files/{file}.json").read_text())
+        for file in ("peft_metamath", "lm_eval_gsm8k")
     ]
     texts = [text for table in tables for text in (*table["answers"], *table["expected"])]
     texts += [
-        "3/2", "12:30", "x = 1.5", r"\frac{3}{2}", r"1\frac{1}{2} of 1,000 1/4", "-1 1/2", r"\frac{-3}{2} or 2 5/4",
-        "10 \u2212 5 \u22125", "1e3 m", "år", "är", "東京です。", "京都です", "ไทย ฿5", "café", "Cafe\u0301",
-    ]  # fmt: skip
+        "3/2",
+        "12:30",
+        "x = 1.5",
+        r"\frac{3}{2}",
+        r"1\frac{1}{2} of 1,000 1/4",
+        "-1 1/2",
+        r"\frac{-3}{2} or 2 5/4",
+        "10 \u2212 5 \u22125",
+        "1e3 m",
+        "år",
+        "är",
+        "東京です。",
+        "京都です",
+        "ไทย ฿5",
+        "café",
+        "Cafe\u0301",
+    ]
     scorer = make_scorer(name)
     for said, expected in itertools.product(texts, texts):
-        assert rows.SCORERS[name](said, expected) == pytest.approx(scorer.score(said, expected)), (said, expected)
+        assert rows.SCORERS[name](said, expected) == pytest.approx(scorer.score(said, expected)), (
+            said,
+            expected,
+        )
 
 
 def test_it_imports_nothing_of_the_package() -> None:
@@ -102,17 +130,35 @@ def test_it_imports_nothing_of_the_package() -> None:
     assert len(files) > 6
     for file in files:
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
-        imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        imported = {
+            name.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for name in node.names
+        }
+        imported |= {
+            node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+        }
         assert not [name for name in imported if name.startswith("hpml")], file
 
 
-OF_SOME = {"declared_looks", "rounds", "ended", "most_runs", "changed", "checkpoints", "checkpoints_judged"}
+OF_SOME = {
+    "declared_looks",
+    "rounds",
+    "ended",
+    "most_runs",
+    "changed",
+    "checkpoints",
+    "checkpoints_judged",
+}
 """Fields of answers of races, of declared looks and of few seeds alone."""
 
 
-def test_it_finds_nothing_wrong(remade_quickstart: Path, study: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every figure of the answer is what the records give, and a change of any is found, by a hundred thousandth.
+def test_it_finds_nothing_wrong(
+    remade_quickstart: Path, study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every figure of the answer is what the records give, and a change of any is found, by a
+    hundred thousandth.
 
     A new leaf fails by its path; one left out does, too.
     """
@@ -120,7 +166,9 @@ def test_it_finds_nothing_wrong(remade_quickstart: Path, study: Study, capsys: p
     assert given.keys() == PageSummary.model_fields.keys() - OF_SOME
     assert unfound(answer.answer_of(study), given) == []
     assert recompute.main([str(remade_quickstart)]) == 0
-    (checked,) = re.findall(r"quickstart: (\d+) figures checked, 0 disagree", capsys.readouterr().out)
+    (checked,) = re.findall(
+        r"quickstart: (\d+) figures checked, 0 disagree", capsys.readouterr().out
+    )
     assert int(checked) > 800
     given["methods"][0]["watts"] = 3.5
     del given["methods"][0]["v"]["score"]["lo"]
@@ -154,7 +202,9 @@ def of_its_own_host(item: RunRecord) -> dict[str, Any]:
     return {"environment": item.environment | {"hosts": [f"of-{item.spec.method.method}"]}}
 
 
-def by_method(change: Callable[[RunRecord], dict[str, Any]], **more: Any) -> Callable[[], list[RunRecord]]:
+def by_method(
+    change: Callable[[RunRecord], dict[str, Any]], **more: Any
+) -> Callable[[], list[RunRecord]]:
     return lambda: [run.model_copy(update=change(run)) for run in made_records.sweep(**more)]
 
 
@@ -166,17 +216,27 @@ MADE: dict[str, tuple[Callable[[], list[RunRecord]], Any, tuple[int, str | None,
     "one method": (sweep(["lora"], seeds=4), None, (0, None, "seed")),
     "groups over seeds": (sweep(seeds=5), UNEQUAL, (30, None, "seed")),
     "a cost of zero": (by_method(without_memory, seeds=3), None, (20, None, "seed")),
-    "a method a host": (by_method(of_its_own_host), None, (10, "seeds were spread over hosts", "seed")),
-    "all with neighbours": (
-        by_method(lambda _: {"neighbours": ("x",)}), None, (10, "runs had neighbours on their host", "seed")
+    "a method a host": (
+        by_method(of_its_own_host),
+        None,
+        (10, "seeds were spread over hosts", "seed"),
     ),
-}  # fmt: skip
-"""Records, groups of rows, and what the package's page says: pairs tested, why no cost ranks, and over what."""
+    "all with neighbours": (
+        by_method(lambda _: {"neighbours": ("x",)}),
+        None,
+        (10, "runs had neighbours on their host", "seed"),
+    ),
+}
+"""Records, groups of rows, and what the package's page says: pairs tested, why no cost ranks,
+and over what.
+"""
 
 
 @pytest.mark.parametrize("name", MADE)
 def test_made_pages_are_of_the_kind_that_they_are_named(name: str, tmp_path: Path) -> None:
-    """Over rows alone, over groups and over seeds; costs that rank by none: no leaf disagrees, any change is found."""
+    """Over rows alone, over groups and over seeds; costs that rank by none: no leaf disagrees,
+    any change is found.
+    """
     records, groups, said = MADE[name]
     folder = page_of(made_records.write(tmp_path / "page", records()), groups)
     found = answer_in(folder)
@@ -184,40 +244,70 @@ def test_made_pages_are_of_the_kind_that_they_are_named(name: str, tmp_path: Pat
     assert_recomputed(folder)
 
 
-TASKS = {"errors": ("regression", 5), "entities": ("token_classification", 5), "errors over rows": ("regression", 2)}
+TASKS = {
+    "errors": ("regression", 5),
+    "entities": ("token_classification", 5),
+    "errors over rows": ("regression", 2),
+}
 """Pages of tasks that are no classification, of schema-2 records: task and seeds."""
 OTHERS: dict[str, Callable[[Path], Path]] = {
-    **{name: lambda place, made=made: page_of(made(place / "page")) for name, made in golden.MADE.items()},
-    **{name: lambda _, name=name: REFERENCE.parent / name for name in ("chat", "tagging", "regression", "trainers")},
-    **{name: lambda place, task=task, seeds=seeds: page_of(made_task_records.write(place / task, task, seeds=seeds))
-       for name, (task, seeds) in TASKS.items()},
-}  # fmt: skip
+    **{
+        name: lambda place, made=made: page_of(made(place / "page"))
+        for name, made in golden.MADE.items()
+    },
+    **{
+        name: lambda _, name=name: REFERENCE.parent / name
+        for name in ("chat", "tagging", "regression", "trainers")
+    },
+    **{
+        name: lambda place, task=task, seeds=seeds: page_of(
+            made_task_records.write(place / task, task, seeds=seeds)
+        )
+        for name, (task, seeds) in TASKS.items()
+    },
+}
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_it_recomputes_a_page(name: str, tmp_path: Path) -> None:
-    """Of jobs, hosts, failures, looks and a tuning; committed ones of other tasks; of RMSE and of F1."""
+    """Of jobs, hosts, failures, looks and a tuning; committed ones of other tasks; of RMSE and
+    of F1.
+    """
     assert_recomputed(OTHERS[name](tmp_path))
 
 
 def assert_recomputed(folder: Path) -> None:
-    """Check that no leaf of a page disagrees with what the records give, and that any change is found."""
+    """Check that no leaf of a page disagrees with what the records give, and that any change is
+    found.
+    """
     study = read_study(folder)
     assert answer.compared(answer_in(folder), answer.answer_of(study))[1] == []
     assert unfound(answer.answer_of(study), answer_in(folder)) == []
 
 
-@pytest.mark.parametrize(("largest", "used", "seeds"), [(0.3, True, 3), (0.2, False, 3), (0.3, True, 1)])
-def test_it_knows_a_declared_largest_difference(largest: float, used: bool, seeds: int, tmp_path: Path) -> None:
-    """Rows of ROUGE-L that keep to it are tested by it; where a row doesn't, by the range. Over rows alone, too."""
+@pytest.mark.parametrize(
+    ("largest", "used", "seeds"), [(0.3, True, 3), (0.2, False, 3), (0.3, True, 1)]
+)
+def test_it_knows_a_declared_largest_difference(
+    largest: float, used: bool, seeds: int, tmp_path: Path
+) -> None:
+    """Rows of ROUGE-L that keep to it are tested by it; where a row doesn't, by the range. Over
+    rows alone, too.
+    """
     folder = tmp_path / "faq"
-    shutil.copytree(REFERENCE.parent / "faq", folder, ignore=shutil.ignore_patterns("figures", "tables", "report.*"))
+    shutil.copytree(
+        REFERENCE.parent / "faq",
+        folder,
+        ignore=shutil.ignore_patterns("figures", "tables", "report.*"),
+    )
     for path in folder.glob("*/run.json"):
         if int(path.parent.name.rsplit("-s", 1)[1][0]) >= seeds:
             shutil.rmtree(path.parent)
             continue
         margin = {"quality": None, "cost": 0.05, "largest_difference": largest}
-        record = json.loads(path.read_text(encoding="utf-8")) | {"declared": {"seeds": 3, "margin": margin}}
+        record = json.loads(path.read_text(encoding="utf-8")) | {
+            "declared": {"seeds": 3, "margin": margin}
+        }
         path.write_text(json.dumps(record), encoding="utf-8")
     assert load(report(folder)).aligned.difference_span == pytest.approx(largest if used else 1.0)
     assert problems_in(folder) == []
@@ -226,12 +316,16 @@ def test_it_knows_a_declared_largest_difference(largest: float, used: bool, seed
 def edited(place: Path, **changes: Any) -> None:
     """Set fields of a run's record, of mappings those that are named."""
     record = json.loads((place / "run.json").read_text(encoding="utf-8"))
-    record |= {name: record[name] | of if isinstance(of, dict) else of for name, of in changes.items()}
+    record |= {
+        name: record[name] | of if isinstance(of, dict) else of for name, of in changes.items()
+    }
     (place / "run.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 def test_it_chooses_the_runs_by_itself(tmp_path: Path) -> None:
-    """Page and auditor leave out the same: failed, doubled, edited and missing runs, costs from another machine."""
+    """Page and auditor leave out the same: failed, doubled, edited and missing runs, costs from
+    another machine.
+    """
     folder = remade(tmp_path / "quickstart")
 
     def only(run: str) -> Path:
@@ -250,36 +344,56 @@ def test_it_chooses_the_runs_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_wrong_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a folder the script says how it is called, and of one without a report how to make it."""
-    bare = shutil.copytree(REFERENCE, tmp_path / "bare", ignore=shutil.ignore_patterns("tables", "report.*"))
+    """Without a folder the script says how it is called, and of one without a report how to make
+    it.
+    """
+    bare = shutil.copytree(
+        REFERENCE, tmp_path / "bare", ignore=shutil.ignore_patterns("tables", "report.*")
+    )
     usage = "python benchmarks/recompute.py FOLDER"
-    told = {(): usage, (str(tmp_path),): usage, (str(bare),): f"`hpml-bench report {bare} --format md` makes it"}
+    told = {
+        (): usage,
+        (str(tmp_path),): usage,
+        (str(bare),): f"`hpml-bench report {bare} --format md` makes it",
+    }
     for arguments, said in told.items():
         assert recompute.main([*arguments]) == 2
         assert said in capsys.readouterr().out
 
 
 def suites_of(folder: Path) -> list[Path]:
-    """Return the folders of nine suites in which head is last, and of one that has the data of another.
+    """Return the folders of nine suites in which head is last, and of one that has the data of
+    another.
 
-    The first method is full in some, lora in others, both in one, and varies with the seeds; one suite lacks adapter.
+    The first method is full in some, lora in others, both in one, and varies with the seeds; one
+    suite lacks adapter.
     """
     noise, folders = np.random.default_rng(0), []
     for n in range(10):
         data, records = DatasetSpec(name="newswire", options={"of": f"data {n % 9}"}), []
         for run in made_records.sweep(("lora", "full", "head", *(["adapter"] if n else [])), 3):
             near = 0.0 if n == 4 else round(noise.normal(0.02 * (n % 3 - 0.7), 0.01), 3)
-            score = {"lora": 0.8, "full": 0.8 + near, "head": 0.5, "adapter": 0.7}[run.spec.method.name]
+            score = {"lora": 0.8, "full": 0.8 + near, "head": 0.5, "adapter": 0.7}[
+                run.spec.method.name
+            ]
             own = made_records.in_suite(run, f"suite-{n}", data)
-            records.append(own.model_copy(update={"metrics": own.metrics | {"test_accuracy": score}}))
+            records.append(
+                own.model_copy(update={"metrics": own.metrics | {"test_accuracy": score}})
+            )
         folders.append(made_records.write(folder / f"suite-{n}", records))
-        (folders[-1] / "suite.json").write_text(json.dumps({"name": f"suite-{n}", "seeds": 3, "methods": {}}))
+        (folders[-1] / "suite.json").write_text(
+            json.dumps({"name": f"suite-{n}", "seeds": 3, "methods": {}})
+        )
     return folders
 
 
 @pytest.fixture(scope="module", params=["reference", "made"])
-def of_suites(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
-    """Return the page of three committed suites, too few for a test, or of nine made-up ones; and their folders."""
+def of_suites(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Path]]:
+    """Return the page of three committed suites, too few for a test, or of nine made-up ones;
+    and their folders.
+    """
     place = tmp_path_factory.mktemp("over")
     reference = [REFERENCE.parent / name for name in ("quickstart", "minilm", "chat")]
     folders = reference if request.param == "reference" else suites_of(place)

@@ -1,4 +1,6 @@
-"""The fault of a server is named, and none where there is none (`benchmarks/served.py`), by a trial of each."""
+"""The fault of a server is named, and none where there is none (`benchmarks/served.py`), by a
+trial of each.
+"""
 
 from pathlib import Path
 
@@ -18,7 +20,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
 
 
 @pytest.mark.parametrize(
-    ("fault", "weights"), [("", "float32"), ("", "int8"), *((fault, "bfloat16") for fault in FAULTS)]
+    ("fault", "weights"),
+    [("", "float32"), ("", "int8"), *((fault, "bfloat16") for fault in FAULTS)],
 )
 def test_the_fault_is_named(fault: str, weights: str, run: tuple[RunRecord, Path]) -> None:
     """Also where the served weights are rounded; rounding alone is no fault."""

@@ -11,14 +11,23 @@ from hpml_bench.suite.settings import Settings
 
 
 def test_the_reference_pages_are_up_to_date() -> None:
-    """docs/ holds what benchmarks/generate_docs.py writes: run it after a change of settings, metrics or records."""
+    """docs/ holds what benchmarks/generate_docs.py writes: run it after a change of settings,
+    metrics or records.
+    """
     for name, text in generate_docs.documents().items():
-        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, f"docs/{name} is out of date"
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, (
+            f"docs/{name} is out of date"
+        )
 
 
 def test_every_setting_and_suite_key_is_explained() -> None:
     """Each field of a suite file has a row with a meaning."""
-    models: list[type[BaseModel]] = [Settings, generate_docs.Suite, generate_docs.MethodEntry, generate_docs.TaskSpec]
+    models: list[type[BaseModel]] = [
+        Settings,
+        generate_docs.Suite,
+        generate_docs.MethodEntry,
+        generate_docs.TaskSpec,
+    ]
     page = generate_docs.settings_page()
     for model in models:
         for name, field in model.model_fields.items():

@@ -19,7 +19,8 @@ from hpml_bench.system import gpus
 CONTENT = """
 seeds: 2
 settings:
-  {backbone: "path:model", dataset: {name: text_files, options: {train: "path:rows.csv"}}, steps: 2, global_batch: 8,
+  {backbone: "path:model", dataset: {name: text_files, options: {train: "path:rows.csv"}},
+   steps: 2, global_batch: 8,
    device: cpu, world_size: 2}
 methods: {lora: {lr: 1e-2}, head: {}}
 """
@@ -27,14 +28,18 @@ methods: {lora: {lr: 1e-2}, head: {}}
 
 @pytest.fixture
 def small(tmp_path: Path) -> str:
-    """A suite file whose model and rows aren't there: what is wrong must be told before they are missed."""
+    """A suite file whose model and rows aren't there: what is wrong must be told before they are
+    missed.
+    """
     path = tmp_path / "small.yaml"
     path.write_text(CONTENT)
     return str(path)
 
 
 def sentence(*words: object) -> str:
-    """Return the one sentence that a mistake ends with, after checking that it is one, with no traceback."""
+    """Return the one sentence that a mistake ends with, after checking that it is one, with no
+    traceback.
+    """
     result = called(*words, status=2)
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert "Traceback" not in result.output
@@ -43,17 +48,26 @@ def sentence(*words: object) -> str:
     return line
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    (["--methods", "lorra"], ["lorra", "lora", "head", "peft:TYPE"]),
-    (["--methods", "peft:NONESUCH"], ["NONESUCH"]),
-    (["--set", "max_length=long"], ["settings.max_length", "'long'", "integer"]),
-    (["--nproc", "3"], ["global_batch 8", "3 ranks", "--nproc"]),
-    (["--device", "cuda", "--set", "world_size=null"], ["--device cpu"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--methods", "lorra"], ["lorra", "lora", "head", "peft:TYPE"]),
+        (["--methods", "peft:NONESUCH"], ["NONESUCH"]),
+        (["--set", "max_length=long"], ["settings.max_length", "'long'", "integer"]),
+        (["--nproc", "3"], ["global_batch 8", "3 ranks", "--nproc"]),
+        (["--device", "cuda", "--set", "world_size=null"], ["--device cpu"]),
+    ],
+)
 def test_a_mistake_is_one_sentence_and_status_2(
-    options: list[str], words: list[str], small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: list[str],
+    words: list[str],
+    small: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What, where and what is allowed, also where there is no GPU; nothing was started and no folder made."""
+    """What, where and what is allowed, also where there is no GPU; nothing was started and no
+    folder made.
+    """
     monkeypatch.setattr(gpus, "visible_gpus", lambda: ())
     line = sentence("run-all", small, "--out", tmp_path / "out", "--wandb", "off", *options)
     for word in words:
@@ -61,9 +75,15 @@ def test_a_mistake_is_one_sentence_and_status_2(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("steps", "said"), [(None, None), (7, "1 run is set apart and not compared")])
-def test_runs_that_are_not_in_the_table_are_counted(steps: int | None, said: str | None, tmp_path: Path) -> None:
-    """The table is of most runs: a line says how many others there are, such as those of other settings."""
+@pytest.mark.parametrize(
+    ("steps", "said"), [(None, None), (7, "1 run is set apart and not compared")]
+)
+def test_runs_that_are_not_in_the_table_are_counted(
+    steps: int | None, said: str | None, tmp_path: Path
+) -> None:
+    """The table is of most runs: a line says how many others there are, such as those of other
+    settings.
+    """
     records = made_records.sweep(("lora", "full"), 2)
     if steps:
         settings = made_records.SETTINGS.model_copy(update={"steps": steps})
@@ -75,7 +95,9 @@ def test_runs_that_are_not_in_the_table_are_counted(steps: int | None, said: str
 
 
 def test_folders_that_are_of_no_use_are_told(small: str, tmp_path: Path) -> None:
-    """A file where results should go; to report no such folder, a folder without runs, a format that is none."""
+    """A file where results should go; to report no such folder, a folder without runs, a format
+    that is none.
+    """
     line = sentence("run-all", small, "--out", small, "--wandb", "off")
     assert line.startswith(f"hpml-bench: {small}")
     assert line.endswith("--out")
@@ -103,7 +125,9 @@ def test_recorded_runs_are_listed(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_within_a_library_is_one() -> None:
-    """Where it ends a method that pydantic calls to write a value, pydantic raises an error of its own."""
+    """Where it ends a method that pydantic calls to write a value, pydantic raises an error of
+    its own.
+    """
 
     class Slow(BaseModel):
         @model_serializer
@@ -115,11 +139,20 @@ def test_ctrl_c_within_a_library_is_one() -> None:
         assert CliRunner().invoke(group, ["work"]).exit_code == 130
 
 
-def test_a_sweep_of_which_no_run_is_compared_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where a folder has more runs of other settings its answer is theirs, and not that of those just made."""
-    fewer = made_records.sweep(["lora"], 1, settings=made_records.SETTINGS.model_copy(update={"steps": 50}))
+def test_a_sweep_of_which_no_run_is_compared_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a folder has more runs of other settings its answer is theirs, and not that of those
+    just made.
+    """
+    fewer = made_records.sweep(
+        ["lora"], 1, settings=made_records.SETTINGS.model_copy(update={"steps": 50})
+    )
     made_records.write(tmp_path, [*made_records.sweep(["lora", "head"], 3), *fewer])
-    for made, steps in ((fewer, "steps 50 instead of 100"), (made_records.sweep(["lora"], 1), None)):
+    for made, steps in (
+        (fewer, "steps 50 instead of 100"),
+        (made_records.sweep(["lora"], 1), None),
+    ):
         write(tmp_path, None, ["md"], made=made)
         said = capsys.readouterr().out
         assert ("None of these runs is compared: " in said) == (steps is not None)
@@ -128,7 +161,9 @@ def test_a_sweep_of_which_no_run_is_compared_says_so(tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize("caught", [True, False])
 def test_an_interrupted_exec_leaves_the_status_as_it_is(caught: bool, tmp_path: Path) -> None:
-    """Ctrl-C while a library makes a dataclass by exec(): status 130 under `python -m`, not an end by SIGINT."""
+    """Ctrl-C while a library makes a dataclass by exec(): status 130 under `python -m`, not an
+    end by SIGINT.
+    """
     (tmp_path / "interrupted.py").write_text(
         f"""
 import contextlib, sys, click

@@ -1,4 +1,6 @@
-"""`hpml-bench preview`: rows as the model sees them, for every kind of task, and nothing that a terminal would obey."""
+"""`hpml-bench preview`: rows as the model sees them, for every kind of task, and nothing that a
+terminal would obey.
+"""
 
 import io
 import json
@@ -33,28 +35,49 @@ def shown(*words: str) -> str:
 
 def expected(out: str) -> str:
     """Return what the first row asks for."""
-    return next(line for line in out.splitlines() if line.startswith("expected: ")).removeprefix("expected: ")
+    return next(line for line in out.splitlines() if line.startswith("expected: ")).removeprefix(
+        "expected: "
+    )
 
 
-def suite(folder: Path, rows: list[dict[str, Any]], *, like_llama: bool = False, **options: Any) -> str:
+def suite(
+    folder: Path, rows: list[dict[str, Any]], *, like_llama: bool = False, **options: Any
+) -> str:
     save_letters(folder / "model", "<|stop|>", like_llama=like_llama)
     for name in ("train", "test"):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     settings = {
         "backbone": "path:model",
         "task": {"name": "causal_lm", "options": {"template": TEMPLATE} | options},
-        "dataset": {"name": "text_files", "options": {"train": "path:train.jsonl", "test": "path:test.jsonl"}},
-        "steps": 2, "global_batch": 2, "validation_samples": 1, "test_samples": len(rows), "max_length": 400,
-        "device": "cpu", "world_size": 1,
-    }  # fmt: skip
-    content = {"description": "Answers.", "seeds": 2, "settings": settings, "methods": {"lora": {"lr": 1e-2}}}
+        "dataset": {
+            "name": "text_files",
+            "options": {"train": "path:train.jsonl", "test": "path:test.jsonl"},
+        },
+        "steps": 2,
+        "global_batch": 2,
+        "validation_samples": 1,
+        "test_samples": len(rows),
+        "max_length": 400,
+        "device": "cpu",
+        "world_size": 1,
+    }
+    content = {
+        "description": "Answers.",
+        "seeds": 2,
+        "settings": settings,
+        "methods": {"lora": {"lr": 1e-2}},
+    }
     (folder / "answers.yaml").write_text(yaml.safe_dump(content))
     return str(folder / "answers.yaml")
 
 
 def test_a_conversation_is_shown_with_what_is_learnt(tmp_path: Path) -> None:
-    """The template's text, special tokens too, in the row's own lines; learnt parts in brackets; what it asks for."""
-    facts, _, row = shown(suite(tmp_path, [{"messages": TURNS}] * 5), "--rows", "1").partition("\n\n")
+    """The template's text, special tokens too, in the row's own lines; learnt parts in brackets;
+    what it asks for.
+    """
+    facts, _, row = shown(suite(tmp_path, [{"messages": TURNS}] * 5), "--rows", "1").partition(
+        "\n\n"
+    )
     tokens = sum(len(turn["content"]) + 3 for turn in TURNS)
     learnt = sum(len(turn["content"]) + 1 for turn in TURNS if turn["role"] == "assistant")
     assert row.splitlines() == [
@@ -67,7 +90,10 @@ def test_a_conversation_is_shown_with_what_is_learnt(tmp_path: Path) -> None:
         "<|assistant|>⟦No,⟧",
         "⟦not so.<|end|>⟧",
         "",
-        f"prompt: {tokens - 13} tokens, which end with 'nd|>\\n<|user|>Three?<|end|>\\n<|assistant|>'",
+        (
+            f"prompt: {tokens - 13} tokens, which end with "
+            f"'nd|>\\n<|user|>Three?<|end|>\\n<|assistant|>'"
+        ),
         "expected: No, not so.",
     ]
     assert "template: {% for m in messages %}" in facts
@@ -77,7 +103,9 @@ def test_a_conversation_is_shown_with_what_is_learnt(tmp_path: Path) -> None:
 
 def test_spaces_are_shown_where_they_are(tmp_path: Path) -> None:
     """Also by a tokenizer that decodes no space at the beginning of a text."""
-    path = suite(tmp_path, [{"prompt": "a b", "completion": " c d"}] * 5, like_llama=True, template="plain")
+    path = suite(
+        tmp_path, [{"prompt": "a b", "completion": " c d"}] * 5, like_llama=True, template="plain"
+    )
     assert "\na b⟦ c d<|stop|>⟧\n" in shown(path, "--rows", "1")
 
 
@@ -94,7 +122,9 @@ def test_so_many_rows_of_a_split_are_shown(tmp_path: Path) -> None:
 def test_what_was_cut_off_a_prompt_and_what_ends_an_answer_is_told(tmp_path: Path) -> None:
     """With `cut_prompt`, at the row's head; the answer stays whole."""
     rows = [{"prompt": "q" * 450, "completion": "a"}] * 5
-    path = suite(tmp_path, rows, too_long="cut_prompt", template="plain", scorer="exact", stop=["###"])
+    path = suite(
+        tmp_path, rows, too_long="cut_prompt", template="plain", scorer="exact", stop=["###"]
+    )
     facts, _, row = shown(path, "--rows", "1").partition("\n\n")
     assert row.startswith("train row 1: 400 tokens, 2 target tokens, 52 cut off the prompt")
     assert "⟦a<|stop|>⟧" in row
@@ -102,25 +132,45 @@ def test_what_was_cut_off_a_prompt_and_what_ends_an_answer_is_told(tmp_path: Pat
 
 
 def test_ids_are_shown_on_demand_and_settings_overridden(tmp_path: Path) -> None:
-    """As many as the row has tokens; by dotted path, as everywhere: a mistake is one sentence and status 2."""
+    """As many as the row has tokens; by dotted path, as everywhere: a mistake is one sentence
+    and status 2.
+    """
     path = suite(tmp_path, [{"prompt": "a", "completion": "b"}] * 5)
     out = shown(path, "--ids", "--rows", "1")
-    (ids,) = [json.loads(line.removeprefix("ids: ")) for line in out.splitlines() if line.startswith("ids: ")]
+    (ids,) = [
+        json.loads(line.removeprefix("ids: "))
+        for line in out.splitlines()
+        if line.startswith("ids: ")
+    ]
     assert f"train row 1: {len(ids)} tokens, 2 target tokens" in out
     assert len(ids) == 8
-    out = shown(path, "--rows", "1", "--set", "task.options.template=plain", "--set", "task.options.loss_on=all")
+    out = shown(
+        path,
+        "--rows",
+        "1",
+        "--set",
+        "task.options.template=plain",
+        "--set",
+        "task.options.loss_on=all",
+    )
     assert "ids: [" not in out
     assert "\na⟦b<|stop|>⟧\n" in out
     said = called("preview", path, "--set", "task.options.template=none", status=2).stderr
-    assert said.startswith("hpml-bench: task.options.template is 'none': give plain, path:FILE or a jinja template")
+    assert said.startswith(
+        "hpml-bench: task.options.template is 'none': give plain, path:FILE or a jinja template"
+    )
     assert len(said.splitlines()) == 1
 
 
 def test_what_does_not_show_is_shown_by_its_escape(tmp_path: Path) -> None:
-    """NUL, escapes, tabs, marks of direction; no command is obeyed; a long line of the row is one of the output."""
+    """NUL, escapes, tabs, marks of direction; no command is obeyed; a long line of the row is
+    one of the output.
+    """
     long = "word  " * 40 + "."
     text = "a\x00b\x1b[31mc\td\u202ee \u05e9\u05dc\n::error::x ##[group]"
-    out = shown(suite(tmp_path, [{"prompt": f"{long}\n{text}", "completion": text}] * 5), "--rows", "1")
+    out = shown(
+        suite(tmp_path, [{"prompt": f"{long}\n{text}", "completion": text}] * 5), "--rows", "1"
+    )
     assert f"<|user|>{long}" in out.splitlines()
     assert r"a\x00b\x1b[31mc\td\u202ee" in out
     assert "\u05e9\u05dc" in out
@@ -135,7 +185,9 @@ def test_a_terminal_shows_what_is_learnt_in_green(
 ) -> None:
     """Without the brackets, unless it has no colours."""
     file = io.StringIO()
-    console = Console(file=file, force_terminal=True, width=100, no_color=not colours, color_system="standard")
+    console = Console(
+        file=file, force_terminal=True, width=100, no_color=not colours, color_system="standard"
+    )
     monkeypatch.setattr(terminal, "terminal", lambda: console)
     shown(suite(tmp_path, [{"prompt": "a", "completion": "b"}] * 5), "--rows", "1")
     assert ("\x1b[32mb<|end|>\x1b[0m" in file.getvalue()) == colours
@@ -159,7 +211,12 @@ def test_numbers_and_tags_are_shown(tmp_path: Path, task: str) -> None:
     """What a row asks for: a number, or a tag a word, whose first tokens are marked."""
     settings = tiny.task_settings(tmp_path, task)
     values = settings.model_dump(mode="json", exclude_unset=True)
-    content = {"description": "Rows.", "seeds": 2, "settings": values, "methods": {"lora": {"lr": 1e-2}}}
+    content = {
+        "description": "Rows.",
+        "seeds": 2,
+        "settings": values,
+        "methods": {"lora": {"lr": 1e-2}},
+    }
     (tmp_path / "rows.yaml").write_text(yaml.safe_dump(content))
     out = shown(str(tmp_path / "rows.yaml"), "--rows", "1")
     if task == "regression":

@@ -1,6 +1,8 @@
-"""Samples of a real run of lm-evaluation-harness on the embedded model, read and compared with its own figures.
+"""Samples of a real run of lm-evaluation-harness on the embedded model, read and compared with its
+own figures.
 
-`python tests/comparison/test_lm_eval_run.py` makes the samples of tests/files/lm_eval anew, where lm_eval is installed.
+`python tests/comparison/test_lm_eval_run.py` makes the samples of tests/files/lm_eval anew, where
+lm_eval is installed.
 """
 
 import json
@@ -59,7 +61,9 @@ metadata: {{version: 1.0}}
 
 
 def write_tasks(folder: Path, rows: int) -> None:
-    """Write two tasks on generated news, with their rows: the right end of a text of three, and a text's next word."""
+    """Write two tasks on generated news, with their rows: the right end of a text of three, and
+    a text's next word.
+    """
     world = make_world()
     texts = [text.split() for text in render(world, generate(world, 3 * rows, 7, "check"))]
     rng, cloze, words = np.random.default_rng(7), [], []
@@ -85,7 +89,10 @@ def write_models(folder: Path) -> None:
         shutil.copytree(ASSET, folder / name)
     weights = load_file(ASSET / "model.safetensors")
     rng = np.random.default_rng(7)
-    noisy = {k: (v + 1.0 * v.std() * rng.standard_normal(v.shape)).astype(v.dtype) for k, v in weights.items()}
+    noisy = {
+        k: (v + 1.0 * v.std() * rng.standard_normal(v.shape)).astype(v.dtype)
+        for k, v in weights.items()
+    }
     save_file(noisy, folder / MODELS[1] / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -93,11 +100,22 @@ def evaluate(folder: Path, rows: int) -> Path:
     """Run lm-evaluation-harness on both models and return the folder of its results."""
     write_tasks(folder / "tasks", rows)
     write_models(folder)
-    env = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder.resolve() / "cache")}
+    env = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HOME": str(folder.resolve() / "cache"),
+    }
     for name in MODELS:
         model = f"pretrained={name},dtype=float32,add_bos_token=False"
-        arguments = {"model": "hf", "model_args": model, "tasks": "news_cloze,news_words", "include_path": "tasks",
-                     "device": "cpu", "batch_size": "4", "output_path": "out"}  # fmt: skip
+        arguments = {
+            "model": "hf",
+            "model_args": model,
+            "tasks": "news_cloze,news_words",
+            "include_path": "tasks",
+            "device": "cpu",
+            "batch_size": "4",
+            "output_path": "out",
+        }
         given = [part for key, value in arguments.items() for part in (f"--{key}", value)]
         command = [sys.executable, "-m", "lm_eval", *given, "--log_samples"]
         subprocess.run(command, cwd=folder, env=os.environ | env, check=True, timeout=900)
@@ -112,14 +130,19 @@ def figures(out: Path, task: str, key: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("source", ["kept", "run"])
 def test_rows_of_a_real_run_give_its_own_figures(source: str, tmp_path: Path) -> None:
-    """The mean of each model's rows is the figure in its results file, to the last digit; so of samples kept here."""
+    """The mean of each model's rows is the figure in its results file, to the last digit; so of
+    samples kept here.
+    """
     if source == "run":
         pytest.importorskip("lm_eval", reason=skips.NO_LM_EVAL)
     out = KEPT if source == "kept" else evaluate(tmp_path / "run", rows=24)
     assert lm_eval.claims(out)
-    for metric, keys in (("acc", {"news_cloze": "acc,none"}), ("acc_norm", {"news_cloze": "acc_norm,none"}),
-                         ("exact_match,word", {"news_words": "exact_match,word"}),
-                         (None, {"news_cloze": "acc,none", "news_words": "exact_match,whole"})):  # fmt: skip
+    for metric, keys in (
+        ("acc", {"news_cloze": "acc,none"}),
+        ("acc_norm", {"news_cloze": "acc_norm,none"}),
+        ("exact_match,word", {"news_words": "exact_match,word"}),
+        (None, {"news_cloze": "acc,none", "news_words": "exact_match,whole"}),
+    ):
         found = {one.lines["dataset"].iat[0]: one for one in lm_eval.read(out, metric)}
         assert found.keys() == keys.keys()
         for dataset, key in keys.items():
@@ -127,17 +150,25 @@ def test_rows_of_a_real_run_give_its_own_figures(source: str, tmp_path: Path) ->
             means = {system: sum(own) / len(own) for system, own in rows}
             assert means == figures(out, dataset, key)
             assert not any("no mean of these rows" in remark for remark in found[dataset].remarks)
-    assert len(set(figures(out, "news_cloze", "acc,none").values())) == len(MODELS)  # the models differ
+    assert len(set(figures(out, "news_cloze", "acc,none").values())) == len(
+        MODELS
+    )  # the models differ
 
 
 def keep(out: Path) -> None:
-    """Copy the samples of a run to tests/files, and its results without the machine's description."""
+    """Copy the samples of a run to tests/files, and its results without the machine's
+    description.
+    """
     shutil.rmtree(KEPT, ignore_errors=True)
     for file in out.glob("*/*.json*"):
         target = KEPT / file.relative_to(out)
         target.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix == ".json":
-            left = {key: value for key, value in json.loads(file.read_text()).items() if key != "pretty_env_info"}
+            left = {
+                key: value
+                for key, value in json.loads(file.read_text()).items()
+                if key != "pretty_env_info"
+            }
             target.write_text(json.dumps(left, indent=1) + "\n")
         else:
             shutil.copy(file, target)

@@ -1,4 +1,6 @@
-"""Conversations as token ids: what the model reads is what transformers renders, and only answers are learnt."""
+"""Conversations as token ids: what the model reads is what transformers renders, and only
+answers are learnt.
+"""
 
 import re
 from collections.abc import Callable
@@ -38,23 +40,33 @@ from hpml_bench.system.errors import UserError
 @names
 @pytest.mark.parametrize("contents", [ONE, TWO, SYSTEM])
 def test_the_ids_are_those_of_transformers(name: str, contents: tuple[str, ...]) -> None:
-    """Those of `apply_chat_template`, also of the prompt, and an end token only where the template writes none."""
+    """Those of `apply_chat_template`, also of the prompt, and an end token only where the
+    template writes none.
+    """
     family, writer = FAMILIES[name], of(name)
     first = "system" if contents is SYSTEM else "user"
     if (first == "system" and not family.system) or (len(contents) > 2 and not family.several):
         return
     found = example(writer, *contents, first=first)
     tokenizer = family.tokenizer()
-    expected = tokenizer.apply_chat_template(messages(*contents, first=first), chat_template=family.template)
+    expected = tokenizer.apply_chat_template(
+        messages(*contents, first=first), chat_template=family.template
+    )
     ids = list(found.ids)
     if family.template == PLAIN and tokenizer.bos_token_id is not None:
-        assert ids.pop(0) == tokenizer.bos_token_id  # bare text begins as the tokenizer begins a text
+        assert (
+            ids.pop(0) == tokenizer.bos_token_id
+        )  # bare text begins as the tokenizer begins a text
     if family.template in {T.ALPACA, PLAIN}:
         assert ids.pop() == tokenizer.eos_token_id
     asked = tokenizer.apply_chat_template(
-        messages(*contents, first=first)[:-1], chat_template=family.template, add_generation_prompt=True
+        messages(*contents, first=first)[:-1],
+        chat_template=family.template,
+        add_generation_prompt=True,
     )["input_ids"]
-    prompt = ids[: len(ids) - len(found.ids[found.prompt :]) + (family.template in {T.ALPACA, PLAIN})]
+    prompt = ids[
+        : len(ids) - len(found.ids[found.prompt :]) + (family.template in {T.ALPACA, PLAIN})
+    ]
     if name == "plain" and contents is not ONE:  # words of two turns that would be one token
         assert decoded(writer, ids) == tokenizer.decode(expected["input_ids"])
         assert decoded(writer, prompt) == decoded(writer, asked)
@@ -63,25 +75,42 @@ def test_the_ids_are_those_of_transformers(name: str, contents: tuple[str, ...])
 
 
 @pytest.mark.parametrize(
-    ("name", "marked"), [("chatml", T.CHATML_MARKED), ("llama 3", T.LLAMA_3_MARKED), ("mistral", T.MISTRAL_MARKED),
-                         ("mistral old", T.MISTRAL_MARKED), ("gemma", T.GEMMA_MARKED)],
-)  # fmt: skip
+    ("name", "marked"),
+    [
+        ("chatml", T.CHATML_MARKED),
+        ("llama 3", T.LLAMA_3_MARKED),
+        ("mistral", T.MISTRAL_MARKED),
+        ("mistral old", T.MISTRAL_MARKED),
+        ("gemma", T.GEMMA_MARKED),
+    ],
+)
 @pytest.mark.parametrize("contents", [ONE, TWO])
-def test_what_is_learnt_is_the_mask_of_transformers(name: str, marked: str, contents: tuple[str, ...]) -> None:
-    """Told by prefixes, and by marks: both are `return_assistant_tokens_mask` of the marked template."""
+def test_what_is_learnt_is_the_mask_of_transformers(
+    name: str, marked: str, contents: tuple[str, ...]
+) -> None:
+    """Told by prefixes, and by marks: both are `return_assistant_tokens_mask` of the marked
+    template.
+    """
     tokenizer = FAMILIES[name].tokenizer()
     reference = tokenizer.apply_chat_template(
-        messages(*contents), chat_template=marked, return_dict=True, return_assistant_tokens_mask=True
+        messages(*contents),
+        chat_template=marked,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
     )
     assert sum(reference["assistant_masks"])
     for writer in (of(name), conversations(tokenizer, marked)):
         found = example(writer, *contents)
         assert list(found.ids) == reference["input_ids"]
-        assert [int(label != IGNORE_INDEX) for label in found.labels] == reference["assistant_masks"]
+        assert [int(label != IGNORE_INDEX) for label in found.labels] == reference[
+            "assistant_masks"
+        ]
 
 
 def test_ids_and_labels_by_hand() -> None:
-    """BOS once; each answer and the end of its turn are learnt; the line break after that is not."""
+    """BOS once; each answer and the end of its turn are learnt; the line break after that is
+    not.
+    """
     writer = conversations(by_hand(), T.HAND_TEMPLATE)
     found = example(writer, "two and two ?", "is four", "and so ?", "five")
     user = [3, 6, 7, 6, 11, 5, 12]
@@ -99,9 +128,14 @@ def test_a_text_without_a_prompt_is_learnt_as_a_whole() -> None:
     """No template and no system prompt, but BOS and the end token; the template isn't asked."""
     writer = of("llama 3", system="Be short.")
     found = example(writer, "Paris is the capital.", first="assistant")
-    assert runs(writer, found) == [("<|begin_of_text|>", False), ("Paris is the capital.<|end_of_text|>", True)]
+    assert runs(writer, found) == [
+        ("<|begin_of_text|>", False),
+        ("Paris is the capital.<|end_of_text|>", True),
+    ]
     assert found.prompt == 1
-    of_gemma = example(of("gemma", system="Be short."), "Paris is the capital.", first="assistant")  # it would refuse
+    of_gemma = example(
+        of("gemma", system="Be short."), "Paris is the capital.", first="assistant"
+    )  # it would refuse
     assert of_gemma.expected == "Paris is the capital."
     bare = of("alpaca")
     first, *rest = runs(bare, example(bare, "Paris is", first="assistant"))
@@ -109,19 +143,29 @@ def test_a_text_without_a_prompt_is_learnt_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize("begun", ["", "\n", "  ", "\n {{ bos_token }}", "{{ bos_token }}"])
-@pytest.mark.parametrize("name", ["llama 3", "mistral", "mistral old", "gemma", "zephyr", "alpaca old", "chatml"])
+@pytest.mark.parametrize(
+    "name", ["llama 3", "mistral", "mistral old", "gemma", "zephyr", "alpaca old", "chatml"]
+)
 def test_bos_is_as_the_template_writes_it(name: str, begun: str) -> None:
-    """None where it writes none, one behind white space, two: as `apply_chat_template`; a cut keeps the first."""
+    """None where it writes none, one behind white space, two: as `apply_chat_template`; a cut
+    keeps the first.
+    """
     tokenizer, template = FAMILIES[name].tokenizer(), begun + FAMILIES[name].template
     whole = tokenizer.apply_chat_template(messages(*ONE), chat_template=template)["input_ids"]
-    asked = tokenizer.apply_chat_template(messages(*ONE)[:1], chat_template=template, add_generation_prompt=True)
+    asked = tokenizer.apply_chat_template(
+        messages(*ONE)[:1], chat_template=template, add_generation_prompt=True
+    )
     writer = conversations(tokenizer, template)
     found = example(writer, *ONE)
     assert list(found.ids[: len(whole)]) == whole
     assert list(found.ids[: found.prompt]) == asked["input_ids"]
     assert writer.counts == {"rows": 1}
-    cut = example(conversations(tokenizer, template, len(found.ids) - 3, too_long="cut_prompt"), *ONE)
-    bos = [place for place, token in enumerate(found.ids[:2]) if token == tokenizer.bos_token_id][:1]
+    cut = example(
+        conversations(tokenizer, template, len(found.ids) - 3, too_long="cut_prompt"), *ONE
+    )
+    bos = [place for place, token in enumerate(found.ids[:2]) if token == tokenizer.bos_token_id][
+        :1
+    ]
     kept = bos[0] + 1 if bos else 0
     assert cut.ids == found.ids[:kept] + found.ids[kept + 3 :]
 
@@ -135,12 +179,16 @@ def test_an_answer_goes_on_from_a_thought_that_its_prompt_opens() -> None:
     for thought, kept in (("", "\n"), ("<think>\n2 and 2\n</think>\n\n", "2 and 2\n")):
         found = example(writer, "What is 2+2?", f"{thought}It is 4.")
         learnt = f"{kept}</think>\n\nIt is 4.</s>"
-        assert runs(writer, found) == [("<s><User>What is 2+2?<Assistant><think>\n", False), (learnt, True)]
+        assert runs(writer, found) == [
+            ("<s><User>What is 2+2?<Assistant><think>\n", False),
+            (learnt, True),
+        ]
         assert found.expected == "It is 4."
 
 
 OTHER = (
-    "{% for m in messages %}{{ m.role if not add_generation_prompt else '' }}: {{ m.content }}\n{% endfor %}"
+    "{% for m in messages %}{{ m.role if not add_generation_prompt else '' }}: {{ m.content "
+    "}}\n{% endfor %}"
     "{% if add_generation_prompt %}Bot:{% endif %}"
 )
 SILENT = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
@@ -148,32 +196,42 @@ PARTS = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% end
 UNMARKED = "{% for m in messages %}{% generation %}{% endgeneration %}{{ m.content }}{% endfor %}"
 
 
-@pytest.mark.parametrize(("tokenizer", "template", "contents", "says"), [
-    (gpt2, OTHER, ONE, r"doesn't continue its generation prompt \("),
-    (mistral, T.MISTRAL_03, ("Be short.", *ONE), r"doesn't continue its generation prompt \("),
-    (gpt2, SILENT, ONE, "leaves out an answer's content; give"),
-    (gpt2, PARTS, ONE, "leaves out an answer's content; give"),
-    (chatml, UNMARKED, ONE, "marks no part of an answer with {% gen"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tokenizer", "template", "contents", "says"),
+    [
+        (gpt2, OTHER, ONE, r"doesn't continue its generation prompt \("),
+        (mistral, T.MISTRAL_03, ("Be short.", *ONE), r"doesn't continue its generation prompt \("),
+        (gpt2, SILENT, ONE, "leaves out an answer's content; give"),
+        (gpt2, PARTS, ONE, "leaves out an answer's content; give"),
+        (chatml, UNMARKED, ONE, "marks no part of an answer with {% gen"),
+    ],
+)
 def test_a_template_that_writes_no_answer_behind_its_prompt_is_refused(
     tokenizer: Callable[[], Any], template: str, contents: tuple[str, ...], says: str
 ) -> None:
     """One sentence with what the prompt ends with, and what to do."""
     with pytest.raises(UserError, match=rf"^the chat template of path:model {says}"):
-        example(conversations(tokenizer(), template), *contents, first="user" if contents is ONE else "system")
+        example(
+            conversations(tokenizer(), template),
+            *contents,
+            first="user" if contents is ONE else "system",
+        )
 
 
 END_APART = (
-    "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|im_start|>assistant\n' }}{% generation %}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|im_start|>assistant\n' }}{% "
+    "generation %}"
     "{{ m.content + '<|im_end|>\n' }}{% endgeneration %}{% else %}"
     "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% else %}{% generation %}{{ '<|endoftext|>' }}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% else %}{% generation %}{{ "
+    "'<|endoftext|>' }}"
     "{% endgeneration %}{% endif %}"
 )
 HEADER_INSIDE = (
     "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}"
     "{{ '<|im_start|>assistant\n' + m.content + '<|im_end|>' }}{% endgeneration %}{% else %}"
-    "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% "
+    "endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
@@ -183,24 +241,36 @@ LEFT_OUT = T.CHATML_MARKED.replace(
     "{{ message['content'] }}{% endgeneration %}{{ '<|im_end|>' }}",
 )
 BEGUN = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% if m.role == 'assistant' %}{{ BEGUN }}{% generation %}"
-    "{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ '\n' + m.content + '<|im_end|>' }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% if m.role == 'assistant' %}{{ BEGUN "
+    "}}{% generation %}"
+    "{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ '\n' + m.content + "
+    "'<|im_end|>' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
 )
 
 
 @pytest.mark.parametrize("contents", [ONE, TWO])
-@pytest.mark.parametrize(("template", "begun", "behind", "last"), [
-    (END_APART, "", "\n", "<|endoftext|>"), (HEADER_INSIDE, "", "", ""), (LEFT_OUT, "", "", ""),
-    *((BEGUN.replace("BEGUN", repr(text)), text, "", "") for text in ("\n<think>\n\n</think>\n\n", "\n", " ")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("template", "begun", "behind", "last"),
+    [
+        (END_APART, "", "\n", "<|endoftext|>"),
+        (HEADER_INSIDE, "", "", ""),
+        (LEFT_OUT, "", "", ""),
+        *(
+            (BEGUN.replace("BEGUN", repr(text)), text, "", "")
+            for text in ("\n<think>\n\n</think>\n\n", "\n", " ")
+        ),
+    ],
+)
 def test_marks_say_where_an_answer_ends_and_not_where_it_begins(
     contents: tuple[str, ...], template: str, begun: str, behind: str, last: str
 ) -> None:
-    """A model is given the generation prompt and writes the rest itself: what stands before a mark is learnt too.
+    """A model is given the generation prompt and writes the rest itself: what stands before a mark
+    is learnt too.
 
-    Ids and prompt are those without marks, with the header in them, or a final token of their own. They say which text
-    behind the end is learnt; an end of the turn that they leave out is learnt all the same.
+    Ids and prompt are those without marks, with the header in them, or a final token of their own.
+    They say which text behind the end is learnt; an end of the turn that they leave out is learnt
+    all the same.
     """
     writer = conversations(chatml(), template)
     bare = conversations(chatml(), re.sub(r"\{% (end)?generation %\}", "", template))
@@ -217,14 +287,18 @@ def test_marks_say_where_an_answer_ends_and_not_where_it_begins(
 
 
 def test_a_standing_template_needs_no_options() -> None:
-    """It writes by itself what another does with options, a system prompt of any letters and our date."""
+    """It writes by itself what another does with options, a system prompt of any letters and our
+    date.
+    """
     template = "\n  {{ mode }}{{ strftime_now('%Y') }}\n" + T.CHATML
     system = 'It\'s "so":\n{{ 7 * 7 }} {% x %} é\\n'
     standing = standing_template(template, {"mode": ["it's", None, True, 2.5]}, system)
     turns = messages(*ONE)
     dated = template.replace("{{ strftime_now('%Y') }}", "2024")
     whole = [{"role": "system", "content": system}, *turns]
-    expected = chatml().apply_chat_template(whole, chat_template=dated, tokenize=False, mode=["it's", None, True, 2.5])
+    expected = chatml().apply_chat_template(
+        whole, chat_template=dated, tokenize=False, mode=["it's", None, True, 2.5]
+    )
     assert chatml().apply_chat_template(turns, chat_template=standing, tokenize=False) == expected
     own = [{"role": "system", "content": "Own."}, *turns]
     assert "Own." in chatml().apply_chat_template(own, chat_template=standing, tokenize=False)
@@ -233,16 +307,30 @@ def test_a_standing_template_needs_no_options() -> None:
 
 
 def test_turns_of_weight_0_are_not_learnt() -> None:
-    """Wherever a system prompt of the suite comes in front; the last answer is still what is asked for."""
+    """Wherever a system prompt of the suite comes in front; the last answer is still what is
+    asked for.
+    """
     for system in (None, "Be short."):
         writer = of("chatml", system=system)
-        for weights, learnt in {(1, 0, 1, 1): [3], (1, 1, 1, 0): [1], (1, 1, 1, 1): [1, 3], (): [1, 3]}.items():
+        for weights, learnt in {
+            (1, 0, 1, 1): [3],
+            (1, 1, 1, 0): [1],
+            (1, 1, 1, 1): [1, 3],
+            (): [1, 3],
+        }.items():
             found = writer.example(roles(*TWO), TWO, weights=weights)
-            assert [text for text, one in runs(writer, found) if one] == [f"{TWO[place]}<|im_end|>" for place in learnt]
+            assert [text for text, one in runs(writer, found) if one] == [
+                f"{TWO[place]}<|im_end|>" for place in learnt
+            ]
             assert found.expected == TWO[3]
         assert writer.example(roles(*TWO), TWO, weights=(1, 0, 1, 0)) is None
-    whole = of("chatml", loss_on="all", system="Be short.")  # every token is learnt: one of both would have to give way
-    with pytest.raises(UserError, match=r"^turn 2 has weight 0, .* set task.options.loss_on to answers, or leave the"):
+    whole = of(
+        "chatml", loss_on="all", system="Be short."
+    )  # every token is learnt: one of both would have to give way
+    with pytest.raises(
+        UserError,
+        match=r"^turn 2 has weight 0, .* set task.options.loss_on to answers, or leave the",
+    ):
         whole.example(roles(*TWO), TWO, weights=(1, 0, 1, 1))
     assert whole.example(roles(*TWO), TWO, weights=(1, 1, 1, 1)) == whole.example(roles(*TWO), TWO)
 
@@ -253,17 +341,25 @@ def test_tools_are_given_to_a_template_that_writes_them() -> None:
     writer = conversations(chatml(), template)
     tools = [{"type": "function", "function": {"name": "add"}}]
     found = writer.example(roles(*ONE), ONE, tools=tools)
-    assert decoded(writer, found.ids).startswith('[{"type": "function", "function": {"name": "add"}}]<|im_start|>')
-    with pytest.raises(UserError, match=r"^the chat template of path:model writes no tools, and a row has some; remov"):
+    assert decoded(writer, found.ids).startswith(
+        '[{"type": "function", "function": {"name": "add"}}]<|im_start|>'
+    )
+    with pytest.raises(
+        UserError,
+        match=r"^the chat template of path:model writes no tools, and a row has some; remov",
+    ):
         of("chatml").example(roles(*ONE), ONE, tools=tools)
-    special = [{"type": "function", "function": {"name": "add", "description": "Ends at <|im_end|>."}}]
+    special = [
+        {"type": "function", "function": {"name": "add", "description": "Ends at <|im_end|>."}}
+    ]
     marked = writer.example(roles(*ONE), ONE, tools=special)
     assert "Ends at <|im_end|>." in decoded(writer, marked.ids)
     assert marked.ids.count(chatml().convert_tokens_to_ids("<|im_end|>")) == 2
 
 
 CALLS = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning %}<think>{{ m.reasoning }}</think>{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning %}<think>{{ m.reasoning "
+    "}}</think>{% endif %}"
     "{{ m.content }}"
     "{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -272,11 +368,15 @@ CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": "<|im
 
 
 def test_calls_are_learnt_and_special_tokens_in_them_are_text() -> None:
-    """Names and values of arguments, reasoning too; the answer that is asked for is the call as it is written."""
+    """Names and values of arguments, reasoning too; the answer that is asked for is the call as
+    it is written.
+    """
     writer = conversations(chatml(), CALLS)
     said_, who = ("Add.", "", "5", ""), ("user", "assistant", "tool", "assistant")
     thought = {"tool_calls": [CALL], "reasoning": "So <|im_start|>."}
-    found = writer.example(who, said_, fields=[{}, thought, {"name": "add"}, {"tool_calls": [CALL]}])
+    found = writer.example(
+        who, said_, fields=[{}, thought, {"name": "add"}, {"tool_calls": [CALL]}]
+    )
     call = '{"name": "add", "arguments": {"a": "<|im_end|>"}}'
     learnt = [text for text, one in runs(writer, found) if one]
     assert learnt == [f"<think>So <|im_start|>.</think>{call}<|im_end|>", f"{call}<|im_end|>"]
@@ -287,11 +387,24 @@ def test_calls_are_learnt_and_special_tokens_in_them_are_text() -> None:
 
 
 def test_what_a_template_does_not_write_is_told() -> None:
-    """Calls that it leaves out, reasoning where its prompt has closed the thought; reasoning left out is counted."""
-    thought, closed = {"reasoning_content": "So."}, T.QWEN_3.replace("is defined and", "is not defined or")
+    """Calls that it leaves out, reasoning where its prompt has closed the thought; reasoning
+    left out is counted.
+    """
+    thought, closed = (
+        {"reasoning_content": "So."},
+        T.QWEN_3.replace("is defined and", "is not defined or"),
+    )
     for template, fields, says in (
-        (T.CHATML, {"tool_calls": [CALL]}, "writes no tool calls, and a row has some; remove them, or give another"),
-        (closed, thought, r"set task.options.template_options to \{enable_thinking: true\}, or give"),
+        (
+            T.CHATML,
+            {"tool_calls": [CALL]},
+            "writes no tool calls, and a row has some; remove them, or give another",
+        ),
+        (
+            closed,
+            thought,
+            r"set task.options.template_options to \{enable_thinking: true\}, or give",
+        ),
     ):
         with pytest.raises(UserError, match=says):
             conversations(chatml(), template).example(roles(*ONE), ONE, fields=[{}, fields])
@@ -304,7 +417,9 @@ def test_what_a_template_does_not_write_is_told() -> None:
 
 
 def test_the_tokenizers_template_is_taken_unless_one_is_given(tmp_path: Path) -> None:
-    """Empty: its own, of several the default, or `plain` where it has none; else a file's text, or the one given."""
+    """Empty: its own, of several the default, or `plain` where it has none; else a file's text,
+    or the one given.
+    """
     tokenizer, file = byte_level("<|endoftext|>", eos_token="<|endoftext|>"), tmp_path / "own.jinja"
     encoder = Encoder(tokenizer, 100, None, "path:model")
     several = {"default": T.CHATML, "tool_use": T.ZEPHYR}
@@ -312,7 +427,11 @@ def test_the_tokenizers_template_is_taken_unless_one_is_given(tmp_path: Path) ->
         tokenizer.chat_template = own
         assert chat_template(encoder, None) == template
     file.write_text("{{ 'é' }}\n", encoding="utf-8")
-    for asked, template in (("plain", PLAIN), (T.ALPACA, T.ALPACA), (f"path:{file}", "{{ 'é' }}\n")):
+    for asked, template in (
+        ("plain", PLAIN),
+        (T.ALPACA, T.ALPACA),
+        (f"path:{file}", "{{ 'é' }}\n"),
+    ):
         assert chat_template(encoder, asked) == template
     for asked, says in {
         f"path:{tmp_path / 'none'}": "task.options.template: path:.* can't be read: .*No such file",

@@ -1,4 +1,6 @@
-"""Borders of answers, special tokens in turns, and tokenizers that lack tokens: no text becomes a control token."""
+"""Borders of answers, special tokens in turns, and tokenizers that lack tokens: no text becomes
+a control token.
+"""
 
 import unicodedata
 from collections.abc import Callable
@@ -40,14 +42,19 @@ SHARED = "rows whose prompt and answer share a token, split there"
 
 
 def test_no_token_is_of_prompt_and_answer_both() -> None:
-    """Words that would be one token are two, so that a prompt has the same tokens whatever is answered."""
+    """Words that would be one token are two, so that a prompt has the same tokens whatever is
+    answered.
+    """
     writer = of("plain")
     found = example(writer, "What is the cap", "ital", "user", " is")
     parts = ("What is the cap", "ital", "user", " is<|endoftext|>")
     assert runs(writer, found) == [*zip(parts, (False, True) * 2, strict=True)]
     assert writer.counts == {"rows": 1, SHARED: 1, UNENDED: 1}
-    colon = conversations(gpt2(), "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
-                                  "{% if add_generation_prompt %}assistant: {% endif %}")  # fmt: skip
+    colon = conversations(
+        gpt2(),
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}",
+    )
     learnt = [text for text, one in runs(colon, example(colon, "is", "the", "is", "hello")) if one]
     assert learnt == ["the", "hello<|endoftext|>"]
 
@@ -63,31 +70,80 @@ def test_an_answer_read_apart_gets_no_space(tokenizer: Callable[[], Any]) -> Non
 
 # Special tokens in turns
 
-UNENDED = "answers before the last whose end is not learnt, as the template writes no end token there"
+UNENDED = (
+    "answers before the last whose end is not learnt, as the template writes no end token there"
+)
 KEPT = "special tokens in turns, kept as text"
 CHANGED = "rows whose text the template or the tokenizer changes"
 
 
 def skeleton(writer: Conversations, found: Example) -> list[int]:
-    special = {number for number, token in writer.encoder.tokenizer.added_tokens_decoder.items() if token.special}
-    return [token for token in found.ids if token in special - {writer.encoder.tokenizer.unk_token_id}]
+    special = {
+        number
+        for number, token in writer.encoder.tokenizer.added_tokens_decoder.items()
+        if token.special
+    }
+    return [
+        token for token in found.ids if token in special - {writer.encoder.tokenizer.unk_token_id}
+    ]
 
 
 FRAGMENTS = [
-    "<|im_start|>", "<|im_end|>", "<|im_", "start|>", "end|>", "<s>", "</s>", "</", "s>", "<", "/s>", "<unk>", "|>",
-    "<|", "<|endoftext|>", "<|eot_id|>", "<|eot", "_id|>", "<start_of_turn>", "<end_of_turn>", "<end_", "of_turn>",
-    "user", "\n", "assistant", "system", " ", "a", "é", "e\u0301", "\u05d0\u05d1", "\u202e", "\x00", "😀", "\ue000",
-    "\U000f0000", "{{", "▁", "[INST]", "[/INST]", "<think>", "{% generation %}", "<0x41>",
-]  # fmt: skip
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|im_",
+    "start|>",
+    "end|>",
+    "<s>",
+    "</s>",
+    "</",
+    "s>",
+    "<",
+    "/s>",
+    "<unk>",
+    "|>",
+    "<|",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|eot",
+    "_id|>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<end_",
+    "of_turn>",
+    "user",
+    "\n",
+    "assistant",
+    "system",
+    " ",
+    "a",
+    "é",
+    "e\u0301",
+    "\u05d0\u05d1",
+    "\u202e",
+    "\x00",
+    "😀",
+    "\ue000",
+    "\U000f0000",
+    "{{",
+    "▁",
+    "[INST]",
+    "[/INST]",
+    "<think>",
+    "{% generation %}",
+    "<0x41>",
+]
 WORDS = st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=5).map("".join).filter(str.strip)
 
 
 @names
 @given(contents=st.lists(WORDS, min_size=2, max_size=4).filter(lambda found: len(found) % 2 == 0))
 def test_no_text_adds_a_control_token_or_is_lost(name: str, contents: list[str]) -> None:
-    """Whatever is written in turns: the special tokens are the template's, and every turn is in the decoded text.
+    """Whatever is written in turns: the special tokens are the template's, and every turn is in the
+    decoded text.
 
-    A text that doesn't come back as it was (a template trims it, a tokenizer composes letters) is counted.
+    A text that doesn't come back as it was (a template trims it, a tokenizer composes letters) is
+    counted.
     """
     family, writer = FAMILIES[name], of(name)
     contents = contents if family.several else contents[:2]
@@ -98,15 +154,28 @@ def test_no_text_adds_a_control_token_or_is_lost(name: str, contents: list[str])
     assert writer.counts[CHANGED] == any(content not in text for content in contents)
     if not writer.counts[CHANGED]:
         return
-    composed = unicodedata.normalize("NFC", text).replace("▁", " ")  # as a space is written in some vocabularies
+    composed = unicodedata.normalize("NFC", text).replace(
+        "▁", " "
+    )  # as a space is written in some vocabularies
     if name != "qwen 3" or "</think>" not in contents[1]:
-        assert all(unicodedata.normalize("NFC", c.strip()).replace("▁", " ").strip() in composed for c in contents)
+        assert all(
+            unicodedata.normalize("NFC", c.strip()).replace("▁", " ").strip() in composed
+            for c in contents
+        )
 
 
 @pytest.mark.parametrize("tokenizer", [gpt2, chatml, llama_3, llama_2, mistral, gemma])
-@given(text=st.text(alphabet=st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("<s>/|im_end "))))
+@given(
+    text=st.text(
+        alphabet=st.one_of(
+            st.characters(exclude_categories=["Cs"]), st.sampled_from("<s>/|im_end ")
+        )
+    )
+)
 def test_any_text_comes_back(tokenizer: Callable[[], Any], text: str) -> None:
-    """NUL, right-to-left and private letters too; only a tokenizer that composes letters changes any."""
+    """NUL, right-to-left and private letters too; only a tokenizer that composes letters changes
+    any.
+    """
     content = f"x{text}x"
     writer = conversations(tokenizer(), T.CHATML)
     found = example(writer, content, content)
@@ -132,9 +201,13 @@ def test_a_text_that_becomes_a_special_token_is_refused() -> None:
     backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.add_special_tokens([AddedToken("<end>", special=True, normalized=True)])
-    writer = conversations(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>"), PLAIN)
+    writer = conversations(
+        PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>"), PLAIN
+    )
     assert skeleton(writer, example(writer, "a <end>", " a")) == [2]
-    with pytest.raises(UserError, match=r"^path:model: the tokenizer makes a special token of a turn's text"):
+    with pytest.raises(
+        UserError, match=r"^path:model: the tokenizer makes a special token of a turn's text"
+    ):
         example(writer, "a <END>", " a")
 
 
@@ -160,7 +233,8 @@ def test_a_vocabulary_that_holds_its_special_tokens_keeps_them_as_text() -> None
 def test_a_padding_token_of_one_letter_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tokenizer that pads with `!` takes nothing from a text that has one.
 
-    As many special tokens as a row has are kept, also more than there are private characters, as of <unk> in a corpus.
+    As many special tokens as a row has are kept, also more than there are private characters, as of
+    <unk> in a corpus.
     """
     tokenizer = byte_level("<|endoftext|>", eos_token="<|endoftext|>", pad_token="!")
     writer = conversations(tokenizer, PLAIN)
@@ -183,7 +257,10 @@ def test_a_tokenizer_without_an_end_token_is_counted() -> None:
     assert runs(writer, found)[-1] == ("It is 4.", True)
     assert writer.stop_ids == ()
     assert writer.answer_of(found) == list(found.ids[found.prompt :])
-    assert writer.counts == {"rows": 1, "rows whose answer has no end token, as the tokenizer has none": 1}
+    assert writer.counts == {
+        "rows": 1,
+        "rows whose answer has no end token, as the tokenizer has none": 1,
+    }
     ended = conversations(writer.encoder.tokenizer, T.CHATML)
     assert runs(ended, example(ended, *ONE))[-2] == ("It is 4.<|im_end|>", True)
     assert ended.stop_ids == (ended.encoder.tokenizer.convert_tokens_to_ids("<|im_end|>"),)
@@ -200,5 +277,8 @@ def test_a_text_of_one_token_teaches_nothing() -> None:
 def test_a_token_that_the_model_does_not_have_is_refused() -> None:
     """Tokenizer and model don't belong together."""
     writer = Conversations(Encoder(chatml(), 100, 10, "path:model"), T.CHATML)
-    with pytest.raises(UserError, match=r"path:model: the tokenizer gives token .*, but the model has 10; they don't"):
+    with pytest.raises(
+        UserError,
+        match=r"path:model: the tokenizer gives token .*, but the model has 10; they don't",
+    ):
         example(writer, *ONE)

@@ -1,4 +1,6 @@
-"""Generated rows: the news world with its exact posterior and embedded backbone, questions about it, word problems."""
+"""Generated rows: the news world with its exact posterior and embedded backbone, questions about
+it, word problems.
+"""
 
 import hashlib
 import re
@@ -21,22 +23,35 @@ ASSET = Path(hpml_bench.__path__[0]) / "assets/newswire-gpt2"
 
 
 def settings(**changes: int) -> Settings:
-    sizes = {"train_samples": 64, "validation_samples": 32, "test_samples": 48, "global_batch": 16} | changes
-    return Settings.model_validate({"backbone": "embedded:newswire-gpt2", "dataset": "newswire", "steps": 1} | sizes)
+    sizes = {
+        "train_samples": 64,
+        "validation_samples": 32,
+        "test_samples": 48,
+        "global_batch": 16,
+    } | changes
+    return Settings.model_validate(
+        {"backbone": "embedded:newswire-gpt2", "dataset": "newswire", "steps": 1} | sizes
+    )
 
 
 def tiny_world() -> World:
-    """Return a world of three beats in two topics (beats 0 and 2 are topic 0) whose kinds have two or three words."""
+    """Return a world of three beats in two topics (beats 0 and 2 are topic 0) whose kinds have
+    two or three words.
+    """
     person = np.array([[0.7, 0.1, 0.2], [0.2, 0.8, 0.1], [0.1, 0.1, 0.7]])
     half = np.full((2, 3), 0.5)
-    words = dict.fromkeys(("organisation", "place", "noun", "verb", "adjective", "time"), ("x", "y"))
+    words = dict.fromkeys(
+        ("organisation", "place", "noun", "verb", "adjective", "time"), ("x", "y")
+    )
     noun = np.array([[0.9, 0.4, 0.5], [0.1, 0.6, 0.5]])
     chance = {"person": person, **dict.fromkeys(words, half), "noun": noun}
     return World({"person": ("p", "q", "r"), **words}, chance, np.array([0, 1, 0]))
 
 
 def test_the_posterior_equals_bayes_by_hand() -> None:
-    """A document with persons p, q and noun x: topic 0 gets 0.7*0.2*0.9 + 0.2*0.1*0.5, topic 1 gets 0.1*0.8*0.4."""
+    """A document with persons p, q and noun x: topic 0 gets 0.7*0.2*0.9 + 0.2*0.1*0.5, topic 1
+    gets 0.1*0.8*0.4.
+    """
     kinds = np.array([[0, 0, 3, -1]])  # person, person, noun, no slot
     words, frames = np.array([[0, 1, 0, -1]]), np.zeros((1, 2), int)
     document = nw.Documents(frames=frames, words=words, kinds=kinds, topic=np.array([0]))
@@ -46,7 +61,9 @@ def test_the_posterior_equals_bayes_by_hand() -> None:
 
 
 def test_sampled_words_are_as_frequent_as_the_world_says() -> None:
-    """What is sampled is what the posterior computes with: each beat's word frequencies equal its column."""
+    """What is sampled is what the posterior computes with: each beat's word frequencies equal
+    its column.
+    """
     world = tiny_world()
     documents = nw.sample(world, np.full(60_000, 2), np.random.default_rng(1))
     for kind, name in enumerate(world.words):
@@ -56,7 +73,9 @@ def test_sampled_words_are_as_frequent_as_the_world_says() -> None:
 
 
 def test_best_accuracy_is_below_certainty_and_agrees_with_its_expectation() -> None:
-    """Classes overlap: the best possible accuracy lies between 90 and 96 %, and more own names raise it."""
+    """Classes overlap: the best possible accuracy lies between 90 and 96 %, and more own names
+    raise it.
+    """
     best = {}
     for share in (0.5, 0.6, 0.7):
         world = make_world(share)
@@ -68,7 +87,8 @@ def test_best_accuracy_is_below_certainty_and_agrees_with_its_expectation() -> N
 
 
 def test_rows_differ_by_seed_and_split_alone() -> None:
-    """Same seed and split: the same rows. Another seed or split: not one text in common, in 3,000 rows each.
+    """Same seed and split: the same rows. Another seed or split: not one text in common, in 3,000
+    rows each.
 
     The rows of a seed never change: recorded results stay comparable over versions and machines.
     """
@@ -83,7 +103,8 @@ def test_rows_differ_by_seed_and_split_alone() -> None:
 
 
 def test_the_stream_ties_names_to_beats() -> None:
-    """A background line names its beat, and all its people are of that beat; neighbours share it as often as asked.
+    """A background line names its beat, and all its people are of that beat; neighbours share it as
+    often as asked.
 
     With `stay` 0.5, and 24 beats, 0.5 + 0.5 / 24 of them do.
     """
@@ -98,21 +119,32 @@ def test_the_stream_ties_names_to_beats() -> None:
 
 
 def test_the_asset_is_small_and_whole() -> None:
-    """At most 8 MB: configuration, safetensors weights, tokenizer, and a model card with licence and figures.
+    """At most 8 MB: configuration, safetensors weights, tokenizer, and a model card with licence
+    and figures.
 
-    Text ends with EOS and padding is another token; decoding gives the text back, and the texts fit 64 tokens.
+    Text ends with EOS and padding is another token; decoding gives the text back, and the texts fit
+    64 tokens.
     """
     from transformers import AutoTokenizer
 
     files = {path.name for path in ASSET.iterdir()}
-    assert files == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"}
+    assert files == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "README.md",
+    }
     assert sum(path.stat().st_size for path in ASSET.iterdir()) <= 8_000_000
     assert "license: apache-2.0" in (ASSET / "README.md").read_text(encoding="utf-8")
     tokenizer = AutoTokenizer.from_pretrained(ASSET)
     ids = tokenizer(["Plan", "Plan of a new record today"], padding=True)["input_ids"]
     assert ids[1][-1] == tokenizer.eos_token_id
     assert ids[0][-1] == tokenizer.pad_token_id != tokenizer.eos_token_id
-    assert tokenizer("word " * 50, truncation=True, max_length=8)["input_ids"][-1] == tokenizer.eos_token_id
+    assert (
+        tokenizer("word " * 50, truncation=True, max_length=8)["input_ids"][-1]
+        == tokenizer.eos_token_id
+    )
     world = make_world()
     for text in nw.render(world, nw.generate(world, 200, 0, "test")):
         ids = tokenizer(text)["input_ids"]
@@ -124,12 +156,16 @@ def test_the_asset_is_small_and_whole() -> None:
 
 
 def load(name: str, target: str, asked: Settings | None = None, **options: Any) -> LoadedData:
-    asked = (asked or settings()).model_copy(update={"dataset": DatasetSpec(name=name, options=options)})
+    asked = (asked or settings()).model_copy(
+        update={"dataset": DatasetSpec(name=name, options=options)}
+    )
     return make_loader(asked).load(asked, target)
 
 
 def test_the_best_rmse_is_the_posteriors() -> None:
-    """On many rows what the posterior mean reaches is what is expected of it; without noise and doubt it is 0."""
+    """On many rows what the posterior mean reaches is what is expected of it; without noise and
+    doubt it is 0.
+    """
     world = make_world()
     rng = nw.split_rng(0, "check")
     beats = balanced_beats(20_000, rng)
@@ -142,7 +178,9 @@ def test_the_best_rmse_is_the_posteriors() -> None:
     assert sure == pytest.approx((0, 0), abs=0.01)
 
 
-@pytest.mark.parametrize(("name", "target"), [("newswire_entities", "tags"), ("newswire_score", "number")])
+@pytest.mark.parametrize(
+    ("name", "target"), [("newswire_entities", "tags"), ("newswire_score", "number")]
+)
 def test_generated_rows_are_the_same_everywhere(name: str, target: str) -> None:
     """The rows of a seed never change: recorded results stay comparable.
 
@@ -173,9 +211,11 @@ def desk_of(name: str) -> str:
 
 
 def test_questions_on_names_have_the_worlds_answer() -> None:
-    """A third each: one name, three names of one desk, a text; the answer on names is the world's, with a capital.
+    """A third each: one name, three names of one desk, a text; the answer on names is the world's,
+    with a capital.
 
-    The best score is told: names can all be known, and of texts as many as the exact posterior gets right.
+    The best score is told: names can all be known, and of texts as many as the exact posterior gets
+    right.
     """
     kinds, data = {"one": 0, "three": 0, "text": 0}, loaded()
     for question, answer in data.test["contents"]:
@@ -195,7 +235,9 @@ def test_questions_on_names_have_the_worlds_answer() -> None:
 
 
 def test_rows_are_the_same_each_time_and_splits_differ() -> None:
-    """`data_seed` and the split determine them; test questions of one name are mostly of names not trained on."""
+    """`data_seed` and the split determine them; test questions of one name are mostly of names
+    not trained on.
+    """
     first, again, other = loaded(), loaded(), loaded(data_seed=1)
     assert first.test[:] == again.test[:]
     assert first.test[:] != other.test[:]
@@ -242,14 +284,25 @@ def test_answers_are_those_of_the_questions(steps: tuple[int, int]) -> None:
     """
     data = problems(steps=steps)
     splits = [data.train, data.validation, data.test]
-    questions = [contents[0] for split in splits if split is not None for contents in split["contents"]]
+    questions = [
+        contents[0] for split in splits if split is not None for contents in split["contents"]
+    ]
     assert len(set(questions)) == len(questions) == 516
     assert problems(steps=steps).test["contents"][:] == data.test["contents"][:]
     for question, answer in data.test["contents"]:
         calculated = re.findall(r"(\d+) ([-+*]) (\d+) = (\d+)\.", answer)
         assert steps[0] <= len(calculated) <= steps[1]
         for left, sign, right, result in calculated:
-            amounts = {"+": int(left) + int(right), "-": int(left) - int(right), "*": int(left) * int(right)}
+            amounts = {
+                "+": int(left) + int(right),
+                "-": int(left) - int(right),
+                "*": int(left) * int(right),
+            }
             assert amounts[sign] == int(result)
             assert 0 < int(result) < 100
-        assert calculated[-1][3] == answer.rpartition("#### ")[2] == str(number_of(answer)) == str(solved(question))
+        assert (
+            calculated[-1][3]
+            == answer.rpartition("#### ")[2]
+            == str(number_of(answer))
+            == str(solved(question))
+        )

@@ -1,4 +1,6 @@
-"""Preparation: subsets, token ids, digests and batches are what the settings say, and the cache never changes them."""
+"""Preparation: subsets, token ids, digests and batches are what the settings say, and the cache
+never changes them.
+"""
 
 import json
 import multiprocessing
@@ -32,19 +34,26 @@ END = WORDS.index("<end>")
 
 def save_tokenizer(folder: Path, *, like_bert: bool = False, **special: str) -> None:
     """Save a tokenizer of whole words, which ends texts with [SEP] or adds nothing."""
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    backend = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]")
+    )
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     if like_bert:
         backend.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", WORDS.index("[CLS]")), ("[SEP]", WORDS.index("[SEP]"))]
+            single="[CLS] $A [SEP]",
+            special_tokens=[("[CLS]", WORDS.index("[CLS]")), ("[SEP]", WORDS.index("[SEP]"))],
         )
         special |= {"cls_token": "[CLS]", "sep_token": "[SEP]"}
     backend.enable_truncation(3)  # a file may say so; the settings decide
-    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", **special).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", **special).save_pretrained(
+        folder
+    )
 
 
 def csv(rows: int, label: Callable[[int], str] = lambda i: "ab"[i % 2]) -> str:
-    return "label,text\n" + "".join(f"{label(i)},row {i} {'good' if i % 2 else 'bad'}\n" for i in range(rows))
+    return "label,text\n" + "".join(
+        f"{label(i)},row {i} {'good' if i % 2 else 'bad'}\n" for i in range(rows)
+    )
 
 
 @pytest.fixture
@@ -56,9 +65,15 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     (tmp_path / "test.csv").write_text(csv(20))
 
     def of(**changes: Any) -> Any:
-        files = {name: f"path:{tmp_path / f'{name}.csv'}" for name in ("train", "test")} | changes.pop("files", {})
+        files = {
+            name: f"path:{tmp_path / f'{name}.csv'}" for name in ("train", "test")
+        } | changes.pop("files", {})
         dataset = {"name": "text_files", "options": files}
-        values = {"backbone": f"path:{tmp_path / 'model'}", "validation_samples": 8, "dataset": dataset}
+        values = {
+            "backbone": f"path:{tmp_path / 'model'}",
+            "validation_samples": 8,
+            "dataset": dataset,
+        }
         return settings(**values | changes)
 
     return of
@@ -75,17 +90,22 @@ def texts(prepared: Prepared, split: str) -> list[str]:
 # Tokens
 
 
-def test_rows_are_tokenised_with_their_labels_and_an_end(make: Callable[..., Any], tmp_path: Path) -> None:
-    """A tokenizer that adds nothing gets the end token appended, within max_length too; the report counts cut texts.
+def test_rows_are_tokenised_with_their_labels_and_an_end(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A tokenizer that adds nothing gets the end token appended, within max_length too; the report
+    counts cut texts.
 
-    Ids are int32, half the size of the default. BERT's ends its texts itself, once; where there is no end token none is
-    invented.
+    Ids are int32, half the size of the default. BERT's ends its texts itself, once; where there is
+    no end token none is invented.
     """
     done = prepare(make())
     assert [len(rows(done, split)) for split in ("train", "validation", "test")] == [32, 8, 20]
     assert all(ids[-1] == END and len(ids) == 4 for ids in rows(done, "train"))
     table = read_rows(Path(done.data) / "train")
-    types = {name: str(kind) for name, kind in zip(table.schema.names, table.schema.types, strict=True)}
+    types = {
+        name: str(kind) for name, kind in zip(table.schema.names, table.schema.types, strict=True)
+    }
     assert types == {"input_ids": "list<item: int32>", "label": "int64"}
     first = table.column("label")[0].as_py()
     assert done.label_names[first] == ("b" if "good" in texts(done, "train")[0] else "a")
@@ -95,7 +115,9 @@ def test_rows_are_tokenised_with_their_labels_and_an_end(make: Callable[..., Any
     assert done.notes["texts that fill max_length"].startswith("100%")
     save_tokenizer(tmp_path / "model", like_bert=True, pad_token="[PAD]")
     done = prepare(make())
-    assert all(text.startswith("[CLS] row") and text.endswith("d [SEP]") for text in texts(done, "train"))
+    assert all(
+        text.startswith("[CLS] row") and text.endswith("d [SEP]") for text in texts(done, "train")
+    )
     assert done.pad_id == 0
     save_tokenizer(tmp_path)
     assert end_id(load_tokenizer(tmp_path)) is None
@@ -109,9 +131,11 @@ def numbers(prepared: Prepared, split: str) -> list[int]:
 
 
 def test_rows_are_drawn_by_the_data_seed(make: Callable[..., Any], tmp_path: Path) -> None:
-    """Validation rows are never trained on; more training rows only add to fewer; a validation set's own are no part.
+    """Validation rows are never trained on; more training rows only add to fewer; a validation
+    set's own are no part.
 
-    Together they are the training file, each row once; a learning curve over train_samples changes nothing else.
+    Together they are the training file, each row once; a learning curve over train_samples changes
+    nothing else.
     """
     done = prepare(make())
     assert sorted(numbers(done, "train") + numbers(done, "validation")) == list(range(40))
@@ -124,8 +148,12 @@ def test_rows_are_drawn_by_the_data_seed(make: Callable[..., Any], tmp_path: Pat
     assert (len(rows(own, "train")), len(rows(own, "validation"))) == (40, 8)
 
 
-def test_of_fewer_rows_than_asked_for_all_are_taken(make: Callable[..., Any], tmp_path: Path) -> None:
-    """Of each split, and the terminal and the page say so; nothing is said where there are enough."""
+def test_of_fewer_rows_than_asked_for_all_are_taken(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Of each split, and the terminal and the page say so; nothing is said where there are
+    enough.
+    """
     assert (FEWER in prepare(make(train_samples=32, test_samples=20)).notes) is False
     files = {"validation": f"path:{tmp_path / 'test.csv'}"}
     done = prepare(make(files=files, train_samples=4000, validation_samples=50, test_samples=21))
@@ -138,41 +166,70 @@ def test_of_fewer_rows_than_asked_for_all_are_taken(make: Callable[..., Any], tm
     )
 
 
-@pytest.mark.parametrize(("rows", "own", "found"), [(9000, 0, 500), (70, 0, 7), (9000, 800, 500), (70, 30, 30)])
+@pytest.mark.parametrize(
+    ("rows", "own", "found"), [(9000, 0, 500), (70, 0, 7), (9000, 800, 500), (70, 30, 30)]
+)
 def test_validation_rows_are_bounded(rows: int, own: int, found: int) -> None:
-    """By 500, and of a data set's own validation set by its size; a number that is asked for stands."""
-    train, validation = (Dataset.from_dict({"text": ["x"] * n, "label": [0] * n}) for n in (rows, own))
+    """By 500, and of a data set's own validation set by its size; a number that is asked for
+    stands.
+    """
+    train, validation = (
+        Dataset.from_dict({"text": ["x"] * n, "label": [0] * n}) for n in (rows, own)
+    )
     data = LoadedData(train, validation if own else None, train, ("a", "b"))
     assert len(draw(data, settings(validation_samples=None))["validation"]) == found
     assert len(draw(data, settings(validation_samples=20))["validation"]) == 20
     assert len(draw(data, settings(validation_samples=None), most=6)["validation"]) == 6
 
 
-@pytest.mark.parametrize(("changes", "says"), [
-    ({"validation_samples": 30}, "40 training rows are too few for 30 validation_samples split off.* of 12"),
-    ({"max_length": 65}, "reads at most 64 tokens"),
-    ({"dataset": "nothing"}, "there is no data set 'nothing'"),
-    ({"dataset": {"name": "text_files", "options": {"train": "path:x", "labl": ""}}}, "did you mean label"),
-    ({"backbone": "path:/no/such"}, "no such file or folder"),
-])  # fmt: skip
-def test_settings_beyond_the_data_are_refused(make: Callable[..., Any], changes: dict[str, Any], says: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"validation_samples": 30},
+            "40 training rows are too few for 30 validation_samples split off.* of 12",
+        ),
+        ({"max_length": 65}, "reads at most 64 tokens"),
+        ({"dataset": "nothing"}, "there is no data set 'nothing'"),
+        (
+            {"dataset": {"name": "text_files", "options": {"train": "path:x", "labl": ""}}},
+            "did you mean label",
+        ),
+        ({"backbone": "path:/no/such"}, "no such file or folder"),
+    ],
+)
+def test_settings_beyond_the_data_are_refused(
+    make: Callable[..., Any], changes: dict[str, Any], says: str
+) -> None:
     """One sentence with the number there is."""
     with pytest.raises(UserError, match=says) as raised:
         prepare(make(**changes))
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(("labels", "learnt", "says"), [
-    ([0, 2], [0, 1], "label 2, outside the 2 names"), ([], [0, 1], "there are no test rows"),
-    ([0, 1], [0, 0], "all 32 training rows are of the class 'a'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labels", "learnt", "says"),
+    [
+        ([0, 2], [0, 1], "label 2, outside the 2 names"),
+        ([], [0, 1], "there are no test rows"),
+        ([0, 1], [0, 0], "all 32 training rows are of the class 'a'"),
+    ],
+)
 def test_a_data_sets_own_mistake_is_caught(
-    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, labels: list[int], learnt: list[int], says: str
+    make: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    labels: list[int],
+    learnt: list[int],
+    says: str,
 ) -> None:
-    """Another package's data set can't hand out labels without a name, nothing, or training rows of one class."""
+    """Another package's data set can't hand out labels without a name, nothing, or training rows
+    of one class.
+    """
     train = Dataset.from_dict({"text": ["x"] * 40, "label": learnt * 20})
     test = Dataset.from_dict({"text": ["x"] * len(labels), "label": labels})
-    fake = SimpleNamespace(targets=("class",), load=lambda *_: LoadedData(train, None, test, ("a", "b")))
+    fake = SimpleNamespace(
+        targets=("class",), load=lambda *_: LoadedData(train, None, test, ("a", "b"))
+    )
     monkeypatch.setattr(module, "make_loader", lambda _: fake)
     with pytest.raises(UserError, match=says):
         prepare(make())
@@ -181,10 +238,14 @@ def test_a_data_sets_own_mistake_is_caught(
 # Digests and the cache
 
 
-def test_the_digests_follow_contents_and_not_places(make: Callable[..., Any], tmp_path: Path) -> None:
-    """The same files in another folder have the same digests; a changed letter changes the data's alone.
+def test_the_digests_follow_contents_and_not_places(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The same files in another folder have the same digests; a changed letter changes the data's
+    alone.
 
-    The weights' covers configuration and tensors, the tokenizer's the end token, which changes the ids.
+    The weights' covers configuration and tensors, the tokenizer's the end token, which changes the
+    ids.
     """
     first = prepare(make())
     before = first.digests
@@ -205,7 +266,9 @@ def test_the_digests_follow_contents_and_not_places(make: Callable[..., Any], tm
     assert rows(other, "test")[0][-1] != rows(first, "test")[0][-1]
 
 
-def test_the_second_call_finds_its_rows(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_call_finds_its_rows(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It tokenises nothing, and gives the same; a damaged entry is built again."""
     first = prepare(make())
     with monkeypatch.context() as patch:
@@ -231,13 +294,20 @@ def test_a_folder_without_a_tokenizer_says_so(make: Callable[..., Any], tmp_path
 
 @pytest.mark.parametrize("within", [True, False])
 @pytest.mark.parametrize("key", ["vocab_size", "n_positions"])
-def test_limits_of_a_model_are_seen(within: bool, key: str, make: Callable[..., Any], tmp_path: Path) -> None:
-    """Also where a configuration of several media has those of texts in a part of its own, `text_config`."""
+def test_limits_of_a_model_are_seen(
+    within: bool, key: str, make: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Also where a configuration of several media has those of texts in a part of its own,
+    `text_config`.
+    """
     file = tmp_path / "model" / "config.json"
     config = json.loads(file.read_text())
     part = {name: config.pop(name) for name in ("vocab_size", "n_positions")} | {key: 6}
     file.write_text(json.dumps(config | ({"text_config": part} if within else part)))
-    with pytest.raises(UserError, match="they don't belong together" if key == "vocab_size" else "reads at most 6 tok"):
+    with pytest.raises(
+        UserError,
+        match="they don't belong together" if key == "vocab_size" else "reads at most 6 tok",
+    ):
         prepare(make())
 
 
@@ -250,12 +320,22 @@ def test_several_processes_may_prepare_at_once(make: Callable[..., Any]) -> None
 
 
 def test_end_tokens_of_generation_config_are_among_the_stop_tokens(tmp_path: Path) -> None:
-    """One or a list; ids that are no added tokens of the tokenizer are defaults of a class, and left out."""
+    """One or a list; ids that are no added tokens of the tokenizer are defaults of a class, and
+    left out.
+    """
     of_words = tiny.task_settings(tmp_path, "causal_lm")
     folder = tmp_path / "model"
     tokenizer = load_tokenizer(folder)
-    (end, other), word = list(tokenizer.added_tokens_decoder)[:2], tokenizer.convert_tokens_to_ids("w3")
-    for given, expected in ((other, {other}), ([other, word, end], {other, end}), (word, set()), (None, set())):
+    (end, other), word = (
+        list(tokenizer.added_tokens_decoder)[:2],
+        tokenizer.convert_tokens_to_ids("w3"),
+    )
+    for given, expected in (
+        (other, {other}),
+        ([other, word, end], {other, end}),
+        (word, set()),
+        (None, set()),
+    ):
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": given}))
         assert set(generation_ends(folder, tokenizer)) == expected
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [other]}))
@@ -271,61 +351,98 @@ LENGTHS = np.random.default_rng(0).integers(3, 60, 200)
 
 
 def test_an_epoch_holds_every_row_at_most_once() -> None:
-    """No row twice within an epoch; what doesn't fill a last batch is left out, another part each epoch.
+    """No row twice within an epoch; what doesn't fill a last batch is left out, another part each
+    epoch.
 
-    The same seed gives the same batches, another seed others. Bucketing by length saves most of the padding that
-    shuffled batches have.
+    The same seed gives the same batches, another seed others. Bucketing by length saves most of the
+    padding that shuffled batches have.
     """
     batches = list(global_batches(LENGTHS, 16, steps=24, seed=3))
     first, second = np.concatenate(batches[:12]), np.concatenate(batches[12:])
     assert len(set(first.tolist())) == 192
     assert set(first.tolist()) != set(second.tolist())
-    one, again, other = ([b.tolist() for b in global_batches(LENGTHS, 16, 12, seed)] for seed in (1, 1, 2))
+    one, again, other = (
+        [b.tolist() for b in global_batches(LENGTHS, 16, 12, seed)] for seed in (1, 1, 2)
+    )
     assert one == again != other
     bucketed = sum(LENGTHS[b].max() * len(b) for b in global_batches(LENGTHS, 8, 25, 0))
-    shuffled = sum(LENGTHS[b].max() * len(b) for b in np.random.default_rng(0).permutation(200).reshape(25, 8))
+    shuffled = sum(
+        LENGTHS[b].max() * len(b) for b in np.random.default_rng(0).permutation(200).reshape(25, 8)
+    )
     assert bucketed - LENGTHS.sum() < 0.25 * (shuffled - LENGTHS.sum())
 
 
 def test_the_largest_passes_are_those_that_no_other_exceeds() -> None:
-    """The longest, the one with most targets, and those between; none that has less of both, and one of equal ones."""
+    """The longest, the one with most targets, and those between; none that has less of both, and
+    one of equal ones.
+    """
     needs = [(50, 10), (100, 1), (60, 5), (40, 20), (60, 5), (100, 1), (45, 12), (50, 9)]
     found = largest((MemoryNeed(*need), number) for number, need in enumerate(needs))
     assert sorted(found) == [0, 1, 2, 3, 6]
 
 
-# Rows of each seed's own: drawn from one pool, the same for all methods of a seed, and compared in one report
+# Rows of each seed's own: drawn from one pool, the same for all methods of a seed, and compared in
+# one report
 
 
 @pytest.fixture(scope="module")
 def selection(tmp_path_factory: pytest.TempPathFactory) -> Selection:
     """Two methods x two seeds, run and read again."""
-    out, sizes = tmp_path_factory.mktemp("varied"), {"train": 32, "validation": 16, "test": 24, "latency": 2}
+    out, sizes = (
+        tmp_path_factory.mktemp("varied"),
+        {"train": 32, "validation": 16, "test": 24, "latency": 2},
+    )
     settings: dict[str, Any] = {f"{of}_samples": count for of, count in sizes.items()}
-    settings |= {"vary_data": "true", "steps": 4, "epochs": "null", "global_batch": 8, "precision": "fp32"}
+    settings |= {
+        "vary_data": "true",
+        "steps": 4,
+        "epochs": "null",
+        "global_batch": 8,
+        "precision": "fp32",
+    }
     settings |= {"device": "cpu", "world_size": 1, "threads": 1}
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    called("run-all", "quickstart", "--methods", "lora,head", "--seeds", "2", "--out", out, "--wandb", "off", *words)
+    called(
+        "run-all",
+        "quickstart",
+        "--methods",
+        "lora,head",
+        "--seeds",
+        "2",
+        "--out",
+        out,
+        "--wandb",
+        "off",
+        *words,
+    )
     return Selection.load(out / "quickstart")
 
 
 def test_all_runs_are_compared(selection: Selection) -> None:
     """All four are ok, of one protocol and one digest of the data, and none is set apart.
 
-    A seed has rows of its own, which its methods share: the digest of the rows in their order, and the tokens.
+    A seed has rows of its own, which its methods share: the digest of the rows in their order, and
+    the tokens.
     """
     assert len(selection.compared) == 4
     assert selection.left_out.excluded == ()
     assert len({record.protocol_id for record in selection.compared}) == 1
     assert len({record.digests for record in selection.compared}) == 1
-    assert "256 train, 16 validation, 24 test (each seed draws 32" in selection.reference.notes["rows"]
-    consumed = [{record.consumed for record in selection.compared if record.spec.seed == seed} for seed in (0, 1)]
+    assert (
+        "256 train, 16 validation, 24 test (each seed draws 32" in selection.reference.notes["rows"]
+    )
+    consumed = [
+        {record.consumed for record in selection.compared if record.spec.seed == seed}
+        for seed in (0, 1)
+    ]
     assert [len(found) for found in consumed] == [1, 1]
     assert consumed[0] != consumed[1]
 
 
 def test_the_order_tells_which_rows_were_drawn(tmp_path: Path) -> None:
-    """Two seeds draw different rows of the pool, again the same ones; numbers and tokens are those on disk."""
+    """Two seeds draw different rows of the pool, again the same ones; numbers and tokens are
+    those on disk.
+    """
     there = prepared(tmp_path, rows=96)
     varied = settings(vary_data=True, train_samples=36)
     whole = training_rows(there, settings(), 0)
@@ -345,14 +462,18 @@ def test_the_order_tells_which_rows_were_drawn(tmp_path: Path) -> None:
 
 def data(rows: int) -> LoadedData:
     train, test = (
-        Dataset.from_dict({"text": [f"{name} {i}" for i in range(n)], "label": [i % 2 for i in range(n)]})
+        Dataset.from_dict(
+            {"text": [f"{name} {i}" for i in range(n)], "label": [i % 2 for i in range(n)]}
+        )
         for name, n in (("train", rows), ("test", 10))
     )
     return LoadedData(train, None, test, ("a", "b"))
 
 
 def test_the_pool_is_all_rows_less_the_validation_rows() -> None:
-    """Validation and test rows are those that all seeds have without it, and the usual training rows come first."""
+    """Validation and test rows are those that all seeds have without it, and the usual training
+    rows come first.
+    """
     plain = draw(data(60), settings(train_samples=20, validation_samples=8))
     pool = draw(data(60), settings(train_samples=20, validation_samples=8, vary_data=True))
     assert pool["validation"]["text"][:] == plain["validation"]["text"][:]
@@ -362,11 +483,14 @@ def test_the_pool_is_all_rows_less_the_validation_rows() -> None:
     assert not set(pool["train"]["text"]) & set(pool["validation"]["text"])
 
 
-@pytest.mark.parametrize(("samples", "says"), [
-    (None, "vary_data needs train_samples"),
-    (27, "of 52 rows all would draw nearly the same"),
-    (53, "draws 53 .* but of 52"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("samples", "says"),
+    [
+        (None, "vary_data needs train_samples"),
+        (27, "of 52 rows all would draw nearly the same"),
+        (53, "draws 53 .* but of 52"),
+    ],
+)
 def test_where_nothing_can_vary_it_is_refused(samples: int | None, says: str) -> None:
     """Without a number of rows, or with more than half of those there are."""
     with pytest.raises(UserError, match=says) as raised:

@@ -1,4 +1,6 @@
-"""Published chat templates: gold answers, rendered, cut and decoded as a generator would, get the full score."""
+"""Published chat templates: gold answers, rendered, cut and decoded as a generator would, get
+the full score.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +57,9 @@ def generator(writer: Conversations) -> Generator:
 
 
 def answered(writer: Conversations, found: Example) -> str:
-    """Return the text of the gold answer as if it were generated: up to the first token that ends one."""
+    """Return the text of the gold answer as if it were generated: up to the first token that
+    ends one.
+    """
     ids = list(found.ids[found.prompt :])
     end = next(place for place, token in enumerate(ids) if token in writer.stop_ids)
     assert found.labels[found.prompt + end] == ids[end]  # a model learns to end there
@@ -65,7 +69,9 @@ def answered(writer: Conversations, found: Example) -> str:
 def test_the_table_names_every_file_and_at_least_thirty_families() -> None:
     """Each file is in the table, and its source and licence in the folder's README."""
     told = (FOLDER / "README.md").read_text()
-    assert sorted(path.stem for path in FOLDER.glob("*.jinja")) == sorted(row["file"] for row in TABLE["published"])
+    assert sorted(path.stem for path in FOLDER.glob("*.jinja")) == sorted(
+        row["file"] for row in TABLE["published"]
+    )
     assert len({family.models for family in PUBLISHED}) >= 30
     assert all(f"`{row['file']}`" in told for row in TABLE["published"])
 
@@ -73,7 +79,9 @@ def test_the_table_names_every_file_and_at_least_thirty_families() -> None:
 @families
 @conversations
 def test_a_gold_answer_gets_the_full_score(family: Family, case: str) -> None:
-    """In first and later turns, with and without a system prompt, whether all answers are learnt or the last."""
+    """In first and later turns, with and without a system prompt, whether all answers are learnt
+    or the last.
+    """
     several = family.several and not (family.system_last and "system" in case)
     for loss_on in ("last", *(["answers"] if several or "one" in case else [])):
         writer = writer_of(family, loss_on=loss_on)
@@ -90,7 +98,9 @@ def test_a_gold_answer_gets_the_full_score(family: Family, case: str) -> None:
 @families
 @conversations
 def test_the_prompt_is_the_rendering_with_the_generation_prompt(family: Family, case: str) -> None:
-    """Token by token what `apply_chat_template` gives a user of the model, and of the prompt nothing is learnt."""
+    """Token by token what `apply_chat_template` gives a user of the model, and of the prompt
+    nothing is learnt.
+    """
     if "system" in case and not family.system:
         return
     found = example(writer_of(family, loss_on="last"), *CASES[case], first=first(case))
@@ -106,10 +116,14 @@ def test_the_prompt_is_the_rendering_with_the_generation_prompt(family: Family, 
 
 @families
 def test_earlier_answers_are_learnt_where_they_follow_their_prompts(family: Family) -> None:
-    """With their ends, if a token ends them there; a family that writes them otherwise is refused in one sentence."""
+    """With their ends, if a token ends them there; a family that writes them otherwise is
+    refused in one sentence.
+    """
     writer = writer_of(family)
     if not family.several:
-        with pytest.raises(UserError, match=r"writes answer 1 differently .*loss_on to each") as raised:
+        with pytest.raises(
+            UserError, match=r"writes answer 1 differently .*loss_on to each"
+        ) as raised:
             example(writer, *TWO)
         assert "\n" not in str(raised.value)
         return
@@ -123,7 +137,9 @@ def test_earlier_answers_are_learnt_where_they_follow_their_prompts(family: Fami
     behind = family.models == "Phi-3 of TRL's training"  # whose marks hold the end of the text too
     ends = sum(token in writer.stop_ids for token in learnt) - behind
     unended = sum(count for name, count in writer.counts.items() if "end is not learnt" in name)
-    by_marks = family.models == "GPT-OSS of TRL's training"  # whose marks hold <|end|>, which ends no last answer
+    by_marks = (
+        family.models == "GPT-OSS of TRL's training"
+    )  # whose marks hold <|end|>, which ends no last answer
     assert ends + unended + by_marks == 2
     assert not by_marks or text.count("<|end|>") == 1
     assert unended == (family.models in {"GPT-OSS", "Falcon-11B"})
@@ -138,7 +154,8 @@ REASONED = {
     "DeepSeek-R1 distils": "Four? It is 5.\n</think>\n\n{}<｜end▁of▁sentence｜>",
     "Nemotron-3-Nano": "Four? It is 5.\n</think>\n{}<|im_end|>",
     "GPT-OSS": (
-        "<|channel|>analysis<|message|>Four? It is 5.<|end|><|start|>assistant<|channel|>final<|message|>{}<|return|>"
+        "<|channel|>analysis<|message|>Four? It is "
+        "5.<|end|><|start|>assistant<|channel|>final<|message|>{}<|return|>"
     ),
     "Seed-OSS": "<seed:think>Four? It is 5.</seed:think>{}<seed:eos>",
     "Ministral 3, reasoning": "[THINK]Four? It is 5.[/THINK]{}</s>",
@@ -168,7 +185,8 @@ def test_a_stop_text_ends_the_answer_and_not_its_reasoning(models: str) -> None:
     assert text_of(list(found.ids[found.prompt :]), how) == "Paris is"
 
 
-# Examples before a prompt: the tokens of one conversation, as its template writes it for a user of the model
+# Examples before a prompt: the tokens of one conversation, as its template writes it for a user of
+# the model
 
 
 SHOWN = [("What is 1+1?", "It is 2."), ("And 1+3?", "It is 4."), ("And 3+3?", "It is 6.")]
@@ -176,13 +194,21 @@ ASKED = [("What is 2+2?", "It is 4."), ("And 2+5, is it an odd number?", "Yes, i
 
 
 def shown_before(
-    tokenizer: Any, folder: Path, max_length: int = 10_000, system: str | None = None, **options: Any
+    tokenizer: Any,
+    folder: Path,
+    max_length: int = 10_000,
+    system: str | None = None,
+    **options: Any,
 ) -> tuple[Rows, dict[str, list[Any]], Task]:
-    """Return the asked rows as they were prepared, and their columns with the shown ones before each."""
+    """Return the asked rows as they were prepared, and their columns with the shown ones before
+    each.
+    """
     task = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact", **options}))
     encoder, found = Encoder(tokenizer, max_length, None, "path:model"), []
     for name, pairs in (("shown", SHOWN), ("asked", ASKED)):
-        turns = [messages(system, *pair, first="system") if system else messages(*pair) for pair in pairs]
+        turns = [
+            messages(system, *pair, first="system") if system else messages(*pair) for pair in pairs
+        ]
         rows: dict[str, list[Any]] = {
             "roles": [[turn["role"] for turn in row] for row in turns],
             "contents": [[turn["content"] for turn in row] for row in turns],
@@ -196,10 +222,16 @@ def shown_before(
     return found[1], task.with_examples(found[1], found[0], encoder), task
 
 
-@pytest.mark.parametrize("family", [of for of in PUBLISHED if of.several and of.system], ids=lambda of: of.models)
+@pytest.mark.parametrize(
+    "family", [of for of in PUBLISHED if of.several and of.system], ids=lambda of: of.models
+)
 @pytest.mark.parametrize("system", [None, "You are a helpful assistant."])
-def test_examples_are_earlier_turns_of_the_conversation(family: Family, system: str | None, tmp_path: Path) -> None:
-    """Token by token what `apply_chat_template` gives for them: one system prompt, one BOS; examples aren't learnt."""
+def test_examples_are_earlier_turns_of_the_conversation(
+    family: Family, system: str | None, tmp_path: Path
+) -> None:
+    """Token by token what `apply_chat_template` gives for them: one system prompt, one BOS;
+    examples aren't learnt.
+    """
     tokenizer = family.tokenizer()
     rows, columns, _ = shown_before(tokenizer, tmp_path, system=system, template=family.template)
     front = [{"role": "system", "content": system}] if system else []
@@ -217,7 +249,9 @@ def test_examples_are_earlier_turns_of_the_conversation(family: Family, system: 
 
 
 @pytest.mark.parametrize("loss_on", ["answers", "all"])
-def test_without_a_chat_template_an_empty_line_ends_each_example(loss_on: str, tmp_path: Path) -> None:
+def test_without_a_chat_template_an_empty_line_ends_each_example(
+    loss_on: str, tmp_path: Path
+) -> None:
     """The texts follow each other after one BOS; what the row learns is what it learns alone."""
     tokenizer = llama_3()
     rows, columns, _ = shown_before(tokenizer, tmp_path, template="plain", loss_on=loss_on)
@@ -225,31 +259,52 @@ def test_without_a_chat_template_an_empty_line_ends_each_example(loss_on: str, t
     for row, (question, answer) in enumerate(ASKED):
         ids, prompt = columns["input_ids"][row], columns["prompt"][row]
         assert ids[:prompt] == tokenizer(text + question)["input_ids"]
-        assert ids[prompt:] == [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        assert [token for token in columns["label"][row] if token != IGNORE_INDEX] == rows.references[row].tolist()
+        assert ids[prompt:] == [
+            *tokenizer(answer, add_special_tokens=False)["input_ids"],
+            tokenizer.eos_token_id,
+        ]
+        assert [
+            token for token in columns["label"][row] if token != IGNORE_INDEX
+        ] == rows.references[row].tolist()
 
 
 def test_choices_follow_the_same_prompt(tmp_path: Path) -> None:
     """Each row's own choices, with the tokens that they have after its prompt alone."""
-    rows, columns, _ = shown_before(chatml(), tmp_path, template=FAMILIES["chatml"].template, scorer="choice")
+    rows, columns, _ = shown_before(
+        chatml(), tmp_path, template=FAMILIES["chatml"].template, scorer="choice"
+    )
     assert columns["choice_ids"] == rows.column("choice_ids")
     assert [len(ids) for ids in columns["choice_ids"]] == [3, 4]
 
 
 def test_rows_without_room_for_the_examples_are_named(tmp_path: Path) -> None:
-    """As many tokens as fit are kept, not one more; no prompt is cut, even where the task may cut prompts."""
+    """As many tokens as fit are kept, not one more; no prompt is cut, even where the task may
+    cut prompts.
+    """
     _, columns, _ = shown_before(chatml(), tmp_path / "all", template=FAMILIES["chatml"].template)
     longest = max(map(len, columns["input_ids"]))
-    assert shown_before(chatml(), tmp_path / "fit", longest, template=FAMILIES["chatml"].template)[1] == columns
+    assert (
+        shown_before(chatml(), tmp_path / "fit", longest, template=FAMILIES["chatml"].template)[1]
+        == columns
+    )
     for too_long in ("drop", "cut_prompt"):
-        with pytest.raises(Unsupported, match=f"with 3 examples 1 of 2 rows have more than max_length {longest - 1}"):
+        with pytest.raises(
+            Unsupported,
+            match=f"with 3 examples 1 of 2 rows have more than max_length {longest - 1}",
+        ):
             shown_before(
-                chatml(), tmp_path / too_long, longest - 1, template=FAMILIES["chatml"].template, too_long=too_long
+                chatml(),
+                tmp_path / too_long,
+                longest - 1,
+                template=FAMILIES["chatml"].template,
+                too_long=too_long,
             )
 
 
 def test_templates_of_one_turn_are_refused(tmp_path: Path) -> None:
-    """One that writes the last question alone shows no example; without a scorer nothing is answered."""
+    """One that writes the last question alone shows no example; without a scorer nothing is
+    answered.
+    """
     asked = "{% if messages[-1].role == 'user' %}{{ messages[-1].content }}{% else %}"
     last = asked + "{{ messages[-2].content }}{{ messages[-1].content }}{% endif %}"
     one = "{% if messages|length > 2 %}{{ raise_exception('one turn') }}{% endif %}" + last

@@ -1,4 +1,6 @@
-"""The machine: cores, memory, processes and clock; folders, of which some stop quickstart if they can't be used."""
+"""The machine: cores, memory, processes and clock; folders, of which some stop quickstart if
+they can't be used.
+"""
 
 import errno
 import fcntl
@@ -33,12 +35,16 @@ def only(check: Callable[[], Result]) -> Result:
 
 
 class Here:
-    """A machine of 8 cores and 16 GB, without limits, whose clock is set, and an empty folder with all caches."""
+    """A machine of 8 cores and 16 GB, without limits, whose clock is set, and an empty folder
+    with all caches.
+    """
 
     def __init__(self, folder: Path, temporary: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self.patch, self.control_group = folder, patch, temporary / "group"
         self.control_group.mkdir()
-        (temporary / "mountinfo").write_text(f"30 23 0:28 / {self.control_group} rw - cgroup2 cgroup2 rw\n")
+        (temporary / "mountinfo").write_text(
+            f"30 23 0:28 / {self.control_group} rw - cgroup2 cgroup2 rw\n"
+        )
         (temporary / "cgroup").write_text("0::/\n")
         patch.setattr(cgroups, "GROUPS", temporary / "cgroup")
         patch.setattr(cgroups, "MOUNTS", temporary / "mountinfo")
@@ -50,7 +56,11 @@ class Here:
         patch.chdir(folder)
         self.temporary = temporary / "t"
         self.temporary.mkdir()
-        self.variables(TMPDIR=self.temporary, HPML_BENCH_CACHE=folder / "cache", HF_DATASETS_CACHE=folder / "datasets")
+        self.variables(
+            TMPDIR=self.temporary,
+            HPML_BENCH_CACHE=folder / "cache",
+            HF_DATASETS_CACHE=folder / "datasets",
+        )
         self.memory(16 * GB, 12 * GB)
         self.shell()
 
@@ -60,7 +70,9 @@ class Here:
             (self.control_group / name.replace("_", ".", 1)).write_text(f"{content}\n")
 
     def memory(self, total: int, free: int) -> None:
-        self.patch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=total, available=free))
+        self.patch.setattr(
+            psutil, "virtual_memory", lambda: SimpleNamespace(total=total, available=free)
+        )
 
     def shell(self, files: int = 4096, space: int = NONE) -> None:
         found = {resource.RLIMIT_NOFILE: files, resource.RLIMIT_AS: space}
@@ -93,7 +105,9 @@ class Here:
     def homeless(self) -> None:
         """Be a user without a home, as a number without a name in a container."""
         self.variables(HPML_BENCH_CACHE=None, HF_DATASETS_CACHE=None)
-        self.patch.setattr(system_cache.platformdirs, "user_cache_path", Mock(side_effect=RuntimeError("no home")))
+        self.patch.setattr(
+            system_cache.platformdirs, "user_cache_path", Mock(side_effect=RuntimeError("no home"))
+        )
         self.patch.setattr(constants, "HF_HOME", "~/.cache/huggingface")
         self.patch.setattr(os.path, "expanduser", lambda path: path)
 
@@ -103,7 +117,9 @@ class Here:
 
 
 @pytest.fixture
-def here(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Here:
+def here(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Here:
     return Here(tmp_path, tmp_path_factory.mktemp("t"), monkeypatch)
 
 
@@ -116,18 +132,57 @@ HOME = "~/.cache/huggingface/datasets: this user has no home folder"
 READ_ONLY = "/home/.cache/hpml-bench can't be written to (Read-only file system)"
 CASES: list[tuple[Callable[[], Result], Callable[[Here], object], str, str, str]] = [
     (machine.processor, lambda _: 0, "ok", "Some CPU, 8 of 8 cores", ""),
-    (machine.processor, lambda h: h.group(cpu_max="250000 100000"), "ok", "2 of 8 cores, by the container's quota", ""),
-    (machine.processor, lambda h: h.patch.setattr(os, "sched_getaffinity", lambda _: {3}), "ok",
-     "1 of 8 cores, by affinity", ""),
+    (
+        machine.processor,
+        lambda h: h.group(cpu_max="250000 100000"),
+        "ok",
+        "2 of 8 cores, by the container's quota",
+        "",
+    ),
+    (
+        machine.processor,
+        lambda h: h.patch.setattr(os, "sched_getaffinity", lambda _: {3}),
+        "ok",
+        "1 of 8 cores, by affinity",
+        "",
+    ),
     (machine.memory, lambda _: 0, "ok", "12.0 GB free of 16.0 GB", ""),
-    (machine.memory, lambda h: h.group(**IN_GROUP, memory_current=2 * GB), "ok",
-     "3.0 GB free of the container's 4.0 GB (machine: 16.0 GB)", ""),
-    (machine.memory, lambda h: h.group(**IN_GROUP, memory_current=4 * GB), "fail", "1.0 GB free", "needs 1.2 GB"),
+    (
+        machine.memory,
+        lambda h: h.group(**IN_GROUP, memory_current=2 * GB),
+        "ok",
+        "3.0 GB free of the container's 4.0 GB (machine: 16.0 GB)",
+        "",
+    ),
+    (
+        machine.memory,
+        lambda h: h.group(**IN_GROUP, memory_current=4 * GB),
+        "fail",
+        "1.0 GB free",
+        "needs 1.2 GB",
+    ),
     (machine.memory, lambda h: h.memory(GB, GB // 2), "fail", "500 MB free", ""),
-    (machine.limits, lambda h: h.shell(files=NONE), "ok", "any number of open files, no limit on processes", ""),
-    (machine.limits, lambda h: h.group(pids_max=512, pids_current=12), "ok",
-     "4,096 open files, 500 more processes of 512", ""),
-    (machine.limits, lambda h: h.group(pids_max=512, pids_current=500), "fail", "12 more", "--pids-limit"),
+    (
+        machine.limits,
+        lambda h: h.shell(files=NONE),
+        "ok",
+        "any number of open files, no limit on processes",
+        "",
+    ),
+    (
+        machine.limits,
+        lambda h: h.group(pids_max=512, pids_current=12),
+        "ok",
+        "4,096 open files, 500 more processes of 512",
+        "",
+    ),
+    (
+        machine.limits,
+        lambda h: h.group(pids_max=512, pids_current=500),
+        "fail",
+        "12 more",
+        "--pids-limit",
+    ),
     (machine.limits, lambda h: h.shell(files=256), "warn", "256 open files", "ulimit -n"),
     (machine.limits, lambda h: h.shell(space=8 * GB), "warn", "8.0 GB of addresses", "ulimit -v"),
     (machine.clock, lambda _: 0, "ok", "agrees with the file system's", ""),
@@ -137,27 +192,67 @@ CASES: list[tuple[Callable[[], Result], Callable[[Here], object], str, str, str]
     (machine.results_folder, lambda h: (h.folder / "reports").touch(), "fail", "/reports", "--out"),
     (machine.results_folder, lambda h: h.disk(10e6), "fail", "", ""),
     (machine.results_folder, lambda h: h.disk(500e6), "warn", "500 MB free", ""),
-    (machine.results_folder, lambda h: h.patch.setattr(fcntl, "flock", fails(errno.ENOLCK)), "fail", "can't lock", ""),
+    (
+        machine.results_folder,
+        lambda h: h.patch.setattr(fcntl, "flock", fails(errno.ENOLCK)),
+        "fail",
+        "can't lock",
+        "",
+    ),
     (machine.cache, lambda h: (h.folder / "cache").touch(), "fail", "/cache", "HPML_BENCH_CACHE"),
     (machine.cache, lambda h: h.read_only_home(), "fail", READ_ONLY, "set HPML_BENCH_CACHE"),
     (machine.cache, lambda h: h.homeless(), "fail", "", "HPML_BENCH_CACHE"),
-    (machine.datasets_cache, lambda h: (h.folder / "datasets").touch(), "warn", "/datasets", "HF_DATASETS_CACHE"),
+    (
+        machine.datasets_cache,
+        lambda h: (h.folder / "datasets").touch(),
+        "warn",
+        "/datasets",
+        "HF_DATASETS_CACHE",
+    ),
     (machine.datasets_cache, lambda h: h.homeless(), "warn", HOME, ""),
-    (machine.hub_cache, lambda h: h.patch.setattr(constants, "HF_HUB_CACHE", f"{h.folder}/hub"), "ok",
-     "/hub: writable", ""),
-    (machine.temporary_folder, lambda h: h.variables(TMPDIR=h.folder / "none"), "warn", "/none", ""),
+    (
+        machine.hub_cache,
+        lambda h: h.patch.setattr(constants, "HF_HUB_CACHE", f"{h.folder}/hub"),
+        "ok",
+        "/hub: writable",
+        "",
+    ),
+    (
+        machine.temporary_folder,
+        lambda h: h.variables(TMPDIR=h.folder / "none"),
+        "warn",
+        "/none",
+        "",
+    ),
     (machine.temporary_folder, lambda h: h.long_temporary(), "fail", "too long", ""),
-    (machine.temporary_folder, lambda h: h.patch.setattr(tempfile, "gettempdir", fails()), "fail", "", ""),
+    (
+        machine.temporary_folder,
+        lambda h: h.patch.setattr(tempfile, "gettempdir", fails()),
+        "fail",
+        "",
+        "",
+    ),
     (machine.shared_memory, lambda h: (h.cards(0), h.disk(64e6)), "ok", "64 MB free", ""),
-    (machine.shared_memory, lambda h: (h.cards(2), h.disk(64e6)), "warn", "64 MB free", "--shm-size"),  # Docker's own
+    (
+        machine.shared_memory,
+        lambda h: (h.cards(2), h.disk(64e6)),
+        "warn",
+        "64 MB free",
+        "--shm-size",
+    ),  # Docker's own
     (machine.shared_memory, lambda h: (h.cards(2), h.disk(8e9)), "ok", "8.0 GB free", ""),
-]  # fmt: skip
+]
 """Checks, what makes a machine, and the line's state, a part of its finding, and of its advice."""
 
 
 @pytest.mark.parametrize(("check", "make", "state", "finding", "advice"), CASES)
 def test_the_line_of_a_check(
-    check: Callable[[], Result], make: Callable[[Here], object], state: str, finding: str, advice: str, here: Here
+    check: Callable[[], Result],
+    make: Callable[[Here], object],
+    state: str,
+    finding: str,
+    advice: str,
+    here: Here,
 ) -> None:
     """Its state, a part of what it found, and what to do about it where it isn't ok."""
     make(here)

@@ -31,9 +31,26 @@ from hpml_bench.system import environment
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training.products import Products, shape_of
 
-CONFIGS = Path(__file__).parents[1] / "files" / "configs"  # config.json of published models, without weights
-KEYS = {"method", "fits", "weights", "gradients", "optimizer", "activations", "logits", "buckets", "loading", "step",
-        "evaluation", "generation", "peak", "largest_micro_batch", "advice"}  # fmt: skip
+CONFIGS = (
+    Path(__file__).parents[1] / "files" / "configs"
+)  # config.json of published models, without weights
+KEYS = {
+    "method",
+    "fits",
+    "weights",
+    "gradients",
+    "optimizer",
+    "activations",
+    "logits",
+    "buckets",
+    "loading",
+    "step",
+    "evaluation",
+    "generation",
+    "peak",
+    "largest_micro_batch",
+    "advice",
+}
 
 
 def fit(*words: str | Path, status: int = 0) -> Result:
@@ -53,7 +70,9 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_command_needs_no_weights(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It prints a table of the suite's methods, as wide as the terminal, and ends with 0 where all fit."""
+    """It prints a table of the suite's methods, as wide as the terminal, and ends with 0 where
+    all fit.
+    """
     monkeypatch.setattr("hpml_bench.report.terminal.WIDE", 80)
     done = fit(suite)
     assert re.search(r"^lora +yes", done.stdout, re.MULTILINE)
@@ -75,8 +94,15 @@ def test_json_has_bytes_that_add_up(suite: Path) -> None:
         assert need["largest_micro_batch"] == 8
         assert need["fits"] is True
         assert need["advice"] == ""
-        assert need["peak"] > max(need["loading"], need["step"], need["evaluation"], need["generation"])
-    assert found["full"]["optimizer"] >= 2 * found["full"]["gradients"] > 2 * found["lora"]["gradients"] > 0
+        assert need["peak"] > max(
+            need["loading"], need["step"], need["evaluation"], need["generation"]
+        )
+    assert (
+        found["full"]["optimizer"]
+        >= 2 * found["full"]["gradients"]
+        > 2 * found["lora"]["gradients"]
+        > 0
+    )
 
 
 def test_a_method_that_does_not_fit_gets_advice_that_does(suite: Path) -> None:
@@ -91,16 +117,24 @@ def test_a_method_that_does_not_fit_gets_advice_that_does(suite: Path) -> None:
     fit(*words, *" ".join(options).split())
 
 
-def test_advice_names_the_package_that_is_missing(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_advice_names_the_package_that_is_missing(
+    suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where nothing helps and 4-bit weights could not be tried."""
     monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda _: None)
     monkeypatch.setattr("hpml_bench.fit.predict.advise", lambda *_: None)
     done = fit(suite, "--methods", "full", "--memory", str(COMMAND + 1), status=1)
-    assert "4-bit weights were not tried: pip install 'bitsandbytes" in " ".join(done.stdout.split())
+    assert "4-bit weights were not tried: pip install 'bitsandbytes" in " ".join(
+        done.stdout.split()
+    )
 
 
-def test_memory_that_a_cpu_keeps_is_told_where_it_is_too_much(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A method that fits by its tensors alone gets the variable that ends it, and none where that is set."""
+def test_memory_that_a_cpu_keeps_is_told_where_it_is_too_much(
+    suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that fits by its tensors alone gets the variable that ends it, and none where
+    that is set.
+    """
     words = (str(suite), "--methods", "lora")
     memory = str(needs(*words)["lora"]["peak"] + COMMAND - SHARED)
     need = needs(*words, "--memory", memory)["lora"]
@@ -114,23 +148,31 @@ def test_memory_that_a_cpu_keeps_is_told_where_it_is_too_much(suite: Path, monke
 def test_the_precision_left_open_is_the_one_that_a_run_measures(
     seconds: float, precision: str, suite: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a CPU with both, `auto` is the type of the faster products, as in a sweep; fp32 without such instructions."""
+    """On a CPU with both, `auto` is the type of the faster products, as in a sweep; fp32 without
+    such instructions.
+    """
     monkeypatch.setattr("hpml_bench.system.environment.has_bf16", lambda _device: True)
     products = Products(shape=(8, 8, 8), threads=1, fp32_seconds=1.0, bf16_seconds=seconds)
     timed = []
-    monkeypatch.setattr("hpml_bench.training.products.measure", lambda *of: timed.append(of) or products)
+    monkeypatch.setattr(
+        "hpml_bench.training.products.measure", lambda *of: timed.append(of) or products
+    )
     words = (suite, "--methods", "full", "--set", "threads=null", "--set")
     shown = fit(*words, "precision=auto")
     assert f"cpu, {precision}, micro-batch" in shown.stdout
     assert needs(*words, "precision=auto") == needs(*words, f"precision={precision}")
     config = json.loads((suite.parent / "model" / "config.json").read_text())
-    assert set(timed) == {(shape_of(config, 8 * load_suite(suite).settings.max_length), environment.cores())}
+    assert set(timed) == {
+        (shape_of(config, 8 * load_suite(suite).settings.max_length), environment.cores())
+    }
     monkeypatch.setattr("hpml_bench.system.environment.has_bf16", lambda _device: False)
     assert "cpu, fp32, micro-batch" in fit(*words, "precision=auto").stdout
 
 
 @pytest.mark.parametrize("width", ["-32", "1e999", "100000000000"])
-def test_strange_models_are_told(width: str, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strange_models_are_told(
+    width: str, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where no product can be timed, the sentence is that of the model."""
     monkeypatch.setattr("hpml_bench.system.environment.has_bf16", lambda _device: True)
     shutil.copytree(suite.parent / "model", tmp_path / "model")
@@ -151,13 +193,18 @@ def test_rows_that_cannot_be_read_are_taken_as_long(suite: Path, tmp_path: Path)
     assert "Every text is taken to have 16 tokens: " in done.stdout
 
 
-@pytest.mark.parametrize(("words", "sentence"), [
-    (("--memory", "much"), "--memory 'much': write a size such as 24GB or 80GiB"),
-    (("--device", "cuda"), "give a card's memory, as --memory 24GB"),
-    (("--ranks", "3"), "is not a multiple of the 3 ranks"),
-    (("--methods", "nothing"), "has no method 'nothing'"),
-])  # fmt: skip
-def test_a_mistake_is_told(suite: Path, words: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--memory", "much"), "--memory 'much': write a size such as 24GB or 80GiB"),
+        (("--device", "cuda"), "give a card's memory, as --memory 24GB"),
+        (("--ranks", "3"), "is not a multiple of the 3 ranks"),
+        (("--methods", "nothing"), "has no method 'nothing'"),
+    ],
+)
+def test_a_mistake_is_told(
+    suite: Path, words: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Status 2, and what to do."""
     monkeypatch.setattr("hpml_bench.system.gpus.visible_gpus", lambda: ())
     done = fit(suite, *words, status=2)
@@ -165,11 +212,17 @@ def test_a_mistake_is_told(suite: Path, words: tuple[str, ...], sentence: str, m
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("words", "why"), [
-    (("lora", "--set", "quantization=int8"), "its memory can't be predicted in int8; that in nf4 can"),
-    (("peft:EVA",), "it starts from a decomposition of values, which isn't traced"),
-    (("peft:SHIRA",), "it can't be built on tensors without values: PEFT: The SHiRA indices"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (
+            ("lora", "--set", "quantization=int8"),
+            "its memory can't be predicted in int8; that in nf4 can",
+        ),
+        (("peft:EVA",), "it starts from a decomposition of values, which isn't traced"),
+        (("peft:SHIRA",), "it can't be built on tensors without values: PEFT: The SHiRA indices"),
+    ],
+)
 def test_what_cannot_be_predicted_is_said_so(words: tuple[str, ...], why: str, suite: Path) -> None:
     """No number stands where none is known, but a sentence; status 1."""
     done = fit(suite, "--methods", *words, "--json", status=1)
@@ -179,10 +232,14 @@ def test_what_cannot_be_predicted_is_said_so(words: tuple[str, ...], why: str, s
 
 
 def made_up(settings: Settings) -> Footprint:
-    """Return a footprint that grows with the micro-batch, less with checkpointing, and with evaluation batches."""
+    """Return a footprint that grows with the micro-batch, less with checkpointing, and with
+    evaluation batches.
+    """
     size = settings.micro_batch if isinstance(settings.micro_batch, int) else settings.global_batch
     weights = 100 if settings.quantization is None else 60
-    step = weights + size * (4 if settings.gradient_checkpointing else 10) * settings.max_length // 32
+    step = (
+        weights + size * (4 if settings.gradient_checkpointing else 10) * settings.max_length // 32
+    )
     return Footprint(weights, 0, 0, 0, 0, step, weights, weights + settings.eval_batch, 0)
 
 
@@ -193,22 +250,53 @@ def trains_weights(settings: Settings) -> Footprint:
     return made_up(settings)
 
 
-@pytest.mark.parametrize(("trace", "most", "installed", "changed"), [
-    (made_up, 180, True, "micro_batch=4 eval_batch=64"),
-    (made_up, 179, True, "micro_batch=2 eval_batch=64"),
-    (made_up, 145, True, "micro_batch=2 eval_batch=32"),
-    (made_up, 108, True, "micro_batch=1 gradient_checkpointing=true eval_batch=8"),
-    (made_up, 107, True, "micro_batch=4 gradient_checkpointing=true quantization=nf4 eval_batch=32"),
-    (made_up, 64, True, "micro_batch=1 gradient_checkpointing=true quantization=nf4 max_length=32 eval_batch=4"),
-    (trains_weights, 107, True, "micro_batch=1 gradient_checkpointing=true max_length=32 eval_batch=4"),
-    (made_up, 107, False, "micro_batch=1 gradient_checkpointing=true max_length=32 eval_batch=4"),
-    (made_up, 63, True, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("trace", "most", "installed", "changed"),
+    [
+        (made_up, 180, True, "micro_batch=4 eval_batch=64"),
+        (made_up, 179, True, "micro_batch=2 eval_batch=64"),
+        (made_up, 145, True, "micro_batch=2 eval_batch=32"),
+        (made_up, 108, True, "micro_batch=1 gradient_checkpointing=true eval_batch=8"),
+        (
+            made_up,
+            107,
+            True,
+            "micro_batch=4 gradient_checkpointing=true quantization=nf4 eval_batch=32",
+        ),
+        (
+            made_up,
+            64,
+            True,
+            "micro_batch=1 gradient_checkpointing=true quantization=nf4 max_length=32 eval_batch=4",
+        ),
+        (
+            trains_weights,
+            107,
+            True,
+            "micro_batch=1 gradient_checkpointing=true max_length=32 eval_batch=4",
+        ),
+        (
+            made_up,
+            107,
+            False,
+            "micro_batch=1 gradient_checkpointing=true max_length=32 eval_batch=4",
+        ),
+        (made_up, 63, True, None),
+    ],
+)
 def test_the_cheapest_changes_come_first(
-    trace: predict.Trace, most: int, installed: bool, changed: str | None, monkeypatch: pytest.MonkeyPatch
+    trace: predict.Trace,
+    most: int,
+    installed: bool,
+    changed: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Micro-batch and evaluation batch, then checkpointing, then 4 bits where that is possible, then shorter texts."""
-    monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda name: name if installed else None)
+    """Micro-batch and evaluation batch, then checkpointing, then 4 bits where that is possible,
+    then shorter texts.
+    """
+    monkeypatch.setattr(
+        "hpml_bench.plugins.method.find_spec", lambda name: name if installed else None
+    )
     settings = tiny.settings(global_batch=8, world_size=1, max_length=64, eval_batch=128)
     found = predict.advise(settings, trace, lambda _: most)
     assert (found is None) == (changed is None)
@@ -218,17 +306,29 @@ def test_the_cheapest_changes_come_first(
         assert sorted(told) == sorted(f"--set {change}" for change in changed.split())
 
 
-@pytest.mark.parametrize(("share", "precision", "last"), [
-    (0.5, "bf16", "sharding=fsdp"), (0.5, "fp16", "quantization=nf4"), (1.2, "bf16", "quantization=nf4"),
-])  # fmt: skip
-def test_sharding_that_helps_is_named(share: float, precision: str, last: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before 4-bit weights, which can't be sharded; where it takes more, or fp16 refuses it, those alone."""
+@pytest.mark.parametrize(
+    ("share", "precision", "last"),
+    [
+        (0.5, "bf16", "sharding=fsdp"),
+        (0.5, "fp16", "quantization=nf4"),
+        (1.2, "bf16", "quantization=nf4"),
+    ],
+)
+def test_sharding_that_helps_is_named(
+    share: float, precision: str, last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before 4-bit weights, which can't be sharded; where it takes more, or fp16 refuses it,
+    those alone.
+    """
     monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda name: name)
 
     def trace(settings: Settings) -> Footprint:
         if settings.sharding != "none" and settings.quantization is not None:
             raise Unsupported("quantised weights can't be sharded")
-        found, less = made_up(settings), 0 if settings.sharding == "none" else round((1 - share) * 100)
+        found, less = (
+            made_up(settings),
+            0 if settings.sharding == "none" else round((1 - share) * 100),
+        )
         parts = ("weights", "step", "loading", "evaluation")
         return replace(found, **{name: getattr(found, name) - less for name in parts})
 
@@ -237,12 +337,16 @@ def test_sharding_that_helps_is_named(share: float, precision: str, last: str, m
     found = predict.advise(settings, trace, lambda _: 80)
     assert found is not None
     changed = ("gradient_checkpointing=true", "micro_batch=2", last)
-    assert sorted(predict.differences(settings, found)) == sorted(f"--set {part}" for part in changed)
+    assert sorted(predict.differences(settings, found)) == sorted(
+        f"--set {part}" for part in changed
+    )
 
 
 @pytest.mark.parametrize(("loading", "most"), [(100, 99), (400, 399)])
 def test_nothing_is_traced_that_no_change_can_help(loading: int, most: int) -> None:
-    """Where too much is held without any batch, or loaded, texts and micro-batches aren't shortened one by one."""
+    """Where too much is held without any batch, or loaded, texts and micro-batches aren't
+    shortened one by one.
+    """
     traced: list[Settings] = []
 
     def trace(settings: Settings) -> Footprint:
@@ -258,7 +362,9 @@ def test_nothing_is_traced_that_no_change_can_help(loading: int, most: int) -> N
 def test_fewer_ranks_are_tried_where_they_share_the_memory() -> None:
     """Last, on a CPU: each rank may then take more."""
     settings = tiny.settings(global_batch=8, world_size=2, max_length=32, eval_batch=1)
-    found = predict.advise(settings, trains_weights, lambda changed: 200 // (changed.world_size or 1))
+    found = predict.advise(
+        settings, trains_weights, lambda changed: 200 // (changed.world_size or 1)
+    )
     assert "--set world_size=1" in predict.differences(settings, found)
 
 
@@ -266,37 +372,65 @@ def test_fewer_ranks_are_tried_where_they_share_the_memory() -> None:
 @pytest.mark.serial
 @pytest.mark.parametrize("name", ["llama-3.2-3b", "llama-3.1-8b"])
 def test_a_large_model_takes_a_minute_and_4_gb(name: str, tmp_path: Path) -> None:
-    """The usual methods of a published configuration with advice for 24 GB: seconds of the processor, and memory."""
+    """The usual methods of a published configuration with advice for 24 GB: seconds of the
+    processor, and memory.
+    """
     suite = {
         "settings": {
-            "backbone": f"path:{CONFIGS / name}", "dataset": "metamath", "steps": 100, "global_batch": 4,
-            "task": {"name": "causal_lm", "options": {"template": "plain", "scorer": "exact"}}, "eval_batch": 8,
-            "world_size": 1, "precision": "bf16", "weights": "bfloat16", "max_length": 768,
+            "backbone": f"path:{CONFIGS / name}",
+            "dataset": "metamath",
+            "steps": 100,
+            "global_batch": 4,
+            "task": {"name": "causal_lm", "options": {"template": "plain", "scorer": "exact"}},
+            "eval_batch": 8,
+            "world_size": 1,
+            "precision": "bf16",
+            "weights": "bfloat16",
+            "max_length": 768,
         },
         "methods": {name: {} for name in ("lora", "full", "prompt_tuning", "adapter", "none")},
-    }  # fmt: skip
+    }
     (tmp_path / "large.yaml").write_text(yaml.safe_dump(suite))
     words = ["fit", str(tmp_path / "large.yaml"), "--memory", "24GB", "--json"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-m", "hpml_bench", *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "hpml_bench", *words], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1, done.stderr
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime < 60
     assert used.ru_maxrss < 4e6, "in kB"
     found = {need["method"]: need for need in json.loads(done.stdout)}
     parameters = {"llama-3.2-3b": 3_212_749_824, "llama-3.1-8b": 8_030_261_248}[name]
-    assert found["lora"]["weights"] == pytest.approx(2 * parameters, rel=0.02), "bfloat16, and LoRA's own in float32"
+    assert found["lora"]["weights"] == pytest.approx(2 * parameters, rel=0.02), (
+        "bfloat16, and LoRA's own in float32"
+    )
     assert found["full"]["advice"].startswith("no smaller micro-batch")
     assert found["lora"]["fits"] or found["lora"]["advice"].startswith("fits in ")
 
 
-@pytest.mark.parametrize(("text", "size"), [
-    ("24GB", 24 * 10**9), ("1.5 gib", 3 * 2**29), (" 80 GiB ", 80 * 2**30), ("0GB", None), ("-1GB", None),
-    ("24GX", None), ("much", None), ("24,5GB", None), ("1,000MB", None), ("24-GB", None), ("12 GB of 24", None),
-    ("24", None), ("25769803776", 24 * 2**30),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("24GB", 24 * 10**9),
+        ("1.5 gib", 3 * 2**29),
+        (" 80 GiB ", 80 * 2**30),
+        ("0GB", None),
+        ("-1GB", None),
+        ("24GX", None),
+        ("much", None),
+        ("24,5GB", None),
+        ("1,000MB", None),
+        ("24-GB", None),
+        ("12 GB of 24", None),
+        ("24", None),
+        ("25769803776", 24 * 2**30),
+    ],
+)
 def test_sizes_are_read_in_both_kinds_of_units(text: str, size: int | None) -> None:
-    """Decimal and binary, in any case; what isn't one size as a whole is refused, and not read in part."""
+    """Decimal and binary, in any case; what isn't one size as a whole is refused, and not read
+    in part.
+    """
     if size is None:
         with pytest.raises(UserError, match="write a size"):
             read_bytes(text)
@@ -304,7 +438,8 @@ def test_sizes_are_read_in_both_kinds_of_units(text: str, size: int | None) -> N
         assert read_bytes(text) == size
 
 
-# `run-all` warns before a sweep that won't fit, as fast as before where there is no doubt; what `fit` advises fits
+# `run-all` warns before a sweep that won't fit, as fast as before where there is no doubt; what
+# `fit` advises fits
 
 ASSETS = Path(limits.__file__).parents[1] / "assets"
 
@@ -325,18 +460,37 @@ def test_embedded_suites_raise_no_doubt(name: str, monkeypatch: pytest.MonkeyPat
     assert local._memory_wanted(suite, suite.runs(), folder) is None
 
 
-def test_a_sweep_that_will_not_fit_begins_with_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It names methods, their peaks, the memory there is and a command that works, before the first run begins."""
+def test_a_sweep_that_will_not_fit_begins_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names methods, their peaks, the memory there is and a command that works, before the
+    first run begins.
+    """
     lacking(800_000_000, monkeypatch)
     suite = str(tiny.local_suite(tmp_path))
-    words = ["run-all", suite, "--seeds", "1", "--nproc", "1", "--out", str(tmp_path / "out"), "--wandb", "off"]
-    monkeypatch.setattr(local.Execution, "execute", lambda *_: (_ for _ in ()).throw(UserError("the first run")))
+    words = [
+        "run-all",
+        suite,
+        "--seeds",
+        "1",
+        "--nproc",
+        "1",
+        "--out",
+        str(tmp_path / "out"),
+        "--wandb",
+        "off",
+    ]
+    monkeypatch.setattr(
+        local.Execution, "execute", lambda *_: (_ for _ in ()).throw(UserError("the first run"))
+    )
     done = CliRunner().invoke(main, words)
     assert done.output.rstrip().endswith("the first run")
     said = " ".join(done.output.split())
     warning = re.search(r"memory won't be enough for (.*): there are (.*) for each rank; ", said)
     process = 88 if limits._torch_has_cuda() else 50
-    assert sorted(warning[1].split(", ")) == sorted(re.findall(rf"(?:lora|head) \({process}\d MB\)", warning[1]))
+    assert sorted(warning[1].split(", ")) == sorted(
+        re.findall(rf"(?:lora|head) \({process}\d MB\)", warning[1])
+    )
     assert warning[1].count("lora") == warning[1].count("head") == 1
     assert warning[2] == "490 MB", "what the command leaves, and what the rank shares with it"
     file = tmp_path / "out" / "colours" / "suite.json"
@@ -345,17 +499,23 @@ def test_a_sweep_that_will_not_fit_begins_with_a_warning(tmp_path: Path, monkeyp
     assert re.search(rf"^lora +no +{process}\d MB", again.stdout, re.MULTILINE)
 
 
-def test_memory_for_a_sweep_gives_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_for_a_sweep_gives_no_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the quick estimate raises a doubt that the prediction doesn't share."""
     more = 2 * limits.WITH_CUDA - limits.WITH_CUDA_PRIVATE if limits._torch_has_cuda() else 0
     lacking(1_090_000_000 + more, monkeypatch)
-    suite = resolve_suite(load_suite(str(tiny.local_suite(tmp_path)), settings={"global_batch": 512}))
+    suite = resolve_suite(
+        load_suite(str(tiny.local_suite(tmp_path)), settings={"global_batch": 512})
+    )
     runs = suite.runs(seeds=[0])
     assert limits.in_doubt(suite.settings, tmp_path / "model")
     assert local._memory_wanted(suite, runs, tmp_path / "model") is None
 
 
-def test_what_cannot_be_predicted_gives_no_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_predicted_gives_no_warning(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Neither a strange model nor a prediction that fails ends a sweep, or prints anything."""
     suite = load_suite(str(tiny.local_suite(tmp_path)))
     assert local._memory_wanted(suite, suite.runs(), tmp_path / "none") is None
@@ -378,26 +538,63 @@ def under(group: Path | None, *words: str, **variables: str) -> subprocess.Compl
 
     line = [sys.executable, "-m", "hpml_bench", *words]
     return subprocess.run(
-        line, capture_output=True, text=True, timeout=900, check=False, preexec_fn=enter, env=os.environ | variables
+        line,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+        preexec_fn=enter,
+        env=os.environ | variables,
     )
 
 
 @pytest.mark.disks
 @pytest.mark.serial
 def test_advice_ends_a_lack_of_memory(tmp_path: Path) -> None:
-    """The command and its ranks share the limit; fit knows it from the control group, as from --memory."""
+    """The command and its ranks share the limit; fit knows it from the control group, as from
+    --memory.
+    """
     from transformers import GPT2Config, GPT2Model
 
-    suite = str(tiny.local_suite(
-        tmp_path, world_size=1, global_batch=32, eval_batch=8, max_length=WORDS, steps=2, warmup_steps=0, dropout=0.1,
-        latency_samples=0, validation_samples=8, test_samples=8,
-    ))  # fmt: skip
-    shape = {"n_positions": 512, "n_embd": 128, "n_layer": 4, "n_head": 4}  # whose batch takes over twice the limit
+    suite = str(
+        tiny.local_suite(
+            tmp_path,
+            world_size=1,
+            global_batch=32,
+            eval_batch=8,
+            max_length=WORDS,
+            steps=2,
+            warmup_steps=0,
+            dropout=0.1,
+            latency_samples=0,
+            validation_samples=8,
+            test_samples=8,
+        )
+    )
+    shape = {
+        "n_positions": 512,
+        "n_embd": 128,
+        "n_layer": 4,
+        "n_head": 4,
+    }  # whose batch takes over twice the limit
     GPT2Model(GPT2Config(vocab_size=tiny.VOCABULARY, **shape)).save_pretrained(tmp_path / "model")
-    rows = [f"{tiny.COLOURS[row % 3]},w{row % 3} " + " ".join(["w7"] * (WORDS - 2)) for row in range(60)]
+    rows = [
+        f"{tiny.COLOURS[row % 3]},w{row % 3} " + " ".join(["w7"] * (WORDS - 2)) for row in range(60)
+    ]
     (tmp_path / "rows.csv").write_text("\n".join(["label,text", *rows]) + "\n")
     out = tmp_path / "out"
-    words = ["run-all", suite, "--methods", "lora", "--seeds", "1", "--out", str(out), "--wandb", "off"]
+    words = [
+        "run-all",
+        suite,
+        "--methods",
+        "lora",
+        "--seeds",
+        "1",
+        "--out",
+        str(out),
+        "--wandb",
+        "off",
+    ]
     with control_groups.limited(LIMIT) as group:
         done = under(group, *words)
         assert done.returncode == 1, done.stdout + done.stderr

@@ -1,4 +1,6 @@
-"""Residents for tests: copies of the harness to be spoilt, and a resident that answers at once without training."""
+"""Residents for tests: copies of the harness to be spoilt, and a resident that answers at once
+without training.
+"""
 
 import shutil
 import subprocess
@@ -24,7 +26,8 @@ with open(__file__ + ".starts", "a+") as file:
     file.write(".")
     START = file.tell()  # 1 for the first process of this side
 calls = 10 + EXTRA
-counts = {"title": "operators", "unit": "calls", "value": calls, "tolerance": SLACK, "parts": {"aten::mm": calls}}
+counts = {"title": "operators", "unit": "calls", "value": calls}
+counts |= {"tolerance": SLACK, "parts": {"aten::mm": calls}}
 answers = {
     "describe": lambda **_: {"packages": {"torch": "1.2.3"}},
     "prepare": lambda **_: {},
@@ -43,11 +46,14 @@ for line in sys.stdin:
 """
 
 
-def fake(folder: Path, seconds: str = "0.04", label: str = "fake", **changes: float) -> Installation:
+def fake(
+    folder: Path, seconds: str = "0.04", label: str = "fake", **changes: float
+) -> Installation:
     """Write a package whose resident takes so long for a step, and return its installation.
 
-    `seconds` is a Python expression, which may use START: 1 in the side's first process, then 2, 3, ... `changes`:
-    `extra` operators, another `protocol`, a `pause` of seconds when it loads, the `slack` of its count.
+    `seconds` is a Python expression, which may use START: 1 in the side's first process, then 2, 3,
+    ... `changes`: `extra` operators, another `protocol`, a `pause` of seconds when it loads, the
+    `slack` of its count.
     """
     package = folder / "hpml_bench" / "gate"
     package.mkdir(parents=True)
@@ -61,7 +67,9 @@ def fake(folder: Path, seconds: str = "0.04", label: str = "fake", **changes: fl
 
 
 def copy(folder: Path, label: str = "copy", **changes: tuple[str, str]) -> Installation:
-    """Copy the harness, change files by name (text found once -> text instead), and return its installation."""
+    """Copy the harness, change files by name (text found once -> text instead), and return its
+    installation.
+    """
     target = folder / "hpml_bench"
     shutil.copytree(PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__"))
     if not (PACKAGE / "suites").exists():  # in a wheel they lie in the package
@@ -79,13 +87,17 @@ def compared(reference: Installation, candidate: Installation) -> ComparedSides:
 
 
 def asked(*methods: str, rules: Rules | None = None, minutes: float | None = None) -> Request:
-    return request(load_suite("quickstart", REDUCED), list(methods) or ["lora"], rules or Rules(), minutes)
+    return request(
+        load_suite("quickstart", REDUCED), list(methods) or ["lora"], rules or Rules(), minutes
+    )
 
 
 def git(folder: Path, *arguments: str) -> str:
     """Run git in a repository of the test's own, as somebody."""
     who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 

@@ -21,18 +21,24 @@ pytestmark = pytest.mark.usefixtures("quiet_machine")
 NOISY = "0.04 * __import__('random').uniform(0.999, 1.001)"
 
 
-def installed(monkeypatch: pytest.MonkeyPatch, folder: Path, seconds: str = NOISY, **more: Any) -> None:
+def installed(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, seconds: str = NOISY, **more: Any
+) -> None:
     """Let what is installed be a resident that answers at once."""
     there = fake(folder, seconds, **more)
     monkeypatch.setattr(baseline, "Installation", lambda *_: there)
 
 
 def edit(saved: Path, **changes: Any) -> None:
-    """Change a baseline's file: `moved` to other hardware, `settings`, or let its first runs be `disturbed`."""
+    """Change a baseline's file: `moved` to other hardware, `settings`, or let its first runs be
+    `disturbed`.
+    """
     stored = json.loads(saved.read_text())
     if "moved" in changes:
         here = environment.describe()
-        stored["environment"] |= {"fingerprint": "another" if changes["moved"] else here["fingerprint"]}
+        stored["environment"] |= {
+            "fingerprint": "another" if changes["moved"] else here["fingerprint"]
+        }
         stored["environment"]["hardware"]["cpu"] = "Z80"
     stored["settings"].update(changes.get("settings", {}))
     for run in stored["runs"][: changes.get("disturbed", 0)]:
@@ -62,7 +68,8 @@ def saved(saved_once: Path, tmp_path: Path) -> Path:
 def test_the_same_again_passes_and_what_is_slower_fails(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each stored run has its own process's times and calibrations; the report holds both sides' runs.
+    """Each stored run has its own process's times and calibrations; the report holds both sides'
+    runs.
 
     Of ten runs on either side four percent is a slower step, and a further operator fails too.
     """
@@ -78,18 +85,28 @@ def test_the_same_again_passes_and_what_is_slower_fails(
     shown = page.html(report)
     assert "10 now, 10 stored" in shown
     assert "Each run is a newly started interpreter, corrected by work" in shown
-    assert page.facts(report)["Rule"].endswith("error rates between sessions that lie apart are not known")
+    assert page.facts(report)["Rule"].endswith(
+        "error rates between sessions that lie apart are not known"
+    )
     assert "runs" in page.step_times(report).columns
-    assert not [text for text in ("Process pairs", "false alarms", "figure-blocks") if text in shown]
+    assert not [
+        text for text in ("Process pairs", "false alarms", "figure-blocks") if text in shown
+    ]
     installed(monkeypatch, tmp_path / "slower", f"1.04 * {NOISY}", extra=1)
     assert statuses(baseline.check(asked(), saved, lambda _: None)) == ["FAIL", "FAIL"]
 
 
 @pytest.mark.parametrize(("extra", "status", "strict"), [(0, 0, 3), (1, 1, 1)])
 def test_other_hardware(
-    extra: int, status: int, strict: int, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    extra: int,
+    status: int,
+    strict: int,
+    saved: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Step time is INCOMPARABLE, never a failure, and no run is made; an exact count that grew fails all the same.
+    """Step time is INCOMPARABLE, never a failure, and no run is made; an exact count that grew
+    fails all the same.
 
     One with a tolerance is of its hardware.
     """
@@ -99,20 +116,32 @@ def test_other_hardware(
     assert statuses(report) == ["INCOMPARABLE", "FAIL" if extra else "PASS"]
     assert "Z80" in report.verdicts[0].detail
     assert report.runs == ()
-    assert [verdicts.exit_status(report.verdicts, strict=of) for of in (False, True)] == [status, strict]
+    assert [verdicts.exit_status(report.verdicts, strict=of) for of in (False, True)] == [
+        status,
+        strict,
+    ]
     stored = json.loads(saved.read_text())
     stored["counts"]["lora"]["operators_per_step"]["tolerance"] = 0.01
     saved.write_text(json.dumps(stored))
     installed(monkeypatch, tmp_path / "tolerant", slack=0.01)
     assert baseline.check(replace(asked(), time=False), saved, lambda _: None).counts == ()
     edit(saved, moved=False)
-    assert baseline.check(replace(asked(), time=False), saved, lambda _: None).counts[0].tolerance == 0.01
+    assert (
+        baseline.check(replace(asked(), time=False), saved, lambda _: None).counts[0].tolerance
+        == 0.01
+    )
 
 
-@pytest.mark.parametrize(("stored", "here", "moved"), [
-    ({}, {"global_batch": 8}, False), ({"precision": "bf16"}, {"precision": "fp32"}, True),
-])  # fmt: skip
-def test_other_work_is_refused(stored: dict[str, Any], here: dict[str, Any], moved: bool, saved: Path) -> None:
+@pytest.mark.parametrize(
+    ("stored", "here", "moved"),
+    [
+        ({}, {"global_batch": 8}, False),
+        ({"precision": "bf16"}, {"precision": "fp32"}, True),
+    ],
+)
+def test_other_work_is_refused(
+    stored: dict[str, Any], here: dict[str, Any], moved: bool, saved: Path
+) -> None:
     """A setting changed since, on whatever hardware; another method."""
     edit(saved, moved=moved, settings=stored)
     request = asked()
@@ -127,12 +156,15 @@ def test_other_work_is_refused(stored: dict[str, Any], here: dict[str, Any], mov
 def test_disturbed_runs_are_named_and_a_count_s_failure_stands(
     extra: int, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Runs stored as disturbed don't count; where all were, the time is undecided and the counts are judged."""
+    """Runs stored as disturbed don't count; where all were, the time is undecided and the counts
+    are judged.
+    """
     edit(saved, disturbed=2)
     installed(monkeypatch, tmp_path / "now", extra=extra)
     some = baseline.check(asked(), saved, lambda _: None)
     assert some.notes == (
-        f"2 of 10 stored runs of {saved} were disturbed and don't count: 1 (the host took 9%), 2 (the host took 9%)",
+        f"2 of 10 stored runs of {saved} were disturbed and don't count: 1 (the host took 9%), 2 "
+        f"(the host took 9%)",
     )
     assert some.verdicts[0].pairs == 10
     edit(saved, disturbed=10)
@@ -154,12 +186,16 @@ def test_without_runs_of_now_the_time_is_undecided(
     installed(monkeypatch, tmp_path / "now")
     report = baseline.check(asked(), saved, lambda _: None)
     assert statuses(report) == ["INCONCLUSIVE", "PASS"]
-    assert [v.status for v in verdicts.of_runs({"lora": [0.0] * 10}, {}, report.rules)] == ["INCONCLUSIVE"]
+    assert [v.status for v in verdicts.of_runs({"lora": [0.0] * 10}, {}, report.rules)] == [
+        "INCONCLUSIVE"
+    ]
     for text in ("0 now, 10 stored", "the time was up before", "No step was timed"):
         assert text in page.html(report)
 
 
-@pytest.mark.parametrize("content", [None, "", '{"name": "package.json"}', '{"kind": "hpml-bench baseline", "su'])
+@pytest.mark.parametrize(
+    "content", [None, "", '{"name": "package.json"}', '{"kind": "hpml-bench baseline", "su']
+)
 def test_a_damaged_or_foreign_file_is_one_sentence(content: str | None, tmp_path: Path) -> None:
     """No traceback; what to do."""
     if content is not None:
@@ -168,16 +204,25 @@ def test_a_damaged_or_foreign_file_is_one_sentence(content: str | None, tmp_path
         baseline.check(asked(), tmp_path / "base.json", lambda _: None)
 
 
-def test_what_is_saved_is_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer runs would promise what they can't keep; a run has what disturbed it, and whoever saves it is told."""
-    monkeypatch.setattr(baseline, "disturbance", lambda *_: {"steal": 0.5, "load": 0.0, "disturbed": "stolen"})
+def test_what_is_saved_is_what_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer runs would promise what they can't keep; a run has what disturbed it, and whoever
+    saves it is told.
+    """
+    monkeypatch.setattr(
+        baseline, "disturbance", lambda *_: {"steal": 0.5, "load": 0.0, "disturbed": "stolen"}
+    )
     installed(monkeypatch, tmp_path / "then")
     said: list[str] = []
     with pytest.raises(UserError, match=r"nothing was saved|did not answer before the time was up"):
         baseline.save(asked(minutes=0.001), tmp_path / "base.json", 10, said.append)
     assert not (tmp_path / "base.json").exists()
     baseline.save(asked(), tmp_path / "base.json", 2, said.append)
-    assert [run.disturbed for run in baseline.load(tmp_path / "base.json").runs] == ["stolen", "stolen"]
+    assert [run.disturbed for run in baseline.load(tmp_path / "base.json").runs] == [
+        "stolen",
+        "stolen",
+    ]
     assert "2 of 2 runs made were disturbed and don't count: 1 (stolen), 2 (stolen)" in said
 
 

@@ -1,4 +1,6 @@
-"""A check from request to report, what disturbs it, its process pairs, and the command; residents answer at once."""
+"""A check from request to report, what disturbs it, its process pairs, and the command;
+residents answer at once.
+"""
 
 import os
 from collections import Counter, namedtuple
@@ -15,7 +17,15 @@ from helpers.commands import called
 from hpml_bench.cli.commands import check as command
 from hpml_bench.gate import baseline, machine, outputs, verdicts
 from hpml_bench.gate import check as checks
-from hpml_bench.gate.check import BLOCKS, REPEATS, Measurement, Prepared, Request, check, settings_message
+from hpml_bench.gate.check import (
+    BLOCKS,
+    REPEATS,
+    Measurement,
+    Prepared,
+    Request,
+    check,
+    settings_message,
+)
 from hpml_bench.gate.machine import Snapshot, disturbance
 from hpml_bench.gate.records import CheckReport, Rules
 from hpml_bench.gate.sides import OutOfTime
@@ -31,7 +41,9 @@ STOLEN = {"steal": 0.5, "load": 0.0, "disturbed": "the host took it"}
 
 
 def run(tmp_path: Path, request: Request, candidate: str = NOISY, extra: int = 0) -> CheckReport:
-    sides = compared(fake(tmp_path / "a", NOISY), fake(tmp_path / "b", candidate, "candidate", extra=extra))
+    sides = compared(
+        fake(tmp_path / "a", NOISY), fake(tmp_path / "b", candidate, "candidate", extra=extra)
+    )
     return check(request, sides, lambda _: None)
 
 
@@ -42,7 +54,9 @@ def measurement(tmp_path: Path, *methods: str) -> Measurement:
 
 
 def test_every_pair_measures_all_methods_in_blocks_of_both_orders(tmp_path: Path) -> None:
-    """As many blocks of each method, in shuffled order; A is the reference, so that the ratio is the candidate's."""
+    """As many blocks of each method, in shuffled order; A is the reference, so that the ratio is
+    the candidate's.
+    """
     made = measurement(tmp_path, "lora", "adapter")
     with made.pair() as pair:
         made.load(pair)
@@ -59,13 +73,20 @@ def test_every_pair_measures_all_methods_in_blocks_of_both_orders(tmp_path: Path
 
 @pytest.mark.parametrize("suite", ["quickstart", "minilm", "document", "reuters"])
 def test_settings_that_are_sent_are_read_as_they_were(suite: str) -> None:
-    """Nothing is lost on the way; the length of a language model's texts, whose default has changed, is always sent.
+    """Nothing is lost on the way; the length of a language model's texts, whose default has
+    changed, is always sent.
 
-    A version that doesn't know a newest key isn't told it: of settings and methods only what differs is sent.
+    A version that doesn't know a newest key isn't told it: of settings and methods only what
+    differs is sent.
     """
     chosen = load_suite(suite).settings
     assert Settings.model_validate(settings_message(chosen)) == chosen
-    chat = {"backbone": "embedded:newswire-gpt2", "steps": 3, "dataset": "newswire_chat", "task": "causal_lm"}
+    chat = {
+        "backbone": "embedded:newswire-gpt2",
+        "steps": 3,
+        "dataset": "newswire_chat",
+        "task": "causal_lm",
+    }
     for length in (64, 128, 1024):
         sent = settings_message(chosen := Settings.model_validate(chat | {"max_length": length}))
         assert sent["max_length"] == length
@@ -76,7 +97,8 @@ def test_settings_that_are_sent_are_read_as_they_were(suite: str) -> None:
 
 
 def test_equals_pass_at_the_first_look_and_what_is_slower_fails(tmp_path: Path) -> None:
-    """Twelve pairs decide; the report has every block, both sides' versions, and says PASS of time and counts.
+    """Twelve pairs decide; the report has every block, both sides' versions, and says PASS of time
+    and counts.
 
     Four percent is more than is let through; one operator more is a count's FAIL by name.
     """
@@ -108,7 +130,9 @@ def test_time_that_runs_out_is_inconclusive(tmp_path: Path) -> None:
 def test_no_time_at_all_is_an_error(tmp_path: Path) -> None:
     """A gate that measured nothing must not be green; who kept it waiting is named."""
     for count in (True, False):
-        with pytest.raises(UserError, match=r"(fake|candidate): did not answer before the time was up"):
+        with pytest.raises(
+            UserError, match=r"(fake|candidate): did not answer before the time was up"
+        ):
             run(tmp_path / str(count), replace(asked(minutes=0.0001), count=count))
 
 
@@ -129,7 +153,9 @@ def test_counts_stand_where_no_time_was_left(
 
 
 def test_a_request_is_of_one_rank_at_a_steady_rate() -> None:
-    """The suite's own ranks, threads and schedule would make pieces differ; three methods are the default."""
+    """The suite's own ranks, threads and schedule would make pieces differ; three methods are
+    the default.
+    """
     # Too many methods are refused before anything is measured.
     request = checks.request(load_suite("quickstart"), None, Rules(), None)
     assert (request.settings.world_size, request.settings.threads) == (1, 1)
@@ -140,11 +166,15 @@ def test_a_request_is_of_one_rank_at_a_steady_rate() -> None:
 
 
 def test_disturbed_pairs_are_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look waits until every method has its number of pairs; what was disturbed is noted, and repeated a few times.
+    """A look waits until every method has its number of pairs; what was disturbed is noted, and
+    repeated a few times.
 
-    On a machine that is never quiet the number of pairs is bounded, and nothing that was disturbed is counted.
+    On a machine that is never quiet the number of pairs is bounded, and nothing that was disturbed
+    is counted.
     """
-    found = iter([STOLEN] * (2 * (1 + REPEATS) + 1))  # two pairs, and a round of a third that is quiet when repeated
+    found = iter(
+        [STOLEN] * (2 * (1 + REPEATS) + 1)
+    )  # two pairs, and a round of a third that is quiet when repeated
     monkeypatch.setattr(checks, "disturbance", lambda *_: next(found, QUIET))
     report = run(tmp_path / "quiet", asked())
     assert report.pairs == 14
@@ -157,13 +187,16 @@ def test_disturbed_pairs_are_made_up_for(tmp_path: Path, monkeypatch: pytest.Mon
     assert (report.verdicts[0].status, report.verdicts[0].pairs) == ("INCONCLUSIVE", 0)
 
 
-@pytest.mark.parametrize(("changes", "reason"), [
-    ({}, None),
-    ({"stolen": 0.1}, "the host took 5%"),
-    ({"throttled": 2}, "quota"),
-    ({"busy": 4.5, "own": 0}, "4.5 other processes"),
-    ({"busy": 4.5, "own": 2}, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"stolen": 0.1}, "the host took 5%"),
+        ({"throttled": 2}, "quota"),
+        ({"busy": 4.5, "own": 0}, "4.5 other processes"),
+        ({"busy": 4.5, "own": 2}, None),
+    ],
+)
 def test_disturbance_is_judged_from_what_others_did(
     changes: dict[str, float], reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +210,8 @@ def test_disturbance_is_judged_from_what_others_did(
 
 
 def test_only_the_cores_allowed_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes on elsewhere on a large host disturbs nobody here; where these aren't listed all cores are summed.
+    """What goes on elsewhere on a large host disturbs nobody here; where these aren't listed all
+    cores are summed.
 
     Where the list can't be read, all is 0.
     """
@@ -188,7 +222,11 @@ def test_only_the_cores_allowed_are_read(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, allowed=allowed: allowed)
         found = machine.snapshot([])
         cores_read = len(allowed) if busy == 7 else 8
-        assert (found.busy, found.stolen, found.total) == (busy, 2 * cores_read, busy + 4 * cores_read)
+        assert (found.busy, found.stolen, found.total) == (
+            busy,
+            2 * cores_read,
+            busy + 4 * cores_read,
+        )
 
     def unreadable(*, percpu: bool) -> None:
         raise PermissionError(percpu)
@@ -213,31 +251,56 @@ def test_a_snapshot_counts_this_process_as_its_own() -> None:
 FOUR = "exactly one of --against REV, --against-env PYTHON, --baseline FILE and --self-test"
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), [
-    ("check", FOUR),
-    ("check --against main --self-test", FOUR),
-    *((f"check --self-test --slowdown {value}", "is no share") for value in ("0", "three", "-1%", "200%")),
-    ("check --self-test --slowdown 0.5%", "must be above the 1%"),
-    *((f"check --self-test {option}", f"{option.removesuffix('=x')}: goes with a check")
-      for option in ("--strict", "--counts-only", "--json=x", "--junit=x", "--markdown=x", "--html=x")),
-    ("baseline save base.json --runs 9", "--runs"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("check", FOUR),
+        ("check --against main --self-test", FOUR),
+        *(
+            (f"check --self-test --slowdown {value}", "is no share")
+            for value in ("0", "three", "-1%", "200%")
+        ),
+        ("check --self-test --slowdown 0.5%", "must be above the 1%"),
+        *(
+            (f"check --self-test {option}", f"{option.removesuffix('=x')}: goes with a check")
+            for option in (
+                "--strict",
+                "--counts-only",
+                "--json=x",
+                "--junit=x",
+                "--markdown=x",
+                "--html=x",
+            )
+        ),
+        ("baseline save base.json --runs 9", "--runs"),
+    ],
+)
 def test_a_mistake_is_one_sentence(arguments: str, sentence: str) -> None:
-    """What to compare with is named once; a slowdown is a share above what is let through; ten runs at least."""
+    """What to compare with is named once; a slowdown is a share above what is let through; ten
+    runs at least.
+    """
     assert sentence in called(*arguments.split(), status=2).output
 
 
 @pytest.mark.parametrize(("extra", "status"), [(0, 0), (1, 1)])
-def test_status_and_files(extra: int, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_and_files(
+    extra: int, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """0 where nothing grew, 1 where something did; every file asked for is written."""
     sides = compared(fake(tmp_path / "a"), fake(tmp_path / "b", extra=extra, label="b"))
     monkeypatch.setattr(command, "_comparison", lambda *_: sides)
-    files = {kind: tmp_path / "new" / f"check.{kind}" for kind in ("json", "junit", "markdown", "html")}
+    files = {
+        kind: tmp_path / "new" / f"check.{kind}" for kind in ("json", "junit", "markdown", "html")
+    }
     options = [part for kind, path in files.items() for part in (f"--{kind}", path)]
-    done = called("check", "--against", "main", "--counts-only", "--methods", "lora", *options, status=status)
+    done = called(
+        "check", "--against", "main", "--counts-only", "--methods", "lora", *options, status=status
+    )
     assert done.output.splitlines()[0] == "suite quickstart, lora"
     assert all(path.stat().st_size for path in files.values())
-    assert bool(CheckReport.model_validate_json(files["json"].read_text()).counts[0].grew) == bool(extra)
+    assert bool(CheckReport.model_validate_json(files["json"].read_text()).counts[0].grew) == bool(
+        extra
+    )
 
 
 @pytest.mark.parametrize("kind", ["json", "junit", "markdown", "html"])
@@ -249,7 +312,9 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
     monkeypatch.setattr(command, "_comparison", lambda *_: pytest.fail("it was measured"))
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "check", Path("/proc/check"), tmp_path / ("long" * 99)):
-        done = called("check", "--against", "main", "--methods", "lora", f"--{kind}", path, status=2)
+        done = called(
+            "check", "--against", "main", "--methods", "lora", f"--{kind}", path, status=2
+        )
         assert f"--{kind} {path}: can't be written (" in done.output
         assert len(done.output.splitlines()) == 1
 
@@ -258,8 +323,12 @@ def full(*_: object) -> None:
     raise OSError(28, "No space left")
 
 
-def test_annotations_and_files_do_not_cost_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A summary that can't be written leaves the files, and a file that can't any more leaves the annotations."""
+def test_annotations_and_files_do_not_cost_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A summary that can't be written leaves the files, and a file that can't any more leaves
+    the annotations.
+    """
     sides = compared(fake(tmp_path / "a"), fake(tmp_path / "b", label="b", extra=1))
     monkeypatch.setattr(command, "_comparison", lambda *_: sides)
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
@@ -277,11 +346,14 @@ def test_annotations_and_files_do_not_cost_each_other(tmp_path: Path, monkeypatc
     assert (tmp_path / "summary").exists()
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), [
-    ((), "say what to compare with"),
-    (("--against", "main", "--max-minutes", "ten"), "'ten' is not a valid float range."),
-    (("--against", "main", "--methods", "nosuch"), "nosuch"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "say what to compare with"),
+        (("--against", "main", "--max-minutes", "ten"), "'ten' is not a valid float range."),
+        (("--against", "main", "--methods", "nosuch"), "nosuch"),
+    ],
+)
 def test_a_mistake_is_annotated_in_a_github_workflow(
     arguments: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,10 +380,16 @@ def test_two_versions_that_cannot_be_compared_are_shown(
     assert "protocol 7" in done.output
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no foresight"), OSError(32, "Broken pipe"), EOFError()])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no foresight"), OSError(32, "Broken pipe"), EOFError()]
+)
 @pytest.mark.parametrize("command_line", ["check --against main", "baseline save base.json"])
-def test_a_bug_is_no_regression(command_line: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Status 2 and one sentence with the place: 1, which is Python's and click's, would be a regression."""
+def test_a_bug_is_no_regression(
+    command_line: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 2 and one sentence with the place: 1, which is Python's and click's, would be a
+    regression.
+    """
 
     def broken(*_: object) -> None:
         raise error

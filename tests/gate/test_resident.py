@@ -1,4 +1,6 @@
-"""A resident: it trains as the loop does, never outlives its parent, and takes out time that others had the core."""
+"""A resident: it trains as the loop does, never outlives its parent, and takes out time that
+others had the core.
+"""
 
 import hashlib
 import os
@@ -32,7 +34,9 @@ from hpml_bench.training.clock import CpuClock, StepEntry, StepLog
 pytestmark = pytest.mark.serial
 
 INSTALLED = Installation("installed", sys.executable)
-WAITS_COUNTED = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel keeps no such count")
+WAITS_COUNTED = pytest.mark.skipif(
+    not Path("/proc/self/schedstat").exists(), reason="the kernel keeps no such count"
+)
 DATA = bytes(1 << 20)
 
 
@@ -45,7 +49,9 @@ def residents_below(pid: int) -> list[psutil.Process]:
 
 
 def test_it_trains_and_takes_a_delay_that_is_no_more_than_asked() -> None:
-    """Steps take time, and busy work calibrated to half a step makes them about half as long again."""
+    """Steps take time, and busy work calibrated to half a step makes them about half as long
+    again.
+    """
     # What it can't do is said in its own words, with the side's name.
     request = asked("lora")
     settings = request.settings.model_dump(mode="json")
@@ -82,7 +88,9 @@ def test_it_is_born_with_the_allocator_s_variables_and_one_thread(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_check_that_is_ended_midway_leaves_nothing_running(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_check_that_is_ended_midway_leaves_nothing_running(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     """Status 130, one line, no traceback, no resident; of the trial only that it was begun."""
     command = [sys.executable, "-m", "hpml_bench", "check", "--self-test", "--out", str(tmp_path)]
     check = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -116,7 +124,9 @@ def test_it_dies_with_a_parent_that_is_killed() -> None:
 
 
 def test_versions_without_this_resident_are_incomparable(tmp_path: Path) -> None:
-    """An older version, another protocol, an interpreter without the harness: a sentence says which side, and why."""
+    """An older version, another protocol, an interpreter without the harness: a sentence says
+    which side, and why.
+    """
     (tmp_path / "old" / "hpml_bench").mkdir(parents=True)
     (tmp_path / "old" / "hpml_bench" / "__init__.py").touch()
     bare = tmp_path / "python"
@@ -124,21 +134,32 @@ def test_versions_without_this_resident_are_incomparable(tmp_path: Path) -> None
     bare.chmod(0o755)
     for side, sentence in (
         (Installation("v0", sys.executable, tmp_path / "old"), r"v0 has no .*older than the gate"),
-        (fake(tmp_path / "new", protocol=PROTOCOL + 1, label="v9"), f"v9 speaks protocol {PROTOCOL + 1}"),
+        (
+            fake(tmp_path / "new", protocol=PROTOCOL + 1, label="v9"),
+            f"v9 speaks protocol {PROTOCOL + 1}",
+        ),
         (Installation("bare", str(bare)), "not installed in"),
     ):
         with ResidentProcess(side) as resident, pytest.raises(Incomparable, match=sentence):
             resident.call("describe")
 
 
-@pytest.mark.parametrize(("code", "wait", "sentence"), [
-    ("raise SystemExit('no good')", False, r"broken: .*status 1: no good"),
-    ("raise SystemExit('no good')", True, r"broken: .*status 1: no good"),
-    ("import hpml_bench_missing_module", False, "No module named 'hpml_bench_missing_module'"),
-])  # fmt: skip
-def test_a_side_that_dies_is_told_with_its_last_words(code: str, wait: bool, sentence: str, tmp_path: Path) -> None:
-    """An error of that side, not a hang, also where it died before a request could be written to it."""
-    # A module that its code lacks is no older version: a broken candidate would be INCOMPARABLE, and the check green.
+@pytest.mark.parametrize(
+    ("code", "wait", "sentence"),
+    [
+        ("raise SystemExit('no good')", False, r"broken: .*status 1: no good"),
+        ("raise SystemExit('no good')", True, r"broken: .*status 1: no good"),
+        ("import hpml_bench_missing_module", False, "No module named 'hpml_bench_missing_module'"),
+    ],
+)
+def test_a_side_that_dies_is_told_with_its_last_words(
+    code: str, wait: bool, sentence: str, tmp_path: Path
+) -> None:
+    """An error of that side, not a hang, also where it died before a request could be written to
+    it.
+    """
+    # A module that its code lacks is no older version: a broken candidate would be INCOMPARABLE,
+    # and the check green.
     broken = fake(tmp_path, label="broken")
     (tmp_path / "hpml_bench" / "gate" / "resident.py").write_text(code)
     with ResidentProcess(broken) as resident:
@@ -151,7 +172,9 @@ def test_a_side_that_dies_is_told_with_its_last_words(code: str, wait: bool, sen
 
 @pytest.mark.parametrize("request_name", ["hang", "stop_midway"])
 def test_an_answer_is_not_waited_for_beyond_the_deadline(request_name: str, tmp_path: Path) -> None:
-    """A side that hangs, in half a line too, is named when the time is up, and ends with its handle."""
+    """A side that hangs, in half a line too, is named when the time is up, and ends with its
+    handle.
+    """
     began = time.monotonic()
     with ResidentProcess(fake(tmp_path, label="hung"), began + 1.5) as resident:
         process = psutil.Process(resident.pid)
@@ -198,7 +221,9 @@ def work(seconds: float) -> None:
 
 @WAITS_COUNTED
 def test_time_that_another_process_had_the_core_is_taken_out(core: int) -> None:
-    """Beside a busy process the wall clock says about twice the work; what is left is about the work."""
+    """Beside a busy process the wall clock says about twice the work; what is left is about the
+    work.
+    """
     other = subprocess.Popen(["taskset", "-c", str(core), sys.executable, "-c", "while True: pass"])
     try:
         time.sleep(0.3)
@@ -214,7 +239,9 @@ def test_time_that_another_process_had_the_core_is_taken_out(core: int) -> None:
 
 @WAITS_COUNTED
 def test_sleep_and_own_threads_are_not_taken_out(core: int) -> None:
-    """A step that waits by its own choice is slow, and a version that gives its own core more to do is slower by it."""
+    """A step that waits by its own choice is slow, and a version that gives its own core more to
+    do is slower by it.
+    """
     watch = Stopwatch()
     time.sleep(0.2)
     wall, waited = watch.read()
@@ -241,7 +268,9 @@ def test_sleep_and_own_threads_are_not_taken_out(core: int) -> None:
 
 @WAITS_COUNTED
 def test_seconds_are_the_loops_own() -> None:
-    """Three steps of 20 ms are 60 ms: meeting, reading the log, and a step that nobody timed are in none."""
+    """Three steps of 20 ms are 60 ms: meeting, reading the log, and a step that nobody timed are
+    in none.
+    """
 
     class Alone(Group):
         def gather(self, local: torch.Tensor) -> torch.Tensor:
@@ -258,7 +287,11 @@ def test_seconds_are_the_loops_own() -> None:
     group = Alone(0, 1, torch.device("cpu"))
     log = StepLog(group, CpuClock())
     job: Any = object.__new__(TimedMethod)
-    job.batches, job.trainer, job._index = [np.arange(4)] * 2, SimpleNamespace(group=group, log=log, step=step), 0
+    job.batches, job.trainer, job._index = (
+        [np.arange(4)] * 2,
+        SimpleNamespace(group=group, log=log, step=step),
+        0,
+    )
     began = time.perf_counter()
     job.step(job.batches[0])
     time.sleep(0.3)

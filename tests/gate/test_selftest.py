@@ -41,15 +41,23 @@ def trials_of(slowdown: float, caught: bool, number: int) -> list[CheckTrial]:
 
 
 def test_the_outcome_of_trials() -> None:
-    """0 good; 1 a false alarm, of whatever session, or a miss; 2 where a kind of trial is lacking."""
-    # Printed bounds claim no more than they give: 0 of 298 isn't rounded down to 1 %, nor 58 of 58 up to 95 %.
+    """0 good; 1 a false alarm, of whatever session, or a miss; 2 where a kind of trial is
+    lacking.
+    """
+    # Printed bounds claim no more than they give: 0 of 298 isn't rounded down to 1 %, nor 58 of 58
+    # up to 95 %.
     good, alarm = trials_of(0.0, False, 298), trials_of(0.0, True, 1)
     caught, missed = trials_of(0.03, True, 58), trials_of(0.03, False, 1)
     status, told = summary([*good, *caught], 0.03)
     assert status == 0
     assert "0 of 298 A/A trials; the rate is at most 1.01 %" in told[0]
     assert "the power is at least 94.96 %" in told[1]
-    for made in ([*good, *alarm, *caught], [*alarm, *good, *caught], [*good, *caught, *missed], alarm):
+    for made in (
+        [*good, *alarm, *caught],
+        [*alarm, *good, *caught],
+        [*good, *caught, *missed],
+        alarm,
+    ):
         assert summary(made, 0.03)[0] == 1
     for made in ([], good, caught):
         assert summary(made, 0.03)[0] == 2
@@ -66,7 +74,9 @@ def test_one_trial_of_six_is_slowed_and_the_evidence_takes_59() -> None:
 
 
 def test_trials_are_kept_and_not_repeated(tmp_path: Path, calls: list[float]) -> None:
-    """A second call goes on where the first stopped; that its number was changed is told, as bounds don't hold then."""
+    """A second call goes on where the first stopped; that its number was changed is told, as
+    bounds don't hold then.
+    """
     run(asked(), 2, 0.03, None, tmp_path, print)
     again = run(asked(), 2, 0.03, None, tmp_path, print)
     assert calls == [0.0, 0.0, 0.03]
@@ -74,7 +84,9 @@ def test_trials_are_kept_and_not_repeated(tmp_path: Path, calls: list[float]) ->
     trials = run(asked(), 4, 0.03, None, tmp_path, print)
     assert calls == [0.0, 0.0, 0.03, 0.0, 0.0]
     assert [trial.number for trial in trials] == [1, 2, 3, 4, 5]
-    assert CheckTrial.model_validate_json((tmp_path / "trial-0003.json").read_text()).slowdown == 0.03
+    assert (
+        CheckTrial.model_validate_json((tmp_path / "trial-0003.json").read_text()).slowdown == 0.03
+    )
     status, told = summary(trials, 0.03)
     assert status == 0
     assert "was changed between calls (2, then 4)" in told[2]
@@ -93,7 +105,9 @@ def test_time_that_is_up_keeps_what_is_done(
 
 
 def test_every_trial_that_was_started_leaves_a_line(tmp_path: Path, calls: list[float]) -> None:
-    """One that was broken off, or whose file was removed, is started anew, and both starts stand there."""
+    """One that was broken off, or whose file was removed, is started anew, and both starts stand
+    there.
+    """
 
     def killed(*_: Any) -> CheckReport:
         raise KeyboardInterrupt
@@ -106,7 +120,13 @@ def test_every_trial_that_was_started_leaves_a_line(tmp_path: Path, calls: list[
     (tmp_path / "trial-0002.json").unlink()
     trials = run(asked(), 2, 0.03, None, tmp_path, print)
     lines = started(tmp_path)
-    assert [(line.number, line.slowdown) for line in lines] == [(1, 0.0), (1, 0.0), (2, 0.0), (3, 0.03), (2, 0.0)]
+    assert [(line.number, line.slowdown) for line in lines] == [
+        (1, 0.0),
+        (1, 0.0),
+        (2, 0.0),
+        (3, 0.03),
+        (2, 0.0),
+    ]
     assert len({line.session for line in lines} | {trial.session for trial in trials}) == 1
     with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="is in use by process"):
         run(asked(), 2, 0.03, None, tmp_path, print)
@@ -115,7 +135,9 @@ def test_every_trial_that_was_started_leaves_a_line(tmp_path: Path, calls: list[
 def test_the_slowdown_injected_is_the_delay_over_the_other_side_s_step() -> None:
     """The middle one of the steps that are not disturbed; an A/A trial has none."""
     made = report({"lora": 0.5}, environment={"delay_seconds": {"lora": 0.0006}})
-    assert selftest.injected_slowdown(made) == {"lora": pytest.approx(0.03)}, "of the reference's 0.02 s"
+    assert selftest.injected_slowdown(made) == {"lora": pytest.approx(0.03)}, (
+        "of the reference's 0.02 s"
+    )
     assert selftest.injected_slowdown(report({"lora": 0.0})) == {}
 
 

@@ -1,4 +1,6 @@
-"""The decision rule: rank tests, levels of looks, effects of pairs and runs, verdicts on times and counts."""
+"""The decision rule: rank tests, levels of looks, effects of pairs and runs, verdicts on times
+and counts.
+"""
 
 import math
 
@@ -17,9 +19,14 @@ from hpml_bench.system.errors import UserError
 RULES = Rules()
 
 
-def effects(slowdown: float, pairs: int = 24, sd: float = 0.005, methods: int = 3, seed: int = 0) -> verdicts.Effects:
+def effects(
+    slowdown: float, pairs: int = 24, sd: float = 0.005, methods: int = 3, seed: int = 0
+) -> verdicts.Effects:
     generator = np.random.default_rng(seed)
-    return {f"m{i}": list(math.log1p(slowdown) + sd * generator.standard_normal(pairs)) for i in range(methods)}
+    return {
+        f"m{i}": list(math.log1p(slowdown) + sd * generator.standard_normal(pairs))
+        for i in range(methods)
+    }
 
 
 def statuses(found: tuple[Verdict, ...]) -> list[str]:
@@ -40,7 +47,9 @@ def test_the_signed_rank_test_is_scipys(n: int) -> None:
 
 @pytest.mark.parametrize(("m", "n"), [(1, 3), (10, 5), (12, 30)])
 def test_the_rank_sum_test_is_scipys(m: int, n: int) -> None:
-    """P values in both directions agree with scipy's exact Mann-Whitney test; the error is the t test's, pooled."""
+    """P values in both directions agree with scipy's exact Mann-Whitney test; the error is the t
+    test's, pooled.
+    """
     generator = np.random.default_rng(m)
     x, y = generator.normal(0, 1, m), generator.normal(0.5, 1, n)
     test = rank_tests.rank_sum(x.tolist(), y.tolist())
@@ -49,17 +58,23 @@ def test_the_rank_sum_test_is_scipys(m: int, n: int) -> None:
         exact = stats.mannwhitneyu(y, x, alternative=side, method="exact").pvalue
         assert ours.p_above(0.0) == pytest.approx(exact, rel=1e-12)
     if m > 1:
-        assert (y.mean() - x.mean()) / (test.error or 1) == pytest.approx(stats.ttest_ind(y, x).statistic)
+        assert (y.mean() - x.mean()) / (test.error or 1) == pytest.approx(
+            stats.ttest_ind(y, x).statistic
+        )
         assert test.freedom == stats.ttest_ind(y, x).df
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.floats(-1, 1).map(lambda value: round(value, 6)), min_size=1, max_size=14, unique=True),
+    st.lists(
+        st.floats(-1, 1).map(lambda value: round(value, 6)), min_size=1, max_size=14, unique=True
+    ),
     st.sampled_from([0.3, 0.05, 0.01, 0.001]),
 )
 def test_a_bound_is_where_its_test_turns(values: list[float], level: float) -> None:
-    """Just inside the bound the test rejects at its level, just outside it doesn't; the estimate is by definition."""
+    """Just inside the bound the test rejects at its level, just outside it doesn't; the estimate
+    is by definition.
+    """
     test = rank_tests.signed_rank(values)
     walsh = [(x + y) / 2 for i, x in enumerate(values) for y in values[i:]]
     assert test.estimate == pytest.approx(float(np.median(walsh)))
@@ -72,7 +87,9 @@ def test_a_bound_is_where_its_test_turns(values: list[float], level: float) -> N
 
 
 def test_ties_and_bad_values_give_no_verdict() -> None:
-    """Effects that equal the slowdown let through are no evidence that it is exceeded; NaN is refused."""
+    """Effects that equal the slowdown let through are no evidence that it is exceeded; NaN is
+    refused.
+    """
     assert rank_tests.signed_rank([0.5] * 12).p_above(0.5) == 1.0
     for values in ([], [math.nan], [1.0, math.inf]):
         with pytest.raises(ValueError, match="finite"):
@@ -80,7 +97,8 @@ def test_ties_and_bad_values_give_no_verdict() -> None:
 
 
 def test_levels_are_the_published_ones() -> None:
-    """Kim and DeMets (1987), exponent 1: in proportion to the pairs; methods for which a look can't reject are refused.
+    """Kim and DeMets (1987), exponent 1: in proportion to the pairs; methods for which a look can't
+    reject are refused.
 
     Holm's first step at each look is above the least p of so many pairs.
     """
@@ -103,16 +121,22 @@ def test_a_blocks_ratio_and_a_drift(order: str) -> None:
 
 
 def test_effects_of_pairs() -> None:
-    """In the order of pairs; the interquartile mean of a pair's blocks; what was disturbed doesn't count."""
+    """In the order of pairs; the interquartile mean of a pair's blocks; what was disturbed
+    doesn't count.
+    """
     ratios = [0.7, 0.98, 1.00, 1.01, 1.02, 1.03, 1.2, 2.5]
     of = made_checks.block
     disturbed = [of(2.0, pair, disturbed="steal 9 %") for pair in (1, 2)]
     found = verdicts.pair_effects([of(1.3, 2), *(of(ratio, 0) for ratio in ratios), *disturbed])
-    assert found == {"lora": [pytest.approx(sum(map(math.log, ratios[2:6])) / 4), pytest.approx(math.log(1.3))]}
+    assert found == {
+        "lora": [pytest.approx(sum(map(math.log, ratios[2:6])) / 4), pytest.approx(math.log(1.3))]
+    }
 
 
 def test_a_slowdown_fails_equals_pass_and_a_wide_spread_is_undecided() -> None:
-    """The bound that decides stands on its side of the limit, and the sentence says what was or would be found."""
+    """The bound that decides stands on its side of the limit, and the sentence says what was or
+    would be found.
+    """
     for verdict in verdicts_at(effects(0.03), RULES, 1):
         assert (verdict.status, verdict.pairs) == ("FAIL", 12)
         assert (verdict.lower or 0) > RULES.null
@@ -131,12 +155,20 @@ def test_a_slowdown_fails_equals_pass_and_a_wide_spread_is_undecided() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([1, 2, 3]))
 def test_properties_of_looks(seed: int, looks: int) -> None:
-    """FAIL just where the lower bound exceeds the null; a decision stands; pairs after the last look change nothing."""
-    values = {f"m{i}": effects(0.008 * i, sd=0.012, methods=1, seed=seed * 9 + i)["m0"] for i in range(4)}
+    """FAIL just where the lower bound exceeds the null; a decision stands; pairs after the last
+    look change nothing.
+    """
+    values = {
+        f"m{i}": effects(0.008 * i, sd=0.012, methods=1, seed=seed * 9 + i)["m0"] for i in range(4)
+    }
     found = verdicts_at(values, RULES, looks)
     for verdict in found:
-        assert (verdict.status == "FAIL") == (verdict.lower is not None and verdict.lower > RULES.null)
-        assert verdict.status != "PASS" or (verdict.upper is not None and verdict.upper < RULES.target)
+        assert (verdict.status == "FAIL") == (
+            verdict.lower is not None and verdict.lower > RULES.null
+        )
+        assert verdict.status != "PASS" or (
+            verdict.upper is not None and verdict.upper < RULES.target
+        )
     seen = {method: of[: RULES.looks[looks - 1]] for method, of in values.items()}
     assert verdicts_at(seen, RULES, looks) == found
     for before, after in zip(found, verdicts_at(values, RULES, 3), strict=True):
@@ -147,7 +179,9 @@ def test_holm_is_no_stricter_than_bonferroni_and_no_laxer_than_alpha() -> None:
     """With two clear slowdowns the third method is tested at the whole level of the look."""
     clear = effects(0.06, methods=2)
     level = verdicts.alphas(RULES, 3)[0]
-    values = [math.log1p(RULES.null) + (-rank if rank == 5 else rank) / 1000 for rank in range(1, 13)]
+    values = [
+        math.log1p(RULES.null) + (-rank if rank == 5 else rank) / 1000 for rank in range(1, 13)
+    ]
     p = rank_tests.signed_rank(values).p_above(math.log1p(RULES.null))
     assert level / 3 < p <= level, "the case this test is about"
     assert statuses(verdicts_at(clear | {"z": values}, RULES, 1)) == ["FAIL"] * 3
@@ -155,7 +189,9 @@ def test_holm_is_no_stricter_than_bonferroni_and_no_laxer_than_alpha() -> None:
 
 
 def test_the_end_of_time_uses_the_unspent_error() -> None:
-    """Between looks all pairs count, at the level that the looks to come would have spent; after the last none is."""
+    """Between looks all pairs count, at the level that the looks to come would have spent; after
+    the last none is.
+    """
     fourteen = effects(0.02, 14, sd=0.03, methods=1, seed=4)
     found = verdicts_at(fourteen, RULES)[0]
     level, of_pass = sum(verdicts.alphas(RULES, 1)[1:]), sum(verdicts.betas(RULES)[1:])
@@ -169,47 +205,73 @@ def test_the_end_of_time_uses_the_unspent_error() -> None:
 
 
 def test_few_pairs_and_none() -> None:
-    """Four pairs can find nothing, however slow; a method without a pair is undecided, the others keep theirs."""
+    """Four pairs can find nothing, however slow; a method without a pair is undecided, the
+    others keep theirs.
+    """
     for verdict in verdicts_at(effects(0.5, 4), RULES):
         assert (verdict.status, verdict.mde, verdict.lower) == ("INCONCLUSIVE", None, None)
         assert "too few" in verdict.detail
     found = verdicts_at({"lora": [], **effects(0.0, 12, methods=1)}, RULES)
-    assert [(verdict.status, verdict.pairs) for verdict in found] == [("INCONCLUSIVE", 0), ("PASS", 12)]
+    assert [(verdict.status, verdict.pairs) for verdict in found] == [
+        ("INCONCLUSIVE", 0),
+        ("PASS", 12),
+    ]
 
 
 def test_detectable_effect_by_hand() -> None:
-    """d0 + (t(1 - a, 15) + t(0.95, 15)) s / √16 √(π / 3), a = 0.00912 being what 16 pairs attain below 0.01."""
+    """d0 + (t(1 - a, 15) + t(0.95, 15)) s / √16 √(π / 3), a = 0.00912 being what 16 pairs attain
+    below 0.01.
+    """
     values = effects(0.0, 16, methods=1)["m0"]
-    expected = math.expm1(math.log(1.01) + (2.64840 + 1.75305) * np.std(values, ddof=1) / 4 * math.sqrt(math.pi / 3))
-    assert verdicts.detectable(rank_tests.signed_rank(values), RULES, 0.01) == pytest.approx(expected, rel=1e-5)
+    expected = math.expm1(
+        math.log(1.01) + (2.64840 + 1.75305) * np.std(values, ddof=1) / 4 * math.sqrt(math.pi / 3)
+    )
+    assert verdicts.detectable(rank_tests.signed_rank(values), RULES, 0.01) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(("reference", "candidate", "tolerance", "status"), [
-    (10, 10, 0.0, "PASS"), (10, 9, 0.0, "PASS"), (10, 11, 0.0, "FAIL"), (0, 1, 0.0, "FAIL"), (0, 0, 0.0, "PASS"),
+    (10, 10, 0.0, "PASS"), (10, 9, 0.0, "PASS"), (10, 11, 0.0, "FAIL"),
+    (0, 1, 0.0, "FAIL"), (0, 0, 0.0, "PASS"),
     (100, 105, 0.05, "PASS"), (100, 106, 0.05, "FAIL"),
 ])  # fmt: skip
 def test_counts(reference: float, candidate: float, tolerance: float, status: str) -> None:
-    """Any increase above the tolerance fails, from nothing too; what grew is named as torch writes it."""
+    """Any increase above the tolerance fails, from nothing too; what grew is named as torch
+    writes it.
+    """
     count = MethodCount(
-        method="lora", name="ops", title="Operators", unit="per step", reference=reference, candidate=candidate,
-        tolerance=tolerance, grew=("aten::op0 +1", "aten::op1 +1"),
-    )  # fmt: skip
+        method="lora",
+        name="ops",
+        title="Operators",
+        unit="per step",
+        reference=reference,
+        candidate=candidate,
+        tolerance=tolerance,
+        grew=("aten::op0 +1", "aten::op1 +1"),
+    )
     found = verdicts.of_count(count)
     assert found.status == status
     assert ("aten.op0 +1, aten.op1 +1" in found.detail) == (candidate > reference)
 
 
 def test_counts_of_two_sides() -> None:
-    """Parts that grew are named largest first, new ones too, not those that shrank; none where only a name changed.
+    """Parts that grew are named largest first, new ones too, not those that shrank; none where only
+    a name changed.
 
     Of two tolerances the smaller holds, and a count that only one side has is told apart by name.
     """
     before = {"title": "n", "unit": "", "value": 1, "tolerance": 0, "parts": {}}
-    assert verdicts.grew({"a": 1, "b": 5, "c": 9}, {"a": 3, "b": 4, "c": 9, "d": 7}) == ("d +7", "a +2")
+    assert verdicts.grew({"a": 1, "b": 5, "c": 9}, {"a": 3, "b": 4, "c": 9, "d": 7}) == (
+        "d +7",
+        "a +2",
+    )
     renamed = ({"n": {**before, "parts": {name: 2}}} for name in ("old", "new"))
     assert verdicts.compare_counts("m", *renamed)[0][0].grew == ()
     after = before | {"value": 9, "tolerance": 10}
-    (count,), (found, *lone) = verdicts.compare_counts("m", {"n": before, "old": before}, {"n": after, "new": after})
+    (count,), (found, *lone) = verdicts.compare_counts(
+        "m", {"n": before, "old": before}, {"n": after, "new": after}
+    )
     assert (count.tolerance, found.status) == (0, "FAIL")
     assert [(verdict.metric, verdict.status, verdict.detail) for verdict in lone] == [
         ("new", "INCOMPARABLE", "only the candidate counts new"),
@@ -221,27 +283,36 @@ def verdict(status: str, pairs: int = 12, metric: str = "step_time") -> Verdict:
     return Verdict(method="lora", metric=metric, status=status, pairs=pairs, detail="x")
 
 
-@pytest.mark.parametrize(("found", "strict", "expected"), [
-    ([verdict("PASS")], True, 0),
-    ([verdict("PASS"), verdict("FAIL"), verdict("INCONCLUSIVE")], True, 1),
-    ([verdict("FAIL", pairs=0)], False, 1),
-    ([], False, 2),
-    ([verdict("INCONCLUSIVE", pairs=0)], False, 2),
-    ([verdict("INCONCLUSIVE", pairs=0), verdict("PASS", metric="flops")], False, 2),
-    ([verdict("PASS", pairs=0, metric="flops")], False, 0),
-    ([verdict("PASS"), verdict("INCONCLUSIVE")], False, 0),
-    ([verdict("PASS"), verdict("INCONCLUSIVE")], True, 3),
-    ([verdict("INCOMPARABLE", pairs=0)], False, 0),
-    ([verdict("INCOMPARABLE", pairs=0)], True, 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("found", "strict", "expected"),
+    [
+        ([verdict("PASS")], True, 0),
+        ([verdict("PASS"), verdict("FAIL"), verdict("INCONCLUSIVE")], True, 1),
+        ([verdict("FAIL", pairs=0)], False, 1),
+        ([], False, 2),
+        ([verdict("INCONCLUSIVE", pairs=0)], False, 2),
+        ([verdict("INCONCLUSIVE", pairs=0), verdict("PASS", metric="flops")], False, 2),
+        ([verdict("PASS", pairs=0, metric="flops")], False, 0),
+        ([verdict("PASS"), verdict("INCONCLUSIVE")], False, 0),
+        ([verdict("PASS"), verdict("INCONCLUSIVE")], True, 3),
+        ([verdict("INCOMPARABLE", pairs=0)], False, 0),
+        ([verdict("INCOMPARABLE", pairs=0)], True, 3),
+    ],
+)
 def test_exit_statuses(found: list[Verdict], strict: bool, expected: int) -> None:
-    """0 pass, 1 regression, 2 nothing measured, 3 undecided under --strict; measuring on is of use while undecided."""
+    """0 pass, 1 regression, 2 nothing measured, 3 undecided under --strict; measuring on is of
+    use while undecided.
+    """
     assert verdicts.exit_status(found, strict) == expected
-    undecided = any(v.status == "INCONCLUSIVE" for v in found) and all(v.status != "FAIL" for v in found)
+    undecided = any(v.status == "INCONCLUSIVE" for v in found) and all(
+        v.status != "FAIL" for v in found
+    )
     assert verdicts.settled(found) == (not undecided)
 
 
-@pytest.mark.parametrize("wrong", [{"null": 0.03}, {"looks": ()}, {"looks": (12, 12)}, {"looks": (16, 12)}])
+@pytest.mark.parametrize(
+    "wrong", [{"null": 0.03}, {"looks": ()}, {"looks": (12, 12)}, {"looks": (16, 12)}]
+)
 def test_rules_that_cannot_decide_are_refused(wrong: dict[str, object]) -> None:
     """A null at the target, or looks that don't rise."""
     with pytest.raises(ValueError, match="must be"):

@@ -1,1 +1,3 @@
-"""What tests share: small models, made-up records, and doubles of services; imported as `helpers.NAME`."""
+"""What tests share: small models, made-up records, and doubles of services; imported as
+`helpers.NAME`.
+"""

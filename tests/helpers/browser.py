@@ -12,18 +12,36 @@ import pytest
 
 from helpers import skips, web
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 def needs_browser(test: Callable[..., None]) -> Callable[..., None]:
     """Mark a test that looks at a page in Chromium; tests/packages.sh installs it, where it may."""
-    reason = skips.NOT_ROOT if os.geteuid() else "Chromium is not installed; tests/packages.sh chromium installs it"
+    reason = (
+        skips.NOT_ROOT
+        if os.geteuid()
+        else "Chromium is not installed; tests/packages.sh chromium installs it"
+    )
     return pytest.mark.browser(pytest.mark.skipif(CHROMIUM is None, reason=reason)(test))
 
 
 FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-extensions", "--mute-audio"),
+    *(
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-sync",
+    ),
+    *(
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-extensions",
+        "--mute-audio",
+    ),
     *("--no-proxy-server", "--virtual-time-budget=1500", "--timeout=20000"),
 )
 
@@ -53,7 +71,9 @@ def site() -> Iterator[Site]:
 
 
 def opened(address: str, profile: Path, *more: str) -> tuple[str, str]:
-    """Open an address in Chromium; return the document after its scripts ran, and what Chromium said."""
+    """Open an address in Chromium; return the document after its scripts ran, and what Chromium
+    said.
+    """
     assert CHROMIUM
     command = [CHROMIUM, *FLAGS, *more, f"--user-data-dir={profile}", "--dump-dom", address]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -18,19 +18,27 @@ def installed(method: str) -> bool:
 
 
 def settings(**changes: object) -> Settings:
-    return Settings.model_validate({"backbone": "path:", "dataset": "d", "steps": 3, "max_length": 12} | changes)
+    return Settings.model_validate(
+        {"backbone": "path:", "dataset": "d", "steps": 3, "max_length": 12} | changes
+    )
 
 
 def assemble(
     folder: Path, method: str, seed: int = 0, options: dict | None = None, **changes: object
 ) -> tuple[TaskModel, Method]:
-    """Build a classifier of four classes with a method's defaults, or some options, and return the method beside it."""
+    """Build a classifier of four classes with a method's defaults, or some options, and return
+    the method beside it.
+    """
     kind = plugin("methods", method)
-    chosen = MethodSpec(name=method, method=method, options=kind.Options(**options or {}).model_dump(), lr=kind.lr)
+    chosen = MethodSpec(
+        name=method, method=method, options=kind.Options(**options or {}).model_dump(), lr=kind.lr
+    )
     spec = RunSpec(suite="s", settings=settings(**changes), method=chosen, seed=seed)
     made = make_method(chosen)
     return build_model(folder, spec, made, make_task(spec.settings.task, tuple("abcd"))), made
 
 
-def build(folder: Path, method: str, seed: int = 0, options: dict | None = None, **changes: object) -> TaskModel:
+def build(
+    folder: Path, method: str, seed: int = 0, options: dict | None = None, **changes: object
+) -> TaskModel:
     return assemble(folder, method, seed, options, **changes)[0]

@@ -15,14 +15,23 @@ from hpml_bench.system import heartbeat, processes
 
 
 class Command:
-    """`hpml-bench run-all SUITE --out OUT` in a session of its own, with its own folder for temporary files."""
+    """`hpml-bench run-all SUITE --out OUT` in a session of its own, with its own folder for
+    temporary files.
+    """
 
     does: tuple[str, ...] = ("run-all", "--wandb", "off")
 
     def __init__(
-        self, suite: Path, out: Path, *options: str, cold: bool = False, constants: Mapping[str, float] | None = None
+        self,
+        suite: Path,
+        out: Path,
+        *options: str,
+        cold: bool = False,
+        constants: Mapping[str, float] | None = None,
     ) -> None:
-        """Start it, warm unless `cold`; `constants` are values for constants of the package, by module:NAME."""
+        """Start it, warm unless `cold`; `constants` are values for constants of the package, by
+        module:NAME.
+        """
         self.out, self.temporary = out, out.absolute().parent / "tmp"
         self.temporary.mkdir(exist_ok=True)
         lines = [
@@ -36,9 +45,13 @@ class Command:
         self.process: subprocess.Popen[str] | warm.WarmProcess
         if cold:
             self.process = subprocess.Popen(
-                command, env=environment, start_new_session=True, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                command,
+                env=environment,
+                start_new_session=True,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
         else:
             self.process = warm.WarmProcess(command, environment, new_session=True)
         self.family: set[psutil.Process] = set()
@@ -73,7 +86,9 @@ class Command:
         return self.process.returncode, said
 
     def ends(self, expected: int, seconds: float = 60) -> str:
-        """Wait for its end with this status, no traceback and no process left; return what was said."""
+        """Wait for its end with this status, no traceback and no process left; return what was
+        said.
+        """
         status, said = self.ended(seconds)
         assert status == expected, said
         assert "Traceback" not in said

@@ -15,7 +15,9 @@ LIMITS = ("memory.max", "memory.limit_in_bytes")
 
 @contextmanager
 def limited(size: int) -> Iterator[Path]:
-    """Yield the folder of a group with so many bytes; the test is skipped where none can be made."""
+    """Yield the folder of a group with so many bytes; the test is skipped where none can be
+    made.
+    """
     try:
         own = next(path.parent for path in cgroups._counters() if path.exists())
         group = Path(tempfile.mkdtemp(prefix="hpml-test-", dir=own))

@@ -30,7 +30,12 @@ class Elements(HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
     def said(self, tag: str, **attributes: str | None) -> list[str]:
-        """Return the texts of the elements of a tag with these attributes; None asks for one that is missing."""
+        """Return the texts of the elements of a tag with these attributes; None asks for one
+        that is missing.
+        """
         pairs = zip(self.found, self.texts, strict=True)
-        return [text for (name, own), text in pairs if name == tag and attributes.items() <= (
-            dict.fromkeys(attributes) | own).items()]  # fmt: skip
+        return [
+            text
+            for (name, own), text in pairs
+            if name == tag and attributes.items() <= (dict.fromkeys(attributes) | own).items()
+        ]

@@ -1,4 +1,6 @@
-"""A hub on this machine with one model, `o/n`, that serves, drips or breaks off; and the layout of its cache."""
+"""A hub on this machine with one model, `o/n`, that serves, drips or breaks off; and the layout
+of its cache.
+"""
 
 import json
 import threading
@@ -30,7 +32,9 @@ class Hub(web.Server):
 
 
 class _Handler(web.Handler):
-    """Answers what huggingface_hub asks for a snapshot: commit, list of files, and of each file head and content."""
+    """Answers what huggingface_hub asks for a snapshot: commit, list of files, and of each file
+    head and content.
+    """
 
     server: Hub
 
@@ -39,10 +43,14 @@ class _Handler(web.Handler):
 
     def do_GET(self) -> None:
         files = [*self.server.folder.iterdir()]
-        tree = [{"type": "file", "oid": p.name, "size": p.stat().st_size, "path": p.name} for p in files]
+        tree = [
+            {"type": "file", "oid": p.name, "size": p.stat().st_size, "path": p.name} for p in files
+        ]
         name = self.path.rpartition("/")[2]
         if self.path.startswith("/api/"):
-            content = json.dumps(tree if "/tree/" in self.path else {"id": "o/n", "sha": COMMIT}).encode()
+            content = json.dumps(
+                tree if "/tree/" in self.path else {"id": "o/n", "sha": COMMIT}
+            ).encode()
         else:
             content = (self.server.folder / name).read_bytes()
             self.server.fetched.append(name)

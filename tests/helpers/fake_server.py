@@ -9,7 +9,9 @@ from typing import Any
 from helpers import web
 
 Answer = Callable[[dict[str, Any]], Any]
-"""Function from what is asked to the answer: a text, a whole reply, or an HTTP status with a body."""
+"""Function from what is asked to the answer: a text, a whole reply, or an HTTP status with a
+body.
+"""
 
 
 @dataclass
@@ -38,12 +40,19 @@ def serving(answer: Answer, models: tuple[str, ...] = ("small",)) -> Iterator[Se
             given = answer(asked)
             if isinstance(given, str):
                 choice = {"message": {"content": given}} if "messages" in asked else {"text": given}
-                given = {"choices": [choice | {"finish_reason": "stop"}], "usage": {"completion_tokens": 2}}
+                given = {
+                    "choices": [choice | {"finish_reason": "stop"}],
+                    "usage": {"completion_tokens": 2},
+                }
             self.tell(*given if isinstance(given, tuple) else (200, given))
 
         def tell(self, status: int, content: Any) -> None:
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
-            more = {"Location": content["location"]} if isinstance(content, dict) and "location" in content else {}
+            more = (
+                {"Location": content["location"]}
+                if isinstance(content, dict) and "location" in content
+                else {}
+            )
             self.reply(data, status, **more)
 
     with web.Server(Handler) as server:

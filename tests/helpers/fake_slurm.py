@@ -1,4 +1,6 @@
-"""Sweeps on stand-ins for Slurm's commands: `queue` has the lines of squeue, `given7` what sbatch got for job 7."""
+"""Sweeps on stand-ins for Slurm's commands: `queue` has the lines of squeue, `given7` what
+sbatch got for job 7.
+"""
 
 import os
 from dataclasses import replace
@@ -20,15 +22,22 @@ Requested = tuple[SweepRequest, Profile]
 
 
 def asked(**changes: object) -> Requested:
-    values: dict[str, Any] = {"suite": load_suite("quickstart", seeds=1), "methods": ("head",), **changes}
+    values: dict[str, Any] = {
+        "suite": load_suite("quickstart", seeds=1),
+        "methods": ("head",),
+        **changes,
+    }
     profile = values.pop("profile", load_profile("manual"))
     return SweepRequest(out=Path("reports"), **values), profile
 
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand-ins for Slurm's commands, in a folder: `queue` has the lines of squeue, `given` the scripts for sbatch."""
-    # A job gets the number 7, then 8, ...; more than `most` of them, if there is such a file, are refused.
+    """Stand-ins for Slurm's commands, in a folder: `queue` has the lines of squeue, `given` the
+    scripts for sbatch.
+    """
+    # A job gets the number 7, then 8, ...; more than `most` of them, if there is such a file, are
+    # refused.
     folder = tmp_path / "slurm"
     folder.mkdir()
     answers = {
@@ -46,13 +55,17 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def on_slurm(lag: float = 0, **changes: Any) -> Requested:
-    """Return what a call of run-all requests of Slurm, whose answers are `lag` s old, with changes to the profile."""
+    """Return what a call of run-all requests of Slurm, whose answers are `lag` s old, with
+    changes to the profile.
+    """
     options = {"lag": lag, **changes.pop("options", {})}
     return asked(profile=load_profile("slurm", [*changes.items(), ("options", options)]))
 
 
 def opened(folder: Path, lag: float = 0, seeds: int = 1, **changes: Any) -> Any:
-    """Open a sweep of one method on Slurm, with changes to the profile; what it says is in its list `said`."""
+    """Open a sweep of one method on Slurm, with changes to the profile; what it says is in its
+    list `said`.
+    """
     request, profile = on_slurm(lag, **changes)
     said: list[str] = []
     request = replace(request, suite=load_suite("quickstart", seeds=seeds))
@@ -69,11 +82,17 @@ def resolved(sweep: JobSweep) -> Path:
 
 def record_of(spec: RunSpec) -> RunRecord:
     made = made_records.sweep(("head",), 1)[0]
-    own = {"spec": spec, "run_id": spec.run_id, "protocol_id": protocol_id(spec.settings, made.digests)}
+    own = {
+        "spec": spec,
+        "run_id": spec.run_id,
+        "protocol_id": protocol_id(spec.settings, made.digests),
+    }
     return made.model_copy(update=own)
 
 
-def line(sweep: JobSweep, job: str, state: str = "RUNNING|None", kind: str = "units", comment: str = "") -> str:
+def line(
+    sweep: JobSweep, job: str, state: str = "RUNNING|None", kind: str = "units", comment: str = ""
+) -> str:
     array, _, task = job.partition("_")
     shown, _, reason = state.partition("|")
     told = comment or f"{sweep.plan.id}:{kind}"

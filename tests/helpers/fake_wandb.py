@@ -17,7 +17,9 @@ from helpers.waiting import until
 
 
 def messages(path: Path) -> Iterator[bytes]:
-    """Yield what a .wandb file frames: LevelDB's log format behind a header of seven bytes; checksums are verified."""
+    """Yield what a .wandb file frames: LevelDB's log format behind a header of seven bytes;
+    checksums are verified.
+    """
     data = path.read_bytes()
     assert data[:4] == b":W&B"
     at, message = 7, b""
@@ -41,26 +43,49 @@ def messages(path: Path) -> Iterator[bytes]:
 
 
 def read_back(folder: Path) -> dict[str, Any]:
-    """Return what an offline run's folder holds: identity, config, history, summary, exit code, tables."""
+    """Return what an offline run's folder holds: identity, config, history, summary, exit code,
+    tables.
+    """
     from wandb.proto import wandb_internal_pb2
 
     (path,) = folder.glob("*.wandb")
-    found: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "exit": None, "kinds": set(), "defined": []}
+    found: dict[str, Any] = {
+        "config": {},
+        "history": [],
+        "summary": {},
+        "exit": None,
+        "kinds": set(),
+        "defined": [],
+    }
     for message in messages(path):
         item = wandb_internal_pb2.Record()
         item.ParseFromString(message)
         kind = item.WhichOneof("record_type")
         found["kinds"].add(kind)
         if kind == "run":
-            found |= {"id": item.run.run_id, "name": item.run.display_name, "group": item.run.run_group}
-            found |= {"job_type": item.run.job_type, "project": item.run.project, "host": item.run.host}
+            found |= {
+                "id": item.run.run_id,
+                "name": item.run.display_name,
+                "group": item.run.run_group,
+            }
+            found |= {
+                "job_type": item.run.job_type,
+                "project": item.run.project,
+                "host": item.run.host,
+            }
             found |= {"git": item.run.git.remote_url + item.run.git.commit}
-            found["config"] |= {update.key: json.loads(update.value_json) for update in item.run.config.update}
+            found["config"] |= {
+                update.key: json.loads(update.value_json) for update in item.run.config.update
+            }
         elif kind == "history":
-            found["history"].append({".".join(i.nested_key): json.loads(i.value_json) for i in item.history.item})
+            found["history"].append(
+                {".".join(i.nested_key): json.loads(i.value_json) for i in item.history.item}
+            )
         elif kind == "summary":
             for update in item.summary.update:
-                found["summary"][update.key or ".".join(update.nested_key)] = json.loads(update.value_json)
+                found["summary"][update.key or ".".join(update.nested_key)] = json.loads(
+                    update.value_json
+                )
         elif kind == "exit":
             found["exit"] = item.exit.exit_code
         elif kind == "metric":
@@ -83,12 +108,16 @@ def nothing_left() -> bool:
 
 
 def _services() -> list[psutil.Process]:
-    """Return wandb's services that this process of tests has started; others beside it have some of their own."""
+    """Return wandb's services that this process of tests has started; others beside it have some
+    of their own.
+    """
     found = []
     for process in psutil.process_iter(["name"]):
         with suppress(psutil.Error):
             if (process.info["name"] or "").startswith("wandb-core"):
-                here = process.environ().get("PYTEST_XDIST_WORKER") == os.environ.get("PYTEST_XDIST_WORKER")
+                here = process.environ().get("PYTEST_XDIST_WORKER") == os.environ.get(
+                    "PYTEST_XDIST_WORKER"
+                )
                 found += [process] if here else []
     return found
 
@@ -113,23 +142,45 @@ class _Handler(web.Handler):
         self.server.received.append((self.path, body))
         if self.server.fault == "silent":
             time.sleep(60)
-        if self.server.fault == "dying" and self.path.endswith("/file_stream"):  # a run that was begun has points
+        if self.server.fault == "dying" and self.path.endswith(
+            "/file_stream"
+        ):  # a run that was begun has points
             self.server.fault = "dead"
         if self.server.fault == "dead":
             self.close_connection = True
             return
         status = 401 if self.server.fault == "invalid key" else 200
-        run: dict[str, Any] = {"id": "cnVu", "name": "n", "displayName": "n", "config": "{}", "historyLineCount": 0}
-        run["project"] = {"id": "cA==", "name": "hpml-bench", "entity": {"id": "ZQ==", "name": "someone"}}
-        flags = {"id": "dg==", "username": "someone", "entity": "someone", "flags": "{}", "teams": {"edges": []}}
-        answer: dict[str, Any] = {"data": {"viewer": {**flags, "email": "e@example.org"}, "serverInfo": {}}}
+        run: dict[str, Any] = {
+            "id": "cnVu",
+            "name": "n",
+            "displayName": "n",
+            "config": "{}",
+            "historyLineCount": 0,
+        }
+        run["project"] = {
+            "id": "cA==",
+            "name": "hpml-bench",
+            "entity": {"id": "ZQ==", "name": "someone"},
+        }
+        flags = {
+            "id": "dg==",
+            "username": "someone",
+            "entity": "someone",
+            "flags": "{}",
+            "teams": {"edges": []},
+        }
+        answer: dict[str, Any] = {
+            "data": {"viewer": {**flags, "email": "e@example.org"}, "serverInfo": {}}
+        }
         if b"mutation UpsertBucket" in body:
             run["name"] = run["displayName"] = json.loads(body)["variables"]["name"]
             answer = {"data": {"upsertBucket": {"bucket": run, "inserted": True}}}
         elif b"mutation CreateRunFiles" in body:
             host, names = self.headers["Host"], json.loads(body)["variables"]["files"]
             files = [{"name": name, "uploadUrl": f"http://{host}/upload/{name}"} for name in names]
-            answer = {"data": {"createRunFiles": {"runID": "n", "uploadHeaders": [], "files": files}}}
+            answer = {
+                "data": {"createRunFiles": {"runID": "n", "uploadHeaders": [], "files": files}}
+            }
         elif self.path.endswith("/file_stream"):
             answer = {}
         self.reply(json.dumps(answer).encode(), status, Content_Type="application/json")

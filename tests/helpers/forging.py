@@ -1,4 +1,6 @@
-"""Copies of a reference folder, and edits of its runs whose hashes, ids and self-checks are made to fit again."""
+"""Copies of a reference folder, and edits of its runs whose hashes, ids and self-checks are made
+to fit again.
+"""
 
 import json
 import shutil
@@ -38,7 +40,9 @@ class Forged:
         return sorted(path.parent for path in self.folder.glob(f"*/{RECORD}"))
 
     def edit(self, *places: Path, **changes: Any) -> None:
-        """Set fields of records by dotted path, with `__` for a point; a function is given the former value."""
+        """Set fields of records by dotted path, with `__` for a point; a function is given the
+        former value.
+        """
         for place in places:
             content = record_of(place)
             for key, value in changes.items():
@@ -54,8 +58,12 @@ class Forged:
         write(self.folder / SUITE, content | changes)
 
     def seal(self, *places: Path) -> list[Path]:
-        """Make hashes, run ids, protocol ids, folders' names and self-checks fit the edited files, as a forger can."""
-        apart = [place.rename(place.with_name(f"{place.name}.edited")) for place in places or self.runs]
+        """Make hashes, run ids, protocol ids, folders' names and self-checks fit the edited
+        files, as a forger can.
+        """
+        apart = [
+            place.rename(place.with_name(f"{place.name}.edited")) for place in places or self.runs
+        ]
         return [_sealed(place) for place in apart]
 
     def copy(self, source: Path, name: str) -> Path:
@@ -82,8 +90,12 @@ def edit_predictions(place: Path, change: Callable[[Any], Any]) -> None:
     change(pd.read_parquet(place / PREDICTIONS)).to_parquet(place / PREDICTIONS, index=False)
 
 
-def of_quickstart(folder: Path, methods: tuple[str, ...] = ("lora", "full", "head"), seeds: int = 3) -> Forged:
-    """Copy the records of the reference quickstart as if the suite had these methods and seeds; without its page."""
+def of_quickstart(
+    folder: Path, methods: tuple[str, ...] = ("lora", "full", "head"), seeds: int = 3
+) -> Forged:
+    """Copy the records of the reference quickstart as if the suite had these methods and seeds;
+    without its page.
+    """
     folder.mkdir()
     for place in sorted((REFERENCE / "quickstart").glob("*-s*")):
         spec = record_of(place)["spec"]
@@ -98,7 +110,9 @@ def of_quickstart(folder: Path, methods: tuple[str, ...] = ("lora", "full", "hea
 
 
 def reorder(made: Forged, **changes: Any) -> None:
-    """Number the runs as a sweep of the suite beside them does, and let them begin one right after another."""
+    """Number the runs as a sweep of the suite beside them does, and let them begin one right
+    after another.
+    """
     suite = Suite.model_validate_json((made.folder / SUITE).read_text())
     began = datetime(2026, 1, 2, 3, tzinfo=UTC)
     for run_id, place in places(shuffled(suite.runs(), suite), suite).items():
@@ -115,7 +129,11 @@ def _sealed(place: Path) -> Path:
     content["protocol_id"] = protocol_id(spec.settings, Digests.model_validate(content["digests"]))
     write(place / RECORD, content)
     write(place / RECORD, content | {"checks": _checks(place, RunRecord.model_validate(content))})
-    return place.rename(place.with_name(content["run_id"])) if content["run_id"] != place.name else place
+    return (
+        place.rename(place.with_name(content["run_id"]))
+        if content["run_id"] != place.name
+        else place
+    )
 
 
 def _checks(place: Path, record: RunRecord) -> list[Json]:
@@ -135,11 +153,17 @@ Edit = Callable[[Forged], Sequence[Path] | str]
 def runs(made: Forged, which: str) -> list[Path]:
     """Return runs by method and seed (`lora 0`), by method, by seed, or all (``)."""
     method, _, seed = which.rpartition(" ") if which[-1:].isdigit() else (which, "", "")
-    return [run for run in made.runs if run.name.startswith(f"{method}-" if method else "") and f"-s{seed}" in run.name]
+    return [
+        run
+        for run in made.runs
+        if run.name.startswith(f"{method}-" if method else "") and f"-s{seed}" in run.name
+    ]
 
 
 def record(which: str, **changes: Any) -> Edit:
-    """Set fields of records, `metrics__x` that of metric x; a function is given the former value."""
+    """Set fields of records, `metrics__x` that of metric x; a function is given the former
+    value.
+    """
 
     def edit(made: Forged) -> list[Path]:
         made.edit(*(found := runs(made, which)), **changes)

@@ -1,4 +1,6 @@
-"""llama.cpp on the loopback, by xllamacpp, and checkpoints of GPT-2 written as the GGUF files that it reads."""
+"""llama.cpp on the loopback, by xllamacpp, and checkpoints of GPT-2 written as the GGUF files
+that it reads.
+"""
 
 import json
 from collections.abc import Iterator
@@ -9,18 +11,26 @@ import numpy as np
 from safetensors.numpy import load_file
 
 LAYER = {
-    "ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "ln_2": "ffn_norm",
-    "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down",
-}  # fmt: skip
+    "ln_1": "attn_norm",
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "ln_2": "ffn_norm",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+}
 """GPT-2's modules and the names that llama.cpp gives their tensors."""
 WHOLE = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"}
 
 
 def write_gguf(folder: Path, file: Path, kind: str, template: str, *, bos: bool = False) -> None:
-    """Write a checkpoint of GPT-2 with matrices of a type of GGML, F32, F16 or Q8_0, and the rest in float32."""
+    """Write a checkpoint of GPT-2 with matrices of a type of GGML, F32, F16 or Q8_0, and the
+    rest in float32.
+    """
     import gguf
 
-    config, tokenizer = (json.loads((folder / name).read_text()) for name in ("config.json", "tokenizer.json"))
+    config, tokenizer = (
+        json.loads((folder / name).read_text()) for name in ("config.json", "tokenizer.json")
+    )
     to = gguf.GGUFWriter(file, "gpt2")
     to.add_context_length(config["n_positions"])
     to.add_embedding_length(config["n_embd"])
@@ -35,7 +45,9 @@ def write_gguf(folder: Path, file: Path, kind: str, template: str, *, bos: bool 
     to.add_tokenizer_pre("gpt-2")
     to.add_token_list(list(vocabulary))
     kinds = gguf.TokenType
-    to.add_token_types([kinds.CONTROL if token in special else kinds.NORMAL for token in vocabulary])
+    to.add_token_types(
+        [kinds.CONTROL if token in special else kinds.NORMAL for token in vocabulary]
+    )
     to.add_token_merges([" ".join(pair) for pair in merges])
     to.add_eos_token_id(config["eos_token_id"])
     to.add_bos_token_id(config["bos_token_id"])
@@ -52,7 +64,9 @@ def write_gguf(folder: Path, file: Path, kind: str, template: str, *, bos: bool 
         else:
             continue  # the tied output layer
         held = chosen if weight.ndim == 2 and module != "wpe" else gguf.GGMLQuantizationType.F32
-        to.add_tensor(f"{new}.{leaf}", gguf.quants.quantize(weight.astype(np.float32), held), raw_dtype=held)
+        to.add_tensor(
+            f"{new}.{leaf}", gguf.quants.quantize(weight.astype(np.float32), held), raw_dtype=held
+        )
     to.write_header_to_file()
     to.write_kv_data_to_file()
     to.write_tensors_to_file()
@@ -61,7 +75,9 @@ def write_gguf(folder: Path, file: Path, kind: str, template: str, *, bos: bool 
 
 @contextmanager
 def serving(file: Path) -> Iterator[str]:
-    """Serve a GGUF file by llama.cpp while the body runs, and yield the address up to the version."""
+    """Serve a GGUF file by llama.cpp while the body runs, and yield the address up to the
+    version.
+    """
     import xllamacpp
 
     params = xllamacpp.CommonParams()

@@ -45,7 +45,9 @@ class Recorder(Probe):
 
 
 class Counts(TorchDispatchMode):
-    """Counts operators by name: all, or those of whose schema, arguments and result `counted` says so."""
+    """Counts operators by name: all, or those of whose schema, arguments and result `counted`
+    says so.
+    """
 
     def __init__(self, counted: Callable[[str, Sequence[Any]], bool] = lambda *_: True) -> None:
         super().__init__()
@@ -59,12 +61,19 @@ class Counts(TorchDispatchMode):
 
 
 def run_of(
-    folder: Path, task: str, /, method: str = "lora", options: dict[str, Any] | None = None, lr: float = 1e-2,
+    folder: Path,
+    task: str,
+    /,
+    method: str = "lora",
+    options: dict[str, Any] | None = None,
+    lr: float = 1e-2,
     **changes: Any,
-) -> RunSpec:  # fmt: skip
+) -> RunSpec:
     settings = tiny.task_settings(folder, task, **{"world_size": 1} | changes)
     kind = registry.plugin("methods", method)
-    chosen = MethodSpec(name=method, method=method, options=kind.Options(**options or {}).model_dump(), lr=lr)
+    chosen = MethodSpec(
+        name=method, method=method, options=kind.Options(**options or {}).model_dump(), lr=lr
+    )
     return RunSpec(suite="tiny", settings=settings, method=chosen, seed=0)
 
 
@@ -73,7 +82,9 @@ def trainer_of(spec: RunSpec, group: Group, *probes: Probe) -> Trainer:
 
 
 def over_ranks(world: int, work: Callable[..., None], *given: object) -> None:
-    """Let each of a group's ranks do some work, a function of a test module that gets its Group first."""
+    """Let each of a group's ranks do some work, a function of a test module that gets its Group
+    first.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -82,7 +93,9 @@ def over_ranks(world: int, work: Callable[..., None], *given: object) -> None:
     assert [status for _, status in ended] == [0] * world, "\n".join(text for text, _ in ended)
 
 
-def _rank(number: int, world: int, port: int, work: Callable[..., None], given: tuple[object, ...]) -> None:
+def _rank(
+    number: int, world: int, port: int, work: Callable[..., None], given: tuple[object, ...]
+) -> None:
     os.environ.update(RANK=str(number), WORLD_SIZE=str(world), LOCAL_RANK=str(number))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)

@@ -10,9 +10,15 @@ Row = dict[str, Any]
 
 
 def right_and_wrong(
-    systems: Mapping[str, float], rows: int = 200, seeds: Sequence[Any] = (None,), seed: int = 0, **more: Any
+    systems: Mapping[str, float],
+    rows: int = 200,
+    seeds: Sequence[Any] = (None,),
+    seed: int = 0,
+    **more: Any,
 ) -> list[Row]:
-    """Return lines of systems whose rows are right in about these shares, on shared rows; `more` are cells of each."""
+    """Return lines of systems whose rows are right in about these shares, on shared rows; `more`
+    are cells of each.
+    """
     random = np.random.default_rng(seed)
     ease, made = random.random(rows), []
     for system, share in systems.items():
@@ -27,6 +33,8 @@ def right_and_wrong(
 def write_csv(path: Path, lines: Sequence[Row]) -> Path:
     """Write lines as csv, a column for each key of the first."""
     names = list(lines[0])
-    text = "\n".join([",".join(names), *(",".join(str(line.get(name, "")) for name in names) for line in lines)])
+    text = "\n".join(
+        [",".join(names), *(",".join(str(line.get(name, "")) for name in names) for line in lines)]
+    )
     path.write_text(text + "\n", encoding="utf-8")
     return path

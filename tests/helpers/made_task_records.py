@@ -21,7 +21,11 @@ ROWS = 400
 
 
 def write(
-    folder: Path, task: str, methods: Sequence[str] = made_records.METHODS, seeds: int = 5, rank_by: str | None = None
+    folder: Path,
+    task: str,
+    methods: Sequence[str] = made_records.METHODS,
+    seeds: int = 5,
+    rank_by: str | None = None,
 ) -> Path:
     changes = {"task": TaskSpec(name=task), "test_samples": ROWS, "rank_by": rank_by}
     settings = made_records.SETTINGS.model_copy(update=changes)
@@ -38,18 +42,30 @@ def write(
 
 
 def commit(
-    place: Path, item: RunRecord, task: Task, predictions: Predictions, course: Sequence[Point],
-    probes: Sequence[Metric] = (), **fields: Any,
-) -> None:  # fmt: skip
-    """Write a run of a task with the scores of its predictions, metrics of further probes, and other fields."""
+    place: Path,
+    item: RunRecord,
+    task: Task,
+    predictions: Predictions,
+    course: Sequence[Point],
+    probes: Sequence[Metric] = (),
+    **fields: Any,
+) -> None:
+    """Write a run of a task with the scores of its predictions, metrics of further probes, and
+    other fields.
+    """
     scores = {f"test_{key}": value for key, value in task.evaluate(predictions).items()}
     own = {key: value for key, value in item.metrics.items() if not key.startswith("test_")}
     others = [metric for metric in item.definitions if metric.group != "quality"]
     place.mkdir(parents=True)
     write_predictions(place, predictions, task.scores(predictions))
     made_records.write_points(place, course)
-    made: dict[str, Any] = {"label_names": (), "notes": {}, "headline": task.headline, "metrics": own | scores,
-                            "definitions": (*others, *probes, *task.metrics)}  # fmt: skip
+    made: dict[str, Any] = {
+        "label_names": (),
+        "notes": {},
+        "headline": task.headline,
+        "metrics": own | scores,
+        "definitions": (*others, *probes, *task.metrics),
+    }
     RunFolder(place).commit(item.model_copy(update=made | fields))
 
 
@@ -59,7 +75,9 @@ def _difficulty(item: RunRecord) -> float:
 
 
 def _noise(item: RunRecord) -> np.ndarray:
-    """Return how far each row is off, of standard deviation 1: much of it the row's own, the same for every run."""
+    """Return how far each row is off, of standard deviation 1: much of it the row's own, the
+    same for every run.
+    """
     name = item.spec.method.name
     common = np.random.default_rng(7).standard_normal(ROWS)
     method = np.random.default_rng([sum(map(ord, name)), 3]).standard_normal(ROWS)
@@ -74,7 +92,9 @@ def _ratings(item: RunRecord) -> Predictions:
 
 
 def _names(item: RunRecord) -> Predictions:
-    """Return tags of rows of two names each; the rows that are furthest off lack one, or have its end wrong."""
+    """Return tags of rows of two names each; the rows that are furthest off lack one, or have
+    its end wrong.
+    """
     draw = np.random.default_rng(8)
     references, answers = [], []
     wrong = np.argsort(-np.abs(_noise(item)))[: round(_difficulty(item) * ROWS)]
@@ -91,7 +111,9 @@ def _names(item: RunRecord) -> Predictions:
 
 
 def _alarms(item: RunRecord) -> Predictions:
-    """Return answers to rows of which one in ten is an alarm; `full` finds half of them for as many false ones."""
+    """Return answers to rows of which one in ten is an alarm; `full` finds half of them for as
+    many false ones.
+    """
     row = np.arange(ROWS)
     reference = (row % 10 == 0).astype(int)
     answer = ((item.spec.method.name == "full") & (row % 20 < 2)).astype(int)
@@ -106,8 +128,12 @@ def _points(item: RunRecord, task: Task, scores: dict[str, float]) -> list[Point
     for step in range(10, 101, 10):
         left = math.exp(-step / 25)
         values: dict[str, Any] = {
-            "train_loss": 0.3 + left, "validation_loss": 0.4 + left, "grad_norm": 1 + left,
-            f"validation_{task.headline.removeprefix('test_')}": end * (1 - left) if better else end + left,
-        }  # fmt: skip
+            "train_loss": 0.3 + left,
+            "validation_loss": 0.4 + left,
+            "grad_norm": 1 + left,
+            f"validation_{task.headline.removeprefix('test_')}": end * (1 - left)
+            if better
+            else end + left,
+        }
         points += [Point(metric=name, step=step, value=value) for name, value in values.items()]
     return points + made_records.steps_of(item)

@@ -10,7 +10,9 @@ from hpml_bench.suite import registry
 
 
 def write(folder: Path, kind: registry.Kind, **sources: str) -> Path:
-    """Write a package whose modules have these sources, each registered under its name; return its folder."""
+    """Write a package whose modules have these sources, each registered under its name; return
+    its folder.
+    """
     place = folder / f"foreign-{kind}"
     info = place / f"foreign_{kind}-1.dist-info"
     info.mkdir(parents=True)
@@ -26,8 +28,12 @@ def on_path(folder: Path) -> str:
     return os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
 
 
-def install(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: registry.Kind, **sources: str) -> None:
-    """Write such a package, and let this process find its plug-ins; call `forget` when they are gone."""
+def install(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, kind: registry.Kind, **sources: str
+) -> None:
+    """Write such a package, and let this process find its plug-ins; call `forget` when they are
+    gone.
+    """
     monkeypatch.syspath_prepend(str(write(folder, kind, **sources)))
     for name in sources:
         monkeypatch.delitem(sys.modules, f"foreign_{kind}_{name}", raising=False)

@@ -19,7 +19,9 @@ CPU = torch.device("cpu")
 
 
 class Encoder(torch.nn.Module):
-    """Frozen weights (12) and trained biases (4); gives the hidden states [B, L, 4] of three features each."""
+    """Frozen weights (12) and trained biases (4); gives the hidden states [B, L, 4] of three
+    features each.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,13 +29,19 @@ class Encoder(torch.nn.Module):
         self.linear.weight.requires_grad = False
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
-        return SimpleNamespace(last_hidden_state=self.linear(input_ids.float().unsqueeze(-1).expand(-1, -1, 3)))
+        return SimpleNamespace(
+            last_hidden_state=self.linear(input_ids.float().unsqueeze(-1).expand(-1, -1, 3))
+        )
 
 
 def make_run(folder: Path, rank: int = 0, method: Any = None, **settings: Any) -> Run:
-    """Return a run of one of two ranks: 4 trained parameters of 16 in the encoder, 25 in the head."""
+    """Return a run of one of two ranks: 4 trained parameters of 16 in the encoder, 25 in the
+    head.
+    """
     first = rank == 0
-    group = SimpleNamespace(rank=rank, world=2, nodes=1, device=CPU, main=first, first_here=first, barrier=lambda: None)
+    group = SimpleNamespace(
+        rank=rank, world=2, nodes=1, device=CPU, main=first, first_here=first, barrier=lambda: None
+    )
     model = TaskModel(Encoder(), torch.nn.Linear(4, 5), partial(pool, pooling="last"))
     task, method = SequenceClassification(None, tuple("abcde")), method or Nothing(None)
     return Run(tiny.settings(**settings), group, model, method, task, Rows(), folder, 100.0)
@@ -60,9 +68,18 @@ class Rows:
 
 
 def step(index: int, *seconds: float, **changes: Any) -> Step:
-    """Return a step of 8 samples, 40 tokens in 50 with padding, 16 virtual ones, as the first of its window."""
+    """Return a step of 8 samples, 40 tokens in 50 with padding, 16 virtual ones, as the first of
+    its window.
+    """
     ranks = seconds or (1.0,)
-    values = {"loss": 1.0, "grad_norm": 1.0, "lr": 0.1, "samples": 8, "real_tokens": 40, "padded_tokens": 50}
+    values = {
+        "loss": 1.0,
+        "grad_norm": 1.0,
+        "lr": 0.1,
+        "samples": 8,
+        "real_tokens": 40,
+        "padded_tokens": 50,
+    }
     values |= {"virtual_tokens": 16, "seconds": max(ranks)}
     return Step(index=index, rank_seconds=ranks, **(values | changes))
 

@@ -15,11 +15,15 @@ from hpml_bench.training.request import RunRequest
 def suite_of(*methods: str, seeds: int = 2) -> Suite:
     entries = {name: {"method": "head"} for name in methods}
     settings = tiny.settings().model_dump()
-    return Suite.model_validate({"name": "quick", "seeds": seeds, "settings": settings, "methods": entries})
+    return Suite.model_validate(
+        {"name": "quick", "seeds": seeds, "settings": settings, "methods": entries}
+    )
 
 
 def arrange(patch: pytest.MonkeyPatch, statuses: Mapping[str, str | list[str]]) -> list[str]:
-    """Let runs end with the status of their method, of several one per attempt and then `ok`; return what has run."""
+    """Let runs end with the status of their method, of several one per attempt and then `ok`;
+    return what has run.
+    """
     ran: list[str] = []
 
     def run(request: RunRequest, *_: object) -> RunRecord:

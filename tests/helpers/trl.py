@@ -1,9 +1,10 @@
-"""Conversations with tool calls and reasoning as TRL documents them, a small model, and what TRL makes of both.
+"""Conversations with tool calls and reasoning as TRL documents them, a small model, and what TRL
+makes of both.
 
     PYTHONPATH=.:tests python -m helpers.trl
 
-writes tests/files/trl.json anew: which text TRL's SFTTrainer learns of each row, and the losses of ten steps. It needs
-`pip install trl` (the file is of 1.16.0).
+writes tests/files/trl.json anew: which text TRL's SFTTrainer learns of each row, and the losses of
+ten steps. It needs `pip install trl` (the file is of 1.16.0).
 """
 
 import json
@@ -22,7 +23,17 @@ PLAIN = ("trl-qwen3_instruct_2507", "trl-qwen2_5")
 """Templates without marks, which TRL replaces with its own for training."""
 STEPS, BATCH, RATE = 10, 2, 1e-2
 PAD, END = "<|endoftext|>", "<|im_end|>"
-SPECIAL = (PAD, END, "<|im_start|>", "<|user|>", "<|assistant|>", "<|system|>", "<|observation|>", "[gMASK]", "<sop>")
+SPECIAL = (
+    PAD,
+    END,
+    "<|im_start|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|system|>",
+    "<|observation|>",
+    "[gMASK]",
+    "<sop>",
+)
 
 
 def call(name: str, **arguments: Any) -> dict[str, Any]:
@@ -41,33 +52,67 @@ def answered(text: str, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": text, **more}
 
 
-TOOL = {"type": "function", "function": {
-    "name": "add", "description": "Adds two numbers.",
-    "parameters": {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "number"}}},
-}}  # fmt: skip
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Adds two numbers.",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "number"}, "b": {"type": "number"}},
+        },
+    },
+}
 THOUGHT = {"reasoning_content": "Two and three are added.", "thinking": "Two and three are added."}
 CALL = {"role": "assistant", "tool_calls": [call("add", a=2, b=3)]}
 ROWS: list[dict[str, Any]] = [
     {"tools": tools, "messages": messages}
     for tools, messages in (
         ([TOOL], [asked("What is 2+3?"), CALL, told("add", "5"), answered("It is 5.")]),
-        ([TOOL], [asked("2+3, and é?"), CALL | {"content": "I add."}, told("add", "5"), answered("5, é.")]),
-        ([TOOL], [
-            {"role": "system", "content": "Be short."}, asked("Both sums?"),
-            {"role": "assistant", "tool_calls": [call("add", a=2, b=3), call("add", a=0.5, b=-1)]},
-            told("add", "5"), told("add", "-0.5"), answered("5 and -0.5."),
-        ]),
-        ([TOOL], [asked("Think of 2+3."), CALL | THOUGHT, told("add", "5"), answered("It is five.", **THOUGHT)]),
+        (
+            [TOOL],
+            [
+                asked("2+3, and é?"),
+                CALL | {"content": "I add."},
+                told("add", "5"),
+                answered("5, é."),
+            ],
+        ),
+        (
+            [TOOL],
+            [
+                {"role": "system", "content": "Be short."},
+                asked("Both sums?"),
+                {
+                    "role": "assistant",
+                    "tool_calls": [call("add", a=2, b=3), call("add", a=0.5, b=-1)],
+                },
+                told("add", "5"),
+                told("add", "-0.5"),
+                answered("5 and -0.5."),
+            ],
+        ),
+        (
+            [TOOL],
+            [
+                asked("Think of 2+3."),
+                CALL | THOUGHT,
+                told("add", "5"),
+                answered("It is five.", **THOUGHT),
+            ],
+        ),
         ([], [asked("Which?"), answered("The first.", **THOUGHT)]),
         ([], [asked("Hi"), answered("Hello."), asked("Who are you?"), answered("A small model.")]),
         ([TOOL], [asked("Only call."), CALL]),
         ([], [asked("Yes\nor no?"), answered(" No.\n")]),
     )
-]  # fmt: skip
+]
 
 
 def tokenizer() -> Any:
-    """Return a tokenizer with a token for each byte and a few special ones, the same in all versions of its library."""
+    """Return a tokenizer with a token for each byte and a few special ones, the same in all
+    versions of its library.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -75,7 +120,9 @@ def tokenizer() -> Any:
     backend = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in SPECIAL]
+    )
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END, pad_token=PAD)
 
 
@@ -85,15 +132,25 @@ def save_model(folder: Path) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=256 + len(SPECIAL), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048, tie_word_embeddings=False,
-        bos_token_id=None, eos_token_id=257, pad_token_id=256,
-    )  # fmt: skip
+        vocab_size=256 + len(SPECIAL),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=257,
+        pad_token_id=256,
+    )
     model = LlamaForCausalLM(config)
     draws = np.random.default_rng(0)
     for _, weight in sorted(model.named_parameters()):
         if weight.dim() > 1:
-            weight.data = torch.tensor(draws.normal(0, 0.1, tuple(weight.shape)), dtype=torch.float32)
+            weight.data = torch.tensor(
+                draws.normal(0, 0.1, tuple(weight.shape)), dtype=torch.float32
+            )
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
@@ -104,7 +161,9 @@ def runs(ids: list[int], learnt: list[bool]) -> list[tuple[str, bool]]:
     own, found, start = tokenizer(), [], 0
     for place in range(1, len(ids) + 1):
         if place == len(ids) or learnt[place] != learnt[start]:
-            found.append((own.decode(ids[start:place], clean_up_tokenization_spaces=False), learnt[start]))
+            found.append(
+                (own.decode(ids[start:place], clean_up_tokenization_spaces=False), learnt[start])
+            )
             start = place
     return found
 
@@ -115,7 +174,9 @@ def save_rows(folder: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def by_trl(template: str, folder: Path, rows: list[dict[str, Any]]) -> tuple[list[Any], list[float]]:
+def by_trl(
+    template: str, folder: Path, rows: list[dict[str, Any]]
+) -> tuple[list[Any], list[float]]:
     """Return the runs of TRL's rows, and the losses of its steps on the rows in their order."""
     import torch
     from datasets import load_dataset
@@ -133,17 +194,36 @@ def by_trl(template: str, folder: Path, rows: list[dict[str, Any]]) -> tuple[lis
     own = tokenizer()
     own.chat_template = (TEMPLATES / f"{template}.jinja").read_text(encoding="utf-8")
     config = SFTConfig(
-        output_dir=str(folder / "out"), per_device_train_batch_size=BATCH, max_steps=STEPS, learning_rate=RATE,
-        lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, save_strategy="no", report_to=[],
-        use_cpu=True, max_length=None, gradient_checkpointing=False, disable_tqdm=True, assistant_only_loss=True,
-        train_sampling_strategy="sequential", bf16=False,
-    )  # fmt: skip
+        output_dir=str(folder / "out"),
+        per_device_train_batch_size=BATCH,
+        max_steps=STEPS,
+        learning_rate=RATE,
+        lr_scheduler_type="constant",
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        max_length=None,
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+        assistant_only_loss=True,
+        train_sampling_strategy="sequential",
+        bf16=False,
+    )
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    data = load_dataset("json", data_files=str(save_rows(folder, rows)), split="train", cache_dir=str(folder / "cache"))
+    data = load_dataset(
+        "json",
+        data_files=str(save_rows(folder, rows)),
+        split="train",
+        cache_dir=str(folder / "cache"),
+    )
     trainer = Kept(model=model, args=config, train_dataset=data, processing_class=own)
     trainer.train()
     made = trainer.train_dataset
-    learnt = [runs(row["input_ids"], [label != IGNORE_INDEX for label in row["labels"]]) for row in made]
+    learnt = [
+        runs(row["input_ids"], [label != IGNORE_INDEX for label in row["labels"]]) for row in made
+    ]
     return learnt, losses
 
 

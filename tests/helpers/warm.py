@@ -1,9 +1,11 @@
-"""Warm processes: commands forked from a process that has imported torch and the libraries, instead of executed anew.
+"""Warm processes: commands forked from a process that has imported torch and the libraries, instead
+of executed anew.
 
-A cold command, its fork server and each of its jobs import for seconds of a core. Tests that look at what commands do
-take theirs from one server per session (`Server`). In it, and in every process that descends from it, two calls fork
-instead of executing: `subprocess.Popen` of this interpreter, and the start of a fork server. All else is as in a cold
-process: parent, session, signals, descriptors, environment, `__main__`, exit handlers, and the arguments in /proc.
+A cold command, its fork server and each of its jobs import for seconds of a core. Tests that look
+at what commands do take theirs from one server per session (`Server`). In it, and in every process
+that descends from it, two calls fork instead of executing: `subprocess.Popen` of this interpreter,
+and the start of a fork server. All else is as in a cold process: parent, session, signals,
+descriptors, environment, `__main__`, exit handlers, and the arguments in /proc.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ if TYPE_CHECKING:
 ADDRESS = "HPML_TEST_WARM"
 """Variable with the server's socket."""
 SPACE = 16_000
-"""Bytes that the server's own arguments and environment take at least: those of its descendants are written there."""
+"""Bytes that the server's own arguments and environment take at least: those of its descendants
+are written there.
+"""
 _cold_execute = subprocess.Popen._execute_child
 _cold_spawn = util.spawnv_passfds
 _started: list[Server] = []
@@ -56,7 +60,9 @@ _used: list[bool] = []
 
 
 def serve(address: str) -> None:
-    """Import, then fork a command for each connection, and answer with its number, and later with its status."""
+    """Import, then fork a command for each connection, and answer with its number, and later
+    with its status.
+    """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # as in a fork server
     import hpml_bench.cli
     import hpml_bench.training.worker  # noqa: F401 - what takes the time
@@ -90,7 +96,9 @@ def serve(address: str) -> None:
 
 
 def _begin(connection: socket.socket) -> int:
-    """Fork what a connection asks for, a command or a fork server of the process that asks; return its number."""
+    """Fork what a connection asks for, a command or a fork server of the process that asks;
+    return its number.
+    """
     message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 8)
     connection.settimeout(30)
     try:
@@ -102,7 +110,15 @@ def _begin(connection: socket.socket) -> int:
         if pid := os.fork():
             return pid
         if "session" in asked:
-            _become(asked["command"], asked["environment"], asked["folder"], descriptors, set(), asked["session"], None)
+            _become(
+                asked["command"],
+                asked["environment"],
+                asked["folder"],
+                descriptors,
+                set(),
+                asked["session"],
+                None,
+            )
         high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 500) for descriptor in descriptors]
         for copy, number in zip(high, asked["numbers"], strict=True):
             os.dup2(copy, number)
@@ -115,7 +131,9 @@ def _begin(connection: socket.socket) -> int:
             os.close(descriptor)
 
 
-def _execute(process: subprocess.Popen[Any], command: Any, executable: Any, preexec: Any, *others: Any) -> None:
+def _execute(
+    process: subprocess.Popen[Any], command: Any, executable: Any, preexec: Any, *others: Any
+) -> None:
     """Start a process as Popen does; a command of this interpreter by a fork."""
     _, pass_fds, cwd, env, _, _, shell, *pipes, _, _, _, _, _, session, _ = others
     if shell or not _is_ours(command) or _has_threads():
@@ -125,21 +143,32 @@ def _execute(process: subprocess.Popen[Any], command: Any, executable: Any, pree
         stream.flush()
     process.pid = os.fork()
     if process.pid == 0:
-        streams = [own if own != -1 else number for number, own in enumerate((pipes[0], pipes[3], pipes[5]))]
+        streams = [
+            own if own != -1 else number
+            for number, own in enumerate((pipes[0], pipes[3], pipes[5]))
+        ]
         environment = dict(os.environ if env is None else env)
-        _become([*map(os.fspath, command)], environment, cwd, streams, set(pass_fds), session, preexec)
+        _become(
+            [*map(os.fspath, command)], environment, cwd, streams, set(pass_fds), session, preexec
+        )
     process._child_created = True
     process._close_pipe_fds(*pipes)
 
 
 def _has_threads() -> bool:
-    """Tell whether this process has another thread, which may hold a lock; that of pyarrow's allocator minds forks."""
-    names = [task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    """Tell whether this process has another thread, which may hold a lock; that of pyarrow's
+    allocator minds forks.
+    """
+    names = [
+        task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()
+    ]
     return len([name for name in names if name != "jemalloc_bg_thd"]) > 1
 
 
 def _is_ours(command: Any) -> bool:
-    """Tell whether a command runs a module of the package, or a script of the tests, with this interpreter."""
+    """Tell whether a command runs a module of the package, or a script of the tests, with this
+    interpreter.
+    """
     if isinstance(command, str) or command[0] != sys.executable or len(command) < 2:
         return False
     command = [word for word in command if word != "-P"]
@@ -151,9 +180,14 @@ def _is_ours(command: Any) -> bool:
 
 
 def _become(
-    command: list[str], environment: Mapping[str, str], folder: Any, streams: Sequence[int], keep: set[int],
-    session: bool, preexec: Callable[[], None] | None,
-) -> NoReturn:  # fmt: skip
+    command: list[str],
+    environment: Mapping[str, str],
+    folder: Any,
+    streams: Sequence[int],
+    keep: set[int],
+    session: bool,
+    preexec: Callable[[], None] | None,
+) -> NoReturn:
     """Turn this new child into the process that the command would be."""
     code = 1
     try:
@@ -181,7 +215,9 @@ def _become(
 
 
 def _main(command: list[str]) -> int:
-    """Run the module, code or script of a command; return the exit status, negative for that of a signal."""
+    """Run the module, code or script of a command; return the exit status, negative for that of
+    a signal.
+    """
     safe = command[1] == "-P"
     command = command[:1] + command[1 + safe :]
     try:
@@ -254,16 +290,22 @@ def _forget() -> None:
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            signal.signal(
+                number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            )
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     tempfile.tempdir = None
     forkserver._forkserver.__init__()
     resource_tracker._resource_tracker.__init__()
-    if _used:  # a command has run here: the package with what it has kept, and plug-ins, which extend its classes
+    # a command has run here: the package with what it has kept, and plug-ins, which extend its
+    # classes
+    if _used:
         for name, module in [*sys.modules.items()]:
             file = getattr(module, "__file__", None) or ""
-            installed = not file or file.startswith(sysconfig.get_path("stdlib")) or "-packages" in file
+            installed = (
+                not file or file.startswith(sysconfig.get_path("stdlib")) or "-packages" in file
+            )
             if name.partition(".")[0] == "hpml_bench" or not (installed or name == "__main__"):
                 del sys.modules[name]
     _used.append(True)
@@ -281,7 +323,11 @@ def _show(command: Sequence[str], environment: Mapping[str, str]) -> None:
     """Write arguments and environment where /proc reads them, as much as there is room for."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     arguments, variables = (int(fields[45]), int(fields[46])), (int(fields[47]), int(fields[48]))
-    shown = [f"{name}={value}" for name, value in environment.items() if not name.startswith("HPML_TEST_SPACE")]
+    shown = [
+        f"{name}={value}"
+        for name, value in environment.items()
+        if not name.startswith("HPML_TEST_SPACE")
+    ]
     for (start, end), words in ((arguments, command), (variables, shown)):
         text = b"".join(os.fsencode(word) + b"\0" for word in words)[: end - start - 1]
         ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
@@ -291,7 +337,9 @@ def _show(command: Sequence[str], environment: Mapping[str, str]) -> None:
 
 
 class Server:
-    """The server of a session of tests: of its only process, or of the one that the others belong to."""
+    """The server of a session of tests: of its only process, or of the one that the others
+    belong to.
+    """
 
     def __init__(self) -> None:
         """Start it; it imports in the background, and ends with `end` or with this process."""
@@ -302,7 +350,9 @@ class Server:
         # glibc reads some of them when a process starts
         variables = {**PROCESS_ENVIRONMENT, **os.environ, "HPML_TEST_SPACE": "-" * SPACE}
         self._process = subprocess.Popen(
-            [sys.executable, __file__, self.address, "-" * SPACE], env=variables, stdin=subprocess.PIPE
+            [sys.executable, __file__, self.address, "-" * SPACE],
+            env=variables,
+            stdin=subprocess.PIPE,
         )
 
     def end(self) -> None:
@@ -316,7 +366,9 @@ class Server:
 
 
 def address() -> str:
-    """Return the socket of the session's server, which is started where there is none, once it has imported all."""
+    """Return the socket of the session's server, which is started where there is none, once it
+    has imported all.
+    """
     if ADDRESS not in os.environ:  # or no more: a caller may put the environment back
         if not _started:
             _started.append(Server())
@@ -330,7 +382,9 @@ def address() -> str:
 
 
 def start_fork_servers_warm(patch: pytest.MonkeyPatch) -> None:
-    """Let the fork servers of this process be forked from the session's server, which is then their parent."""
+    """Let the fork servers of this process be forked from the session's server, which is then
+    their parent.
+    """
     patch.setattr(util, "spawnv_passfds", _spawn_elsewhere)
     patch.setattr(forkserver, "os", _NotItsParent())
 
@@ -350,7 +404,9 @@ def _spawn_elsewhere(path: bytes, words: Sequence[str], descriptors: Iterable[in
 
 
 class _NotItsParent:
-    """Module `os` for multiprocessing, by which it can wait for a fork server that is no child of this process."""
+    """Module `os` for multiprocessing, by which it can wait for a fork server that is no child
+    of this process.
+    """
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
@@ -375,17 +431,28 @@ class WarmProcess:
     """A command forked from the server, with the methods of Popen that tests use."""
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], *, new_session: bool = False,
-        folder: Path | None = None, output: int | None = None,
-    ) -> None:  # fmt: skip
-        """Start `command`, which begins with this interpreter; it prints to `output`, else into a file."""
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        new_session: bool = False,
+        folder: Path | None = None,
+        output: int | None = None,
+    ) -> None:
+        """Start `command`, which begins with this interpreter; it prints to `output`, else into
+        a file.
+        """
         self.returncode: int | None = None
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this is
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(address())
         written = self._printed.fileno() if output is None else output
-        asked = {"command": [*command], "environment": {**environment}, "folder": str(folder or Path.cwd()),
-                 "session": new_session}  # fmt: skip
+        asked = {
+            "command": [*command],
+            "environment": {**environment},
+            "folder": str(folder or Path.cwd()),
+            "session": new_session,
+        }
         with Path(os.devnull).open() as nothing:
             _ask(self._socket, asked, [nothing.fileno(), written, written])
         self._lines = self._socket.makefile("r")
@@ -408,7 +475,9 @@ class WarmProcess:
     def communicate(self, timeout: float | None = None) -> tuple[str, None]:
         """Wait until it has ended, and return what it printed."""
         self.wait(timeout)
-        file = self._printed.fileno()  # what it left running may still write, at the place that it shares
+        file = (
+            self._printed.fileno()
+        )  # what it left running may still write, at the place that it shares
         return os.pread(file, os.fstat(file).st_size, 0).decode(), None
 
     def send_signal(self, number: int) -> None:
@@ -426,9 +495,14 @@ class WarmProcess:
 def call(function: Callable[..., None], *arguments: object) -> WarmProcess:
     """Start a warm process that calls a function of a test module."""
     asked = base64.b64encode(pickle.dumps((function, arguments))).decode()
-    program = f"import base64, pickle, hpml_bench\nfunction, arguments = pickle.loads(base64.b64decode({asked!r}))\n"
+    program = (
+        f"import base64, pickle, hpml_bench\nfunction, arguments = "
+        f"pickle.loads(base64.b64decode({asked!r}))\n"
+    )
     places = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return WarmProcess([sys.executable, "-c", f"{program}function(*arguments)"], {**os.environ, **places})
+    return WarmProcess(
+        [sys.executable, "-c", f"{program}function(*arguments)"], {**os.environ, **places}
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ class Server(ThreadingHTTPServer):
         return self
 
     def handle_error(self, *_: object) -> None:
-        """Print nothing of clients that are gone: it would be in the output of the test that runs then."""
+        """Print nothing of clients that are gone: it would be in the output of the test that
+        runs then.
+        """
 
     def __exit__(self, *_: object) -> None:
         self.shutdown()

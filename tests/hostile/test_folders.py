@@ -1,4 +1,6 @@
-"""Results folders from elsewhere: links aren't followed, pipes and devices not opened, records not believed blindly."""
+"""Results folders from elsewhere: links aren't followed, pipes and devices not opened, records
+not believed blindly.
+"""
 
 import json
 import os
@@ -34,11 +36,15 @@ def at_once() -> Iterator[None]:
 
 @pytest.fixture
 def results_folder(tmp_path: Path) -> Path:
-    return made_records.write(tmp_path / "reports" / "example", made_records.sweep(["lora", "full"], 2))
+    return made_records.write(
+        tmp_path / "reports" / "example", made_records.sweep(["lora", "full"], 2)
+    )
 
 
 def test_a_link_is_no_run(results_folder: Path, tmp_path: Path) -> None:
-    """A run folder, or a record, that is a link is told and left out; what it leads to isn't read."""
+    """A run folder, or a record, that is a link is told and left out; what it leads to isn't
+    read.
+    """
     run = next(path for path in results_folder.iterdir() if path.is_dir())
     outside = tmp_path / "outside"
     run.rename(outside)
@@ -54,7 +60,9 @@ def test_a_link_is_no_run(results_folder: Path, tmp_path: Path) -> None:
     assert len(load(results_folder).left_out.problems) == 2
 
 
-def test_starting_anew_removes_the_link_and_not_what_it_leads_to(results_folder: Path, tmp_path: Path) -> None:
+def test_starting_anew_removes_the_link_and_not_what_it_leads_to(
+    results_folder: Path, tmp_path: Path
+) -> None:
     """Neither `--fresh` nor a run's own beginning empties a folder elsewhere."""
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -74,7 +82,9 @@ def test_starting_anew_removes_the_link_and_not_what_it_leads_to(results_folder:
 @pytest.mark.parametrize("name", [RECORD, POINTS, PREDICTIONS, SUITE])
 @pytest.mark.parametrize("kind", ["a pipe", "a device without end", "a folder"])
 def test_what_is_no_file_is_not_opened(results_folder: Path, name: str, kind: str) -> None:
-    """A pipe, a device or a folder in a file's place neither hangs nor ends a report; of a run's it is told."""
+    """A pipe, a device or a folder in a file's place neither hangs nor ends a report; of a run's
+    it is told.
+    """
     run = next(path for path in sorted(results_folder.iterdir()) if path.is_dir())
     place = (results_folder if name == SUITE else run) / name
     place.unlink(missing_ok=True)
@@ -87,7 +97,9 @@ def test_what_is_no_file_is_not_opened(results_folder: Path, name: str, kind: st
     results = load(results_folder)
     left = 0 if name == SUITE else 1
     assert (len(results.compared), len(results.left_out.problems)) == (4 - left, left)
-    assert all(problem.startswith(f"{run.name}/{name} is ") for problem in results.left_out.problems)
+    assert all(
+        problem.startswith(f"{run.name}/{name} is ") for problem in results.left_out.problems
+    )
     assert len(scores_table(results).rows) == 2
     assert set(results.curves["train_loss"]) == {"lora", "full"}
     assert len(load_results(results_folder)) == 4 - left
@@ -103,16 +115,26 @@ def deep(levels: int) -> Any:
     return value
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    *(({"run_id": name}, "run_id") for name in ("../../outside", "/etc", "a/b", "", "a\nb", ".", "\x1b[31m")),
-    ({"environment": deep(400)}, "recursion limit"),
-    ({"environment": deep(50)}, "nested"),
-    ({"order": 10**400}, "64 bits"),
-    ({"environment": {"x": "\ud800"}}, "hex escape"),
-    ({"environment": {"\udfff": "x"}}, "surrogate"),
-])  # fmt: skip
-def test_what_only_json_can_hold_is_no_record(results_folder: Path, change: dict[str, Any], says: str) -> None:
-    """Told and left out are ids that name another folder, nesting, integers and halves of characters."""
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        *(
+            ({"run_id": name}, "run_id")
+            for name in ("../../outside", "/etc", "a/b", "", "a\nb", ".", "\x1b[31m")
+        ),
+        ({"environment": deep(400)}, "recursion limit"),
+        ({"environment": deep(50)}, "nested"),
+        ({"order": 10**400}, "64 bits"),
+        ({"environment": {"x": "\ud800"}}, "hex escape"),
+        ({"environment": {"\udfff": "x"}}, "surrogate"),
+    ],
+)
+def test_what_only_json_can_hold_is_no_record(
+    results_folder: Path, change: dict[str, Any], says: str
+) -> None:
+    """Told and left out are ids that name another folder, nesting, integers and halves of
+    characters.
+    """
     path = next(results_folder.glob("*/run.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     found = load_records(results_folder)
@@ -135,7 +157,9 @@ def test_points_without_line_ends_take_no_memory(results_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["figures", "tables"])
-def test_a_report_is_not_written_through_a_link(results_folder: Path, tmp_path: Path, name: str) -> None:
+def test_a_report_is_not_written_through_a_link(
+    results_folder: Path, tmp_path: Path, name: str
+) -> None:
     """Charts and tables go into folders of the report's own."""
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -1,4 +1,6 @@
-"""Reports of hostile records: no browser, Markdown viewer, chart or spreadsheet obeys anything of the data."""
+"""Reports of hostile records: no browser, Markdown viewer, chart or spreadsheet obeys anything
+of the data.
+"""
 
 import csv
 import re
@@ -42,39 +44,63 @@ def harmless(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def own(html: str) -> dict[str, int]:
-    return {kind: sum(tag == kind for tag, _ in Elements(html).found) for kind in ("script", "input")}
+    return {
+        kind: sum(tag == kind for tag, _ in Elements(html).found) for kind in ("script", "input")
+    }
 
 
 def obeyed(html: str, local: re.Pattern[str], allowed: dict[str, int] | None = None) -> list[str]:
-    """Return what of a page would run or load: scripts beyond ours, event handlers, addresses that aren't local."""
+    """Return what of a page would run or load: scripts beyond ours, event handlers, addresses
+    that aren't local.
+    """
     found, elements = [], Elements(html).found
     counts = {"script": 0, "input": 0} | (allowed or {})
-    found += [kind for kind, count in counts.items() if sum(tag == kind for tag, _ in elements) != count]
+    found += [
+        kind for kind, count in counts.items() if sum(tag == kind for tag, _ in elements) != count
+    ]
     for tag, attributes in elements:
-        if tag in {"iframe", "object", "embed", "base", "video", "audio"} or (tag == "form" and "action" in attributes):
+        if tag in {"iframe", "object", "embed", "base", "video", "audio"} or (
+            tag == "form" and "action" in attributes
+        ):
             found.append(tag)
         for name, value in attributes.items():
             if name.startswith("on"):
                 found.append(f"{tag} {name}")
-            if name in {"src", "href", "xlink:href", "srcset", "action", "data", "poster"} and not local.match(
-                value or ""
-            ):
+            if name in {
+                "src",
+                "href",
+                "xlink:href",
+                "srcset",
+                "action",
+                "data",
+                "poster",
+            } and not local.match(value or ""):
                 found.append(f"{tag} {name}={value}")
     return found
 
 
 @needs_browser
 def test_the_browser_sees_an_attack_that_works(served: Site, tmp_path: Path) -> None:
-    """The eyes of the tests below: unprotected, the same text runs its script and loads from the site."""
+    """The eyes of the tests below: unprotected, the same text runs its script and loads from the
+    site.
+    """
     document, asked = visit(served, f"<!doctype html><body>{attack(served.address)}", tmp_path)
-    assert OWNED in re.findall("<title>(.*?)</title>", document, re.DOTALL) or "/leak-script" in asked
+    assert (
+        OWNED in re.findall("<title>(.*?)</title>", document, re.DOTALL) or "/leak-script" in asked
+    )
     assert asked & {"/leak-img", "/leak-script", "/leak-css"}
 
 
 @needs_browser
-def test_a_browser_obeys_nothing(hostile_report: Path, harmless: str, served: Site, tmp_path: Path) -> None:
-    """In Chromium no script of the data runs, no element of it arises, and no request leaves the page."""
-    document, asked = visit(served, (hostile_report / "report.html").read_text(encoding="utf-8"), tmp_path)
+def test_a_browser_obeys_nothing(
+    hostile_report: Path, harmless: str, served: Site, tmp_path: Path
+) -> None:
+    """In Chromium no script of the data runs, no element of it arises, and no request leaves the
+    page.
+    """
+    document, asked = visit(
+        served, (hostile_report / "report.html").read_text(encoding="utf-8"), tmp_path
+    )
     assert asked == set()
     assert document.count("<h2") == 7, "the page is whole"
     assert "aria-sort" in document or "<button" in document, "our own script ran"
@@ -85,10 +111,16 @@ def test_a_browser_obeys_nothing(hostile_report: Path, harmless: str, served: Si
 
 @needs_browser
 def test_the_policy_holds_alone(hostile_report: Path, served: Site, tmp_path: Path) -> None:
-    """Were a text put into the page unescaped, its Content-Security-Policy would still stop scripts and requests."""
+    """Were a text put into the page unescaped, its Content-Security-Policy would still stop
+    scripts and requests.
+    """
     page = (hostile_report / "report.html").read_text(encoding="utf-8")
-    raw = attack(served.address).replace("http-equiv=refresh", "http-equiv=x")  # no policy stops a redirection
-    document, asked = visit(served, page.replace('<main id="content">', f'<main id="content">{raw}'), tmp_path)
+    raw = attack(served.address).replace(
+        "http-equiv=refresh", "http-equiv=x"
+    )  # no policy stops a redirection
+    document, asked = visit(
+        served, page.replace('<main id="content">', f'<main id="content">{raw}'), tmp_path
+    )
     assert "onerror=" in document
     assert asked == set()
     assert f"<title>{OWNED}" not in document
@@ -96,16 +128,22 @@ def test_the_policy_holds_alone(hostile_report: Path, served: Site, tmp_path: Pa
 
 @needs_browser
 def test_the_console_stays_empty(hostile_report: Path, tmp_path: Path) -> None:
-    """Chromium finds nothing to say of a page: its policy allows all that the page itself has, and it has no error."""
+    """Chromium finds nothing to say of a page: its policy allows all that the page itself has,
+    and it has no error.
+    """
     assert look(hostile_report / "report.html", tmp_path / "profile")[1] == []
     page = (hostile_report / "report.html").read_text(encoding="utf-8")
     styled = tmp_path / "styled.html"
     styled.write_text(page.replace("<main ", '<main style="color: red" ', 1), encoding="utf-8")
-    assert any("style" in line for line in look(styled, tmp_path / "profile")[1]), "its eyes are open"
+    assert any("style" in line for line in look(styled, tmp_path / "profile")[1]), (
+        "its eyes are open"
+    )
 
 
 def test_html_holds_no_element_of_the_data(hostile_report: Path, harmless: str) -> None:
-    """Without a browser: our scripts alone, no handler, no address outside; and a policy that starts from nothing."""
+    """Without a browser: our scripts alone, no handler, no address outside; and a policy that
+    starts from nothing.
+    """
     text = (hostile_report / "report.html").read_text(encoding="utf-8")
     assert obeyed(text, re.compile("#|data:,$"), own(harmless)) == []
     assert re.search(r'http-equiv="Content-Security-Policy" content="default-src \'none\'', text)
@@ -114,13 +152,30 @@ def test_html_holds_no_element_of_the_data(hostile_report: Path, harmless: str) 
 
 @pytest.mark.parametrize("html", [True, False])
 def test_markdown_becomes_no_element_of_the_data(hostile_report: Path, html: bool) -> None:
-    """Rendered with raw HTML allowed, or shown: charts and folded tables only; no link, image, script or heading."""
+    """Rendered with raw HTML allowed, or shown: charts and folded tables only; no link, image,
+    script or heading.
+    """
     text = (hostile_report / "report.md").read_text(encoding="utf-8")
     viewer = MarkdownIt("commonmark", {"html": html}).enable(["table", "strikethrough"])
     made = viewer.render(text)
     assert obeyed(made, re.compile(r"figures/\w+\.svg$")) == []
     tags = {tag for tag, _ in Elements(made).found}
-    known = {"h1", "h2", "h3", "p", "ul", "li", "strong", "table", "thead", "tbody", "tr", "th", "td", "img"}
+    known = {
+        "h1",
+        "h2",
+        "h3",
+        "p",
+        "ul",
+        "li",
+        "strong",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "img",
+    }
     assert tags <= known | ({"details", "summary"} if html else set())
     titles = re.findall("<h2>(.*?)</h2>", made)
     assert titles == [title for title, _ in TITLES.values()]
@@ -130,7 +185,9 @@ def test_markdown_becomes_no_element_of_the_data(hostile_report: Path, html: boo
 
 
 def test_pages_hold_no_control_characters(hostile_report: Path) -> None:
-    """Every file written is free of control, escape and direction-changing characters, and of endless lines."""
+    """Every file written is free of control, escape and direction-changing characters, and of
+    endless lines.
+    """
     for path in hostile_report.rglob("*"):
         if path.suffix in {".html", ".md", ".csv", ".tex", ".svg"}:
             text = path.read_text(encoding="utf-8")
@@ -140,10 +197,14 @@ def test_pages_hold_no_control_characters(hostile_report: Path) -> None:
 
 
 def test_charts_are_sound_xml(hostile_report: Path) -> None:
-    """Each drawing parses, in a file and in the page, and holds shapes, text and links within the page only."""
+    """Each drawing parses, in a file and in the page, and holds shapes, text and links within
+    the page only.
+    """
     files = sorted((hostile_report / "figures").glob("*.svg"))
     texts = [path.read_text(encoding="utf-8") for path in files]
-    texts += re.findall(r"<svg.*?</svg>", (hostile_report / "report.html").read_text(encoding="utf-8"), re.DOTALL)
+    texts += re.findall(
+        r"<svg.*?</svg>", (hostile_report / "report.html").read_text(encoding="utf-8"), re.DOTALL
+    )
     assert len(texts) >= 16
     for text in texts:
         tags = {element.tag.rpartition("}")[2] for element in ET.fromstring(text).iter()}
@@ -157,16 +218,43 @@ def test_spreadsheets_run_nothing(hostile_report: Path) -> None:
             rows = list(csv.reader(file))
         assert len({len(row) for row in rows}) == 1, path.name
         for cell in (cell for row in rows for cell in row):
-            assert not re.match(r"[=+@＝＋＠－]|-(?![\d.]+(e[+-]?\d+)?$)", cell), (path.name, cell[:40])
+            assert not re.match(r"[=+@＝＋＠－]|-(?![\d.]+(e[+-]?\d+)?$)", cell), (
+                path.name,
+                cell[:40],
+            )
     formulas = table("t", "c", ["=1+1", "＝1"], [["@SUM(A1)", "\t=1"]])
     assert csv_text(formulas) == "'=1+1,'＝1\n'@SUM(A1),'=1\n"
 
 
 def test_latex_obeys_nothing(hostile_report: Path) -> None:
-    """No command of the data is left; a row that begins with a bracket is no argument of the row before."""
-    known = {"begin", "end", "centering", "caption", "label", "toprule", "midrule", "bottomrule", "par", "smallskip",
-             "footnotesize", "textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar",
-             "pm", "approx", "surd", "times", "ldots", "cdot"}  # fmt: skip
+    """No command of the data is left; a row that begins with a bracket is no argument of the row
+    before.
+    """
+    known = {
+        "begin",
+        "end",
+        "centering",
+        "caption",
+        "label",
+        "toprule",
+        "midrule",
+        "bottomrule",
+        "par",
+        "smallskip",
+        "footnotesize",
+        "textbackslash",
+        "textasciitilde",
+        "textasciicircum",
+        "textless",
+        "textgreater",
+        "textbar",
+        "pm",
+        "approx",
+        "surd",
+        "times",
+        "ldots",
+        "cdot",
+    }
     for path in (hostile_report / "tables").glob("*.tex"):
         text = path.read_text(encoding="utf-8")
         assert set(re.findall(r"(?<!\\)\\([A-Za-z]+)", text)) <= known, path.name
@@ -179,5 +267,8 @@ def test_latex_obeys_nothing(hostile_report: Path) -> None:
 
 def test_names_are_not_looked_for_in_what_escaping_wrote() -> None:
     """A method called `amp` is made bold where its name stands, and not inside `&amp;`."""
-    assert render._emphasise("a &amp; b of amp", ["amp", "39"], "<b>", "</b>") == "a &amp; b of <b>amp</b>"
+    assert (
+        render._emphasise("a &amp; b of amp", ["amp", "39"], "<b>", "</b>")
+        == "a &amp; b of <b>amp</b>"
+    )
     assert render._emphasise("&#39;x 39", ["amp", "39"], "<b>", "</b>") == "&#39;x <b>39</b>"

@@ -30,7 +30,9 @@ from hpml_bench.suite.yaml import parse
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import for_terminal, sanitize
 
-settings.register_profile("random", database=None, deadline=None, print_blob=True, max_examples=2000)
+settings.register_profile(
+    "random", database=None, deadline=None, print_blob=True, max_examples=2000
+)
 # the same few each time, or many others (tox -e soak)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
 EXAMPLES = settings.default.max_examples
@@ -38,21 +40,42 @@ TESTS = settings.get_profile("tests").max_examples
 
 
 def examples(part: float) -> int:
-    """Return a part of the profile's examples, for what takes long; of a soak's three times as large a part."""
+    """Return a part of the profile's examples, for what takes long; of a soak's three times as
+    large a part.
+    """
     return int(EXAMPLES * part if EXAMPLES == TESTS else EXAMPLES * min(1, 3 * part))
 
 
-within_a_test = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-texts = st.text(max_size=12) | st.sampled_from(
-    ["", "lora", "path:\x00", "path:~nobody/x", "hub:a/b", "wheel:x", "../..", "*", "1e999", "\ud800", "<b>", "\x1b[1m"]
+within_a_test = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-numbers = st.integers() | st.sampled_from([10**30, -(10**30), 2**63, 0, -1]) | st.floats() | st.booleans()
+texts = st.text(max_size=12) | st.sampled_from(
+    [
+        "",
+        "lora",
+        "path:\x00",
+        "path:~nobody/x",
+        "hub:a/b",
+        "wheel:x",
+        "../..",
+        "*",
+        "1e999",
+        "\ud800",
+        "<b>",
+        "\x1b[1m",
+    ]
+)
+numbers = (
+    st.integers() | st.sampled_from([10**30, -(10**30), 2**63, 0, -1]) | st.floats() | st.booleans()
+)
 
 
 def nested(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     leaves = st.none() | texts | leaves
     return st.recursive(
-        leaves, lambda of: st.lists(of, max_size=3) | st.dictionaries(texts, of, max_size=3), max_leaves=8
+        leaves,
+        lambda of: st.lists(of, max_size=3) | st.dictionaries(texts, of, max_size=3),
+        max_leaves=8,
     )
 
 
@@ -68,7 +91,9 @@ def one_sentence(error: Exception) -> None:
 
 
 def changed(value: Any, place: float, new: Any, remove: bool) -> Any:
-    """Return a copy of nested data with one place, chosen by a number in [0, 1), replaced, removed or added to."""
+    """Return a copy of nested data with one place, chosen by a number in [0, 1), replaced,
+    removed or added to.
+    """
     value = copy.deepcopy(value)
     places = list(_places(value))
     holder, key = places[int(place * len(places))]
@@ -97,15 +122,26 @@ SUITE = {
     "description": "d",
     "seeds": 2,
     "settings": {
-        "backbone": "embedded:newswire-gpt2", "dataset": {"name": "newswire", "options": {"own_share": 0.5}},
-        "steps": 4, "betas": [0.9, 0.99], "global_batch": 8, "device": "cpu", "clip_norm": None,
+        "backbone": "embedded:newswire-gpt2",
+        "dataset": {"name": "newswire", "options": {"own_share": 0.5}},
+        "steps": 4,
+        "betas": [0.9, 0.99],
+        "global_batch": 8,
+        "device": "cpu",
+        "clip_norm": None,
     },
-    "methods": {"lora": {"lr": 1e-3, "options": {"r": 4}}, "second": {"method": "head"}, "peft:IA3": {}},
-}  # fmt: skip
+    "methods": {
+        "lora": {"lr": 1e-3, "options": {"r": 4}},
+        "second": {"method": "head"},
+        "peft:IA3": {},
+    },
+}
 
 
 def use(name: str, overrides: tuple[str, ...] = ()) -> Suite | None:
-    """Do with a suite what a sweep does before it starts a process; None where it was refused in one sentence."""
+    """Do with a suite what a sweep does before it starts a process; None where it was refused in
+    one sentence.
+    """
     try:
         suite = load_suite(name, overrides)
         if len(suite.methods) * suite.seeds < 50:
@@ -125,7 +161,9 @@ def comes_back(suite: Suite) -> bool:
 @within_a_test
 @given(place=share, new=values, remove=st.booleans())
 def test_any_change_of_a_suite(tmp_path: Path, place: float, new: Any, remove: bool) -> None:
-    """A valid suite in which one value is any other, missing or of an unknown name: refused, or a suite like others."""
+    """A valid suite in which one value is any other, missing or of an unknown name: refused, or
+    a suite like others.
+    """
     path = tmp_path / "s.yaml"
     path.write_text(json.dumps(changed(SUITE, place, new, remove)))  # JSON is YAML
     suite = use(str(path))
@@ -161,13 +199,20 @@ def test_what_is_plain_is_read_as_it_was(content: Any) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a results folder of seven runs: three seeds, from which pairs have verdicts, and a failed run."""
-    records = [*made_records.sweep(["lora", "full"], 3), made_records.failed("head", 0, "failed", "why")]
+    """Return a results folder of seven runs: three seeds, from which pairs have verdicts, and a
+    failed run.
+    """
+    records = [
+        *made_records.sweep(["lora", "full"], 3),
+        made_records.failed("head", 0, "failed", "why"),
+    ]
     return made_records.write(tmp_path_factory.mktemp("runs"), records, rows=50)
 
 
 def recommit(run: Path) -> None:
-    """Give a run's record the digests of the files that now lie beside it: as if it had written them."""
+    """Give a run's record the digests of the files that now lie beside it: as if it had written
+    them.
+    """
     RunFolder(run).commit(load_record(run / RECORD).model_copy(update={"files": digests_of(run)}))
 
 
@@ -198,7 +243,9 @@ def use_records(folder: Path) -> None:
 @settings(within_a_test, max_examples=examples(0.25))
 @given(place=share, new=values, remove=st.booleans())
 def test_any_change_of_a_record(runs: Path, place: float, new: Any, remove: bool) -> None:
-    """A record in which one value is any other: believed where it may be so, else told and left out."""
+    """A record in which one value is any other: believed where it may be so, else told and left
+    out.
+    """
     path = min(runs.glob("lora*/run.json"))
     with changing(path):
         path.write_text(json.dumps(changed(json.loads(path.read_text()), place, new, remove)))
@@ -221,17 +268,28 @@ def test_a_record_is_read_as_it_was_written(number: float) -> None:
 
 POINT = {"metric": "train_loss", "step": 3, "value": 0.5}
 lines = st.one_of(
-    st.builds(lambda place, new, remove: json.dumps(changed(POINT, place, new, remove)), share, values, st.booleans()),
+    st.builds(
+        lambda place, new, remove: json.dumps(changed(POINT, place, new, remove)),
+        share,
+        values,
+        st.booleans(),
+    ),
     st.builds(json.dumps, values),
     st.text(max_size=30),
-    st.builds(lambda step, value: json.dumps(POINT | {"step": step, "value": value}), st.integers(), st.floats()),
+    st.builds(
+        lambda step, value: json.dumps(POINT | {"step": step, "value": value}),
+        st.integers(),
+        st.floats(),
+    ),
 )
 
 
 @settings(within_a_test, max_examples=examples(0.25))
 @given(content=st.lists(lines, max_size=12), torn=st.binary(max_size=12))
 def test_any_lines_as_points(runs: Path, content: list[str], torn: bytes) -> None:
-    """Points are what is a point, the rest is left out; a run whose times they don't give is set apart."""
+    """Points are what is a point, the rest is left out; a run whose times they don't give is set
+    apart.
+    """
     place = min(runs.glob("lora*/points.jsonl"))
     with changing(place):
         place.write_bytes("\n".join(content).encode(errors="surrogatepass") + torn)
@@ -252,13 +310,17 @@ def test_any_lines_as_points(runs: Path, content: list[str], torn: bytes) -> Non
 large = st.sampled_from([2**31, 2**40, 2**63 - 1, -(2**62)])
 cells = st.integers(-3, 60) | large | st.floats() | st.none() | st.booleans() | texts
 column = cells | st.lists(cells, min_size=50, max_size=50)
-columns = st.fixed_dictionaries({}, optional=dict.fromkeys(("index", "reference", "prediction", "loss"), column))
+columns = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("index", "reference", "prediction", "loss"), column)
+)
 
 
 @settings(within_a_test, max_examples=examples(0.25))
 @given(new=columns, rows=st.integers(0, 50), again=st.integers(0, 3))
 def test_any_predictions(runs: Path, new: dict[str, Any], rows: int, again: int) -> None:
-    """Rows of any content: the run is compared where they are all rows once and give its scores, else set apart."""
+    """Rows of any content: the run is compared where they are all rows once and give its scores,
+    else set apart.
+    """
     import pandas as pd
 
     path = min(runs.glob("lora*/predictions.parquet"))
@@ -266,7 +328,11 @@ def test_any_predictions(runs: Path, new: dict[str, Any], rows: int, again: int)
         try:
             frame = pd.read_parquet(path).assign(**new)
             pd.concat([frame.head(rows), frame.head(again)]).to_parquet(path, index=False)
-        except (ValueError, TypeError, OverflowError):  # of mixed types, or half a character: no file can hold it
+        except (
+            ValueError,
+            TypeError,
+            OverflowError,
+        ):  # of mixed types, or half a character: no file can hold it
             return
         recommit(path.parent)
         results = load(runs)
@@ -278,8 +344,14 @@ def test_any_predictions(runs: Path, new: dict[str, Any], rows: int, again: int)
 
 
 @settings(within_a_test, max_examples=examples(0.05))
-@given(content=st.lists(st.tuples(st.integers(-(2**62), 2**62), st.floats(-1e99, 1e99)), min_size=1, max_size=6))
-def test_any_points_can_be_drawn(runs: Path, tmp_path: Path, content: list[tuple[int, float]]) -> None:
+@given(
+    content=st.lists(
+        st.tuples(st.integers(-(2**62), 2**62), st.floats(-1e99, 1e99)), min_size=1, max_size=6
+    )
+)
+def test_any_points_can_be_drawn(
+    runs: Path, tmp_path: Path, content: list[tuple[int, float]]
+) -> None:
     """Steps and values of any size make a chart that can be drawn."""
     from hpml_bench.report.pictures.charts import line_chart
 
@@ -287,8 +359,12 @@ def test_any_points_can_be_drawn(runs: Path, tmp_path: Path, content: list[tuple
     shutil.rmtree(copied, ignore_errors=True)
     shutil.copytree(runs, copied)
     for path in copied.glob("*/points.jsonl"):
-        times = [line for line in path.read_text().splitlines(keepends=True) if '"step_seconds"' in line]
-        losses = [json.dumps(POINT | {"step": step, "value": value}) + "\n" for step, value in content]
+        times = [
+            line for line in path.read_text().splitlines(keepends=True) if '"step_seconds"' in line
+        ]
+        losses = [
+            json.dumps(POINT | {"step": step, "value": value}) + "\n" for step, value in content
+        ]
         path.write_text("".join((*times, *losses)))
         recommit(path.parent)
     picture = line_chart(load(copied), "train_loss", "loss")
@@ -307,7 +383,9 @@ def test_plain_text_is_plain(text: str) -> None:
     assert "::e" not in for_terminal("::e" + text)[:3]
 
 
-@given(cells=st.lists(st.lists(st.text(max_size=20), min_size=2, max_size=2), min_size=1, max_size=3))
+@given(
+    cells=st.lists(st.lists(st.text(max_size=20), min_size=2, max_size=2), min_size=1, max_size=3)
+)
 def test_tables_of_any_text_hold_together(cells: list[list[str]]) -> None:
     """As many cells a row in Markdown and CSV as there are columns."""
     made = table("t", "c", ["a", "b"], cells)
@@ -346,7 +424,9 @@ def test_any_bytes_as_a_record(tmp_path: Path, content: bytes) -> None:
 @settings(within_a_test, max_examples=examples(0.2))
 @given(content=st.binary(max_size=80), keep=st.floats(0, 1))
 def test_any_bytes_as_predictions(runs: Path, content: bytes, keep: float) -> None:
-    """A file that is no table, or torn, is no predictions: the run is set apart and the rest reported."""
+    """A file that is no table, or torn, is no predictions: the run is set apart and the rest
+    reported.
+    """
     path = min(runs.glob("lora*/predictions.parquet"))
     with changing(path):
         before = path.read_bytes()

@@ -1,4 +1,6 @@
-"""Keys, tokens and passwords of the environment appear in nothing written: planted, and looked for everywhere."""
+"""Keys, tokens and passwords of the environment appear in nothing written: planted, and looked
+for everywhere.
+"""
 
 import json
 import os
@@ -21,7 +23,10 @@ SECRETS = {
     "OPENAI_API_KEY": "sk-planted-planted-planted",
     "GITHUB_TOKEN": "ghp_plantedplantedplanted",
     "DATABASE_PASSWORD": "planted\npassword\nof lines",
-    "SSH_PRIVATE_KEY": "-----BEGIN PLANTED-----\r\n  cGxhbnRlZCBsaW5lIG9uZQ==\r\n  cGxhbnRlZCBsaW5lIHR3bw==\r\n-\r\n",
+    "SSH_PRIVATE_KEY": (
+        "-----BEGIN PLANTED-----\r\n  cGxhbnRlZCBsaW5lIG9uZQ==\r\n  "
+        "cGxhbnRlZCBsaW5lIHR3bw==\r\n-\r\n"
+    ),
     "DB_PASS": "planted-database-pass",
     "MYSQL_PWD": "planted-mysql-pwd",
     "GITHUB_PAT": "github_pat_planted",
@@ -31,7 +36,12 @@ SECRETS = {
 }
 VALUES = [
     *(value for name, value in SECRETS.items() if name != "PIP_INDEX_URL"),
-    *("planted%2Fpass%40word", "planted/pass@word", "aws%2FPlanted%2BSecret%2FAccess%3D", "someone:"),
+    *(
+        "planted%2Fpass%40word",
+        "planted/pass@word",
+        "aws%2FPlanted%2BSecret%2FAccess%3D",
+        "someone:",
+    ),
 ]
 LEAKY = """
 import os, sys, warnings
@@ -51,7 +61,8 @@ class Leaky(Method):
         os.write(2, told.encode())
         warnings.warn(told)
         if os.environ["RANK"] == "1":
-            import time; time.sleep(60)  # rank 0, which is the one shown, would be ended in the middle of its words
+            # rank 0, which is the one shown, would be ended in the middle of its words
+            import time; time.sleep(60)
         try:
             raise ConnectionError(f"the inner {told}")
         except ConnectionError as inner:
@@ -60,23 +71,42 @@ class Leaky(Method):
 
 
 def leaks(*texts: bytes) -> list[str]:
-    """Return the planted values in texts, also as JSON and YAML write them, and each line of those of several."""
-    forms = {form for value in VALUES for form in (value, json.dumps(value)[1:-1], value.replace("\n", " "))}
+    """Return the planted values in texts, also as JSON and YAML write them, and each line of
+    those of several.
+    """
+    forms = {
+        form
+        for value in VALUES
+        for form in (value, json.dumps(value)[1:-1], value.replace("\n", " "))
+    }
     lines = {line.strip() for value in VALUES for line in value.splitlines()}
     forms |= {line for line in lines if len(line) >= redaction.SHORTEST}
     return [form for form in forms for text in texts if form.encode() in text]
 
 
 def test_nothing_written_holds_a_secret(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Neither records, logs, reports, wandb's files, the cache nor the terminal; what failed stays readable."""
+    """Neither records, logs, reports, wandb's files, the cache nor the terminal; what failed
+    stays readable.
+    """
     place = tmp_path_factory.mktemp("sweep")  # a short one: sockets are made in it
     plugin, out = plugin_packages.write(place, "methods", leaky=LEAKY), place / "out"
     for folder in (place / "suite", out):
         folder.mkdir()
     suite = tiny.local_suite(place / "suite")
-    settings = {"methods.loud": "{method: leaky}", "methods.quiet": "{method: leaky, options: {quietly: true}}"}
+    settings = {
+        "methods.loud": "{method: leaky}",
+        "methods.quiet": "{method: leaky, options: {quietly: true}}",
+    }
     settings |= {"steps": "1", "latency_samples": "0"}
-    command = [sys.executable, "-m", "hpml_bench", "run-all", str(suite), "--out", str(out / "reports")]
+    command = [
+        sys.executable,
+        "-m",
+        "hpml_bench",
+        "run-all",
+        str(suite),
+        "--out",
+        str(out / "reports"),
+    ]
     command += ["--seeds", "1", "--methods", "lora,loud,quiet", "--wandb", "offline", "--verbose"]
     command += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     folders = {"HPML_BENCH_CACHE": str(out / "cache"), "HOME": str(out), "TMPDIR": str(out)}
@@ -104,38 +134,65 @@ def test_nothing_written_holds_a_secret(tmp_path_factory: pytest.TempPathFactory
 
 
 def test_what_a_secret_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variables named like keys and logins in addresses are; short values, and other variables', are not."""
+    """Variables named like keys and logins in addresses are; short values, and other variables',
+    are not.
+    """
     for name in list(os.environ):
         monkeypatch.delenv(name)
     others = {"SOME_KEY": "short", "OTHER": "not-a-secret-at-all", "GIT_URL": "ssh://git@host"}
     for name, value in (SECRETS | others).items():
         monkeypatch.setenv(name, value)
     assert set(redaction.secrets()) >= {*VALUES} - {"someone:"}
-    assert redaction.redacted("short not-a-secret-at-all ssh://git@host") == "short not-a-secret-at-all ssh://host"
+    assert (
+        redaction.redacted("short not-a-secret-at-all ssh://git@host")
+        == "short not-a-secret-at-all ssh://host"
+    )
     nested = redaction.redacted({"sk-planted-planted-planted": ["a hf_PlantedPlantedPlanted"]})
     assert nested == {"[redacted]": ["a [redacted]"]}
 
 
-@pytest.mark.parametrize(("names", "secret"), [
-    ("DB_PASS MYSQL_PWD GITHUB_PAT HF_TOKEN_2 HF_TOKEN2 AWS_ACCESS_KEY_ID PGPASSWORD PASS api_keys SECRET_OF_MINE "
-     "GOOGLE_CREDENTIALS SSH_KEY_PASSPHRASE TOKEN", True),
-    ("PWD OLDPWD PATH PYTHONPATH LD_LIBRARY_PATH TOKENIZERS_PARALLELISM KEYBOARD SSH_ASKPASS PATTERN_MAP COMPASS "
-     "PATCH_LEVEL", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "secret"),
+    [
+        (
+            "DB_PASS MYSQL_PWD GITHUB_PAT HF_TOKEN_2 HF_TOKEN2 AWS_ACCESS_KEY_ID PGPASSWORD PASS "
+            "api_keys SECRET_OF_MINE "
+            "GOOGLE_CREDENTIALS SSH_KEY_PASSPHRASE TOKEN",
+            True,
+        ),
+        (
+            "PWD OLDPWD PATH PYTHONPATH LD_LIBRARY_PATH TOKENIZERS_PARALLELISM KEYBOARD "
+            "SSH_ASKPASS PATTERN_MAP COMPASS "
+            "PATCH_LEVEL",
+            False,
+        ),
+    ],
+)
 def test_a_word_of_a_name_makes_a_secret(names: str, secret: bool) -> None:
-    """Wherever it stands between underscores, numbered or not; folders would be taken out of every message."""
+    """Wherever it stands between underscores, numbered or not; folders would be taken out of
+    every message.
+    """
     found = {name: bool(redaction.SECRET_VARIABLE.match(name)) for name in names.split()}
     assert found == dict.fromkeys(names.split(), secret)
 
 
-def test_an_error_holds_no_half_of_a_secret_and_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Secrets go before a message is cut; of home folders in a traceback the rest of the path is kept."""
+def test_an_error_holds_no_half_of_a_secret_and_no_home_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Secrets go before a message is cut; of home folders in a traceback the rest of the path is
+    kept.
+    """
     monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
     told = run_error(ValueError("x" * 1990 + SECRETS["HF_TOKEN"]), 0)
     assert "hf_" not in told.message
     assert "hf_" not in (told.traceback or "")
     monkeypatch.setenv("HOME", "/mnt/people/alice")
-    paths = ("/mnt/people/alice/a.py", "/home/" + "bob/.venv/b.py", "/root" + "/c.py", "/mnt/people/alices/d.py")
+    paths = (
+        "/mnt/people/alice/a.py",
+        "/home/" + "bob/.venv/b.py",
+        "/root" + "/c.py",
+        "/mnt/people/alices/d.py",
+    )
     error = run_error(FileNotFoundError(f"no file: {', '.join(paths)}"), rank=0)
     assert error.message == "no file: ~/a.py, ~/.venv/b.py, ~/c.py, /mnt/people/alices/d.py"
     assert "bob" not in error.traceback
@@ -143,35 +200,61 @@ def test_an_error_holds_no_half_of_a_secret_and_no_home_folder(monkeypatch: pyte
 
 
 def test_files_are_mended_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Secrets and homes go out of a log of any size; one without any is not rewritten, and no link is followed."""
+    """Secrets and homes go out of a log of any size; one without any is not rewritten, and no
+    link is followed.
+    """
     monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
     secret = SECRETS["HF_TOKEN"].encode()
-    log, clean, outside, link, empty = (tmp_path / name for name in ("a.log", "b.log", "c.txt", "c.log", "d.log"))
-    log.write_bytes(b"\xff\x00" + b"-" * 2**20 + secret + b" https://u:p@host/ /home/" + b"bob/x.py " + secret)
+    log, clean, outside, link, empty = (
+        tmp_path / name for name in ("a.log", "b.log", "c.txt", "c.log", "d.log")
+    )
+    log.write_bytes(
+        b"\xff\x00" + b"-" * 2**20 + secret + b" https://u:p@host/ /home/" + b"bob/x.py " + secret
+    )
     clean.write_bytes(b"mail me@example.org")
     outside.write_bytes(secret)
     link.symlink_to(outside)
     empty.write_bytes(b"")
     before = clean.stat().st_ino
     redaction.redact_files(log, clean, link, empty, tmp_path / "missing.log")
-    assert log.read_bytes() == b"\xff\x00" + b"-" * 2**20 + b"[redacted] https://host/ ~/x.py [redacted]"
+    assert (
+        log.read_bytes()
+        == b"\xff\x00" + b"-" * 2**20 + b"[redacted] https://host/ ~/x.py [redacted]"
+    )
     assert clean.stat().st_ino == before
     assert outside.read_bytes() == secret
 
 
-def test_what_a_killed_sweep_left_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next start redacts logs of runs without record and of lost jobs' attempts; no living job's, and no link's."""
+def test_what_a_killed_sweep_left_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start redacts logs of runs without record and of lost jobs' attempts; no living
+    job's, and no link's.
+    """
     monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
     folder, outside = tmp_path / "sweep", tmp_path / "outside"
     gone, works = (folder / ATTEMPTS / f"lora-0-abc.{job}.0" for job in ("12_0", "12_1"))
-    logs = [run / f"rank{rank}.log" for run in (folder / "killed", folder / "done", outside, gone, works)
-            for rank in range(2)]  # fmt: skip
+    logs = [
+        run / f"rank{rank}.log"
+        for run in (folder / "killed", folder / "done", outside, gone, works)
+        for rank in range(2)
+    ]
     for log in logs:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(f"token {SECRETS['HF_TOKEN']}\n")
-    (folder / "done" / "run.json").write_text("{}")  # a run with a record was redacted before it: not read again
+    (folder / "done" / "run.json").write_text(
+        "{}"
+    )  # a run with a record was redacted before it: not read again
     (folder / "linked").symlink_to(outside)
-    owner = Job(engine="slurm", job="12_1", restart=0, unit=1, host="n1", pid=7, began="2026-01-02T03:04:05+00:00")
+    owner = Job(
+        engine="slurm",
+        job="12_1",
+        restart=0,
+        unit=1,
+        host="n1",
+        pid=7,
+        began="2026-01-02T03:04:05+00:00",
+    )
     (folder / CLAIMS / "1").mkdir(parents=True)
     (folder / CLAIMS / "1" / OWNER).write_text(owner.model_dump_json())
     with ResultsFolder.open(folder):

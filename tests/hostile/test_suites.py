@@ -16,11 +16,16 @@ from hpml_bench.system.errors import UserError
 
 GOOD: dict[str, Any] = {
     "seeds": 2,
-    "settings": {"backbone": "embedded:newswire-gpt2", "dataset": {"name": "newswire", "options": {}}, "steps": 4},
+    "settings": {
+        "backbone": "embedded:newswire-gpt2",
+        "dataset": {"name": "newswire", "options": {}},
+        "steps": 4,
+    },
     "methods": {"lora": {"lr": 1e-3, "options": {"r": 4}}, "head": {}},
 }
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefghi", "bcdefghij", strict=True)
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n"
+    for old, new in zip("abcdefghi", "bcdefghij", strict=True)
 )
 BOMBS = {  # name -> content, and the reason in the sentence
     "aliases": (LAUGHS, "aliases"),
@@ -54,7 +59,9 @@ BOMBS = {  # name -> content, and the reason in the sentence
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_refused_at_once(name: str, tmp_path: Path) -> None:
-    """Whatever makes YAML grow, nest or run is refused in one sentence within two seconds, in `--set` too."""
+    """Whatever makes YAML grow, nest or run is refused in one sentence within two seconds, in
+    `--set` too.
+    """
     path = tmp_path / "bomb.yaml"
     content, why = BOMBS[name]
     path.write_text(content)
@@ -72,22 +79,31 @@ def test_bombs_are_refused_at_once(name: str, tmp_path: Path) -> None:
 
 
 def test_keys_of_set_and_runs_are_bounded() -> None:
-    """A key of a thousand parts would build a structure that nothing can write; methods times seeds is in memory."""
+    """A key of a thousand parts would build a structure that nothing can write; methods times
+    seeds is in memory.
+    """
     methods = {f"m{i}": {"method": "lora"} for i in range(2000)}
     for asked, why in (
-        ("settings.task.options" + ".a" * 5000 + "=1", "at most 16 parts"), (f"methods={methods}", "at most 200"),
-    ):  # fmt: skip
+        ("settings.task.options" + ".a" * 5000 + "=1", "at most 16 parts"),
+        (f"methods={methods}", "at most 200"),
+    ):
         with pytest.raises(UserError, match=why):
             load_suite("quickstart", [asked])
 
 
 @pytest.mark.parametrize("place", ["\x00", "x" * 5000, "~no-such-user-anywhere/x", "loop"])
-def test_impossible_paths_are_a_sentence(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path that the system refuses to look at is told, in a suite, on the command line and as a source."""
+def test_impossible_paths_are_a_sentence(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path that the system refuses to look at is told, in a suite, on the command line and as
+    a source.
+    """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     path = tmp_path / "suite.yaml"
-    path.write_text(yaml.safe_dump(GOOD | {"settings": GOOD["settings"] | {"backbone": f"path:{place}"}}))
+    path.write_text(
+        yaml.safe_dump(GOOD | {"settings": GOOD["settings"] | {"backbone": f"path:{place}"}})
+    )
     for ask in (
         lambda: fetch(load_suite(str(path)).settings.backbone),
         lambda: fetch(load_suite("quickstart", [f"backbone=path:{place}"]).settings.backbone),
@@ -98,14 +114,39 @@ def test_impossible_paths_are_a_sentence(place: str, tmp_path: Path, monkeypatch
             ask()
 
 
-NAMES = ["../x", "/etc/x", "..", ".", "a/b", "a\\b", "a\x00b", "", "-rf", "a\n", "ä", "x" * 65, "\u202ea"]
+NAMES = [
+    "../x",
+    "/etc/x",
+    "..",
+    ".",
+    "a/b",
+    "a\\b",
+    "a\x00b",
+    "",
+    "-rf",
+    "a\n",
+    "ä",
+    "x" * 65,
+    "\u202ea",
+]
 
 
-@pytest.mark.parametrize("change", [*({"name": name} for name in NAMES), *(
-    {"methods": {name: {"method": "lora"}}} for name in NAMES if name not in {".", "-rf", "ä"}
-)], ids=repr)  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"name": name} for name in NAMES),
+        *(
+            {"methods": {name: {"method": "lora"}}}
+            for name in NAMES
+            if name not in {".", "-rf", "ä"}
+        ),
+    ],
+    ids=repr,
+)
 def test_a_name_cannot_leave_the_results_folder(change: dict[str, Any], tmp_path: Path) -> None:
-    """A suite's is a folder's: letters, digits, - and _; a method's is part of one; also by `--set`."""
+    """A suite's is a folder's: letters, digits, - and _; a method's is part of one; also by
+    `--set`.
+    """
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(GOOD | change))
     with pytest.raises(UserError, match="name"):
         load_suite(str(tmp_path / "s.yaml")).runs()
@@ -123,12 +164,15 @@ def test_run_folders_stay_in_their_folder(name: str) -> None:
         assert run.run_id == Path(run.run_id).name
 
 
-@pytest.mark.parametrize("change", [
-    {"trust_remote_code": True},
-    {"settings": GOOD["settings"] | {"trust_remote_code": True}},
-    {"methods": {"lora": {"trust_remote_code": True}}},
-    {"methods": {"lora": {"options": {"trust_remote_code": True}}}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trust_remote_code": True},
+        {"settings": GOOD["settings"] | {"trust_remote_code": True}},
+        {"methods": {"lora": {"trust_remote_code": True}}},
+        {"methods": {"lora": {"options": {"trust_remote_code": True}}}},
+    ],
+)
 def test_remote_code_cannot_be_asked_for(change: dict[str, Any], tmp_path: Path) -> None:
     """No place of a suite takes `trust_remote_code`."""
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(GOOD | change))
@@ -140,4 +184,6 @@ def test_remote_code_cannot_be_asked_for(change: dict[str, Any], tmp_path: Path)
 def test_plan_reads_within_the_results_folder(suite: str, tmp_path: Path) -> None:
     """A name given to `plan` is a suite's too."""
     out = tmp_path / "reports"
-    assert "suite" in called("plan", suite, "--detect", "accuracy=1pp", "--out", out, status=2).output
+    assert (
+        "suite" in called("plan", suite, "--detect", "accuracy=1pp", "--out", out, status=2).output
+    )

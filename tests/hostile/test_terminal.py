@@ -1,4 +1,6 @@
-"""What reaches a terminal, or a CI system's log, is lines of plain text, whatever records and errors hold."""
+"""What reaches a terminal, or a CI system's log, is lines of plain text, whatever records and
+errors hold.
+"""
 
 import re
 import shutil
@@ -32,19 +34,29 @@ def assert_inert(text: str) -> None:
     assert not re.search(r"^\s*::\w|##\[", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("arguments", [
-    ["list", "runs", "{evil}"],
-    ["report", "{evil}", "--format", "md"],
-    ["report", "{evil}/one", "--format", "md,csv", "--out", "{tmp}/\x1b[31m\n::error::out"],
-    ["run-all", "\x1b[31m\n::error::suite \u202e"],
-    ["run-all", "quickstart", "--set", "\n::error::x=\x1b[31m"],
-    ["run-all", "quickstart", "--methods", "\n::error::x\u202e", "--out", "{tmp}"],
-    ["report", "{evil}/\n::error::none\x9b31m"],
-    ["plan", "{evil}/one", "--detect", "\n::error::accuracy=1", "--out", "{evil}"],
-])  # fmt: skip
-def test_commands_print_plain_lines(arguments: list[str], hostile_folders: Path, tmp_path: Path) -> None:
-    """No escape, control or direction-changing character, and no workflow command, on either stream; no traceback."""
-    filled = [part.format(evil=hostile_folders, tmp=tmp_path) if "{" in part else part for part in arguments]
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "runs", "{evil}"],
+        ["report", "{evil}", "--format", "md"],
+        ["report", "{evil}/one", "--format", "md,csv", "--out", "{tmp}/\x1b[31m\n::error::out"],
+        ["run-all", "\x1b[31m\n::error::suite \u202e"],
+        ["run-all", "quickstart", "--set", "\n::error::x=\x1b[31m"],
+        ["run-all", "quickstart", "--methods", "\n::error::x\u202e", "--out", "{tmp}"],
+        ["report", "{evil}/\n::error::none\x9b31m"],
+        ["plan", "{evil}/one", "--detect", "\n::error::accuracy=1", "--out", "{evil}"],
+    ],
+)
+def test_commands_print_plain_lines(
+    arguments: list[str], hostile_folders: Path, tmp_path: Path
+) -> None:
+    """No escape, control or direction-changing character, and no workflow command, on either
+    stream; no traceback.
+    """
+    filled = [
+        part.format(evil=hostile_folders, tmp=tmp_path) if "{" in part else part
+        for part in arguments
+    ]
     done = called(*filled, status=None)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     assert done.output.strip()
@@ -56,9 +68,17 @@ def test_commands_print_plain_lines(arguments: list[str], hostile_folders: Path,
 
 
 @pytest.mark.parametrize("width", [20, 140])
-def test_progress_prints_plain_lines(width: int, capsys: pytest.CaptureFixture[str], hostile_folders: Path) -> None:
-    """A failed run's line and a rank's log lines are inert, wherever they are wrapped; markup is shown, not obeyed."""
-    record = next(r for r in load_records(hostile_folders / "one").records if r.error and OWNED in r.error.message)
+def test_progress_prints_plain_lines(
+    width: int, capsys: pytest.CaptureFixture[str], hostile_folders: Path
+) -> None:
+    """A failed run's line and a rank's log lines are inert, wherever they are wrapped; markup is
+    shown, not obeyed.
+    """
+    record = next(
+        r
+        for r in load_records(hostile_folders / "one").records
+        if r.error and OWNED in r.error.message
+    )
     with SweepProgress(Console(width=width), 1) as progress:
         progress.finished(record)
         progress.say(f"  rank 0: {attack()} [bold]x[/bold]")
@@ -69,7 +89,9 @@ def test_progress_prints_plain_lines(width: int, capsys: pytest.CaptureFixture[s
 
 
 def test_plain_text_is_kept_and_bounded() -> None:
-    """What needs no mending is not changed; other alphabets neither. Megabytes are cut, and made plain in no time."""
+    """What needs no mending is not changed; other alphabets neither. Megabytes are cut, and made
+    plain in no time.
+    """
     for text in ("lora r=8 ± 0.3 %", "peft:IA3", "a::1", "שלום 你好 é", "C++ ::"):
         assert sanitize(text) == for_terminal(text) == text
     assert for_terminal("  two  spaces") == "  two  spaces"
@@ -84,7 +106,9 @@ def test_plain_text_is_kept_and_bounded() -> None:
 def test_hostile_runs_are_kept_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every run and the comparison are kept whole, texts to the letter, and nothing is written elsewhere."""
+    """Every run and the comparison are kept whole, texts to the letter, and nothing is written
+    elsewhere.
+    """
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     place = folder(tmp_path / "reports" / "one", attack())
     before = {path for path in tmp_path.rglob("*") if "wandb" not in path.parts}
@@ -99,8 +123,17 @@ def test_hostile_runs_are_kept_offline(
         assert run["config"]["suite"] == attack(), "to the letter"
         assert run["group"].startswith(attack())
         if name == "comparison":
-            cells = [cell for shown in run["tables"].values() for row in shown["data"] for cell in row]
-            assert cells.count(sanitize(attack())) >= 3, "as one line, as in the report's own tables"
+            cells = [
+                cell for shown in run["tables"].values() for row in shown["data"] for cell in row
+            ]
+            assert cells.count(sanitize(attack())) >= 3, (
+                "as one line, as in the report's own tables"
+            )
         else:
-            assert run["config"]["settings"]["dataset"] == {"name": attack(), "options": {attack(): attack()}}
-    assert {path for path in tmp_path.rglob("*") if not {"wandb", "home"} & set(path.parts)} <= before
+            assert run["config"]["settings"]["dataset"] == {
+                "name": attack(),
+                "options": {attack(): attack()},
+            }
+    assert {
+        path for path in tmp_path.rglob("*") if not {"wandb", "home"} & set(path.parts)
+    } <= before

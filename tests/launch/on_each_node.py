@@ -1,4 +1,6 @@
-"""Stands in for srun on one machine: COUNT processes, each with its number; when one fails, the others are ended."""
+"""Stands in for srun on one machine: COUNT processes, each with its number; when one fails, the
+others are ended.
+"""
 
 import os
 import sys
@@ -10,7 +12,10 @@ WAIT_SECONDS = 2.0
 
 
 def main(count: int, command: list[str]) -> int:
-    nodes = [WarmProcess(command, os.environ | {"HPML_BENCH_NODE": str(k)}, output=1) for k in range(count)]
+    nodes = [
+        WarmProcess(command, os.environ | {"HPML_BENCH_NODE": str(k)}, output=1)
+        for k in range(count)
+    ]
     while any(node.poll() is None for node in nodes) and not any(node.poll() for node in nodes):
         time.sleep(0.02)
     bad = next((node.returncode for node in nodes if node.poll()), 0)

@@ -25,8 +25,12 @@ def died(status: int) -> tuple[int, int]:
     return 1, status
 
 
-def ended(folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Any = None, **files: str) -> RunRecord:
-    """Return the record of a run whose ranks left these files, with `__` for a dash in the names."""
+def ended(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Any = None, **files: str
+) -> RunRecord:
+    """Return the record of a run whose ranks left these files, with `__` for a dash in the
+    names.
+    """
 
     def ranks(request: RunRequest, *_: object) -> Any:
         for name, text in files.items():
@@ -58,28 +62,42 @@ ENDS: list[tuple[Any, dict[str, str], str, str | RunError]] = [
     (died(-signal.SIGKILL), {}, "killed", "rank 1.*SIGKILL"),
     (died(-signal.SIGSEGV), {}, "killed", "rank 1.*SIGSEGV"),
     (died(3), {}, "failed", "rank 1.*status 3"),
-    *((None, {"outcome": text}, "failed", "without an outcome") for text in ("", '{"status": "splendid"}', "[" * 5000)),
+    *(
+        (None, {"outcome": text}, "failed", "without an outcome")
+        for text in ("", '{"status": "splendid"}', "[" * 5000)
+    ),
 ]
 
 
 @pytest.mark.parametrize(("failure", "files", "status", "told"), ENDS)
 def test_how_ranks_ended_is_told(
-    failure: Any, files: dict[str, str], status: str, told: str | RunError, tmp_path: Path,
+    failure: Any,
+    files: dict[str, str],
+    status: str,
+    told: str | RunError,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """By a rank's own error, whatever another one's torn file says; else by signal or status, with the rank.
+) -> None:
+    """By a rank's own error, whatever another one's torn file says; else by signal or status, with
+    the rank.
 
     Ranks that ended well but left nothing readable did not do the run.
     """
     record = ended(tmp_path, monkeypatch, failure, **files)
     assert record.status == status
-    assert record.error == told if isinstance(told, RunError) else re.search(told, record.error.message)
+    assert (
+        record.error == told
+        if isinstance(told, RunError)
+        else re.search(told, record.error.message)
+    )
     assert record.environment["hardware"]
     assert record.environment["hosts"] == [socket.gethostname()]
 
 
 @pytest.mark.parametrize("status", ["ok", "interrupted"])
-def test_an_interrupted_run_is_recorded(status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_is_recorded(
+    status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As such; a run that was done when the end was requested is `ok`."""
     files = {"outcome": Outcome(status="ok").model_dump_json()} if status == "ok" else {}
     record = ended(tmp_path, monkeypatch, KeyboardInterrupt, **files)
@@ -90,7 +108,9 @@ def test_an_interrupted_run_is_recorded(status: str, tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("first", [0, 1, 2])
 @pytest.mark.parametrize("oldest", [0, 1, 2])
 def test_a_lost_peer_is_not_the_cause(first: int, oldest: int, tmp_path: Path) -> None:
-    """Whichever rank the launcher saw end first, and whichever wrote first: the error of a rank's own is the cause."""
+    """Whichever rank the launcher saw end first, and whichever wrote first: the error of a
+    rank's own is the cause.
+    """
     lost = "[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1234"
     for rank, message in enumerate((lost, "division by zero", lost)):
         path = tmp_path / f"error-rank{rank}.json"
@@ -106,7 +126,9 @@ def test_a_lost_peer_is_not_the_cause(first: int, oldest: int, tmp_path: Path) -
 def in_fork(
     folder: Path, lines: str, child: str, path: list[str], work: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program with these lines whose fork server does the lines of `child`; return how it ended."""
+    """Run a program with these lines whose fork server does the lines of `child`; return how it
+    ended.
+    """
     inner = "\n    ".join(child.strip().splitlines())
     (folder / "start.py").write_text(f"""
 import gc, os, sys
@@ -120,17 +142,24 @@ def child_main():
 if __name__ == "__main__":
     print(fork_server.run(child_main, ()), fork_server.SAFE_PATH in os.environ)
 """)
-    paths = os.pathsep.join([*path, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+    paths = os.pathsep.join(
+        [*path, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    )
     return subprocess.run(
-        [sys.executable, str(folder / "start.py")], env=os.environ | {"PYTHONPATH": paths}, cwd=work,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, str(folder / "start.py")],
+        env=os.environ | {"PYTHONPATH": paths},
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 STAND_IN = """
 import torch
 
-torch.cuda.init = lambda: None  # stands for the start of CUDA, which the real one causes by a question about GPUs
+# stands for the start of CUDA, which the real one causes by a question about GPUs
+torch.cuda.init = lambda: None
 torch.cuda.is_initialized = lambda: True
 """
 IMPORTS_IT = """
@@ -141,8 +170,12 @@ print(sys.modules["torch"].cuda.is_initialized(), flush=True)
 PACKAGE = str(Path(hpml_bench.__path__[0]).parent)
 
 
-def test_the_server_imports_no_bitsandbytes_beside_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It asks for the capability of GPUs, which starts CUDA, and PEFT, else imported too, imports it if it is there."""
+def test_the_server_imports_no_bitsandbytes_beside_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks for the capability of GPUs, which starts CUDA, and PEFT, else imported too,
+    imports it if it is there.
+    """
     monkeypatch.setattr(gpus, "visible_gpus", lambda: ({"name": "GPU"},))
     monkeypatch.setattr(fork_server, "find_spec", lambda _: None)
     assert fork_server.preload() == fork_server.PRELOAD
@@ -157,12 +190,15 @@ def test_the_server_imports_no_bitsandbytes_beside_a_gpu(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("seen", [False, True])
 def test_the_server_imports_what_its_parent_would(seen: bool, tmp_path: Path) -> None:
-    """A `datasets.py` in the working folder is no library, unless this process looks for its modules there too.
+    """A `datasets.py` in the working folder is no library, unless this process looks for its
+    modules there too.
 
     Collections of a rank don't go through what the server imported.
     """
     (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "shadow.py").write_text("from pathlib import Path; Path('imported').touch()")
+    (tmp_path / "work" / "shadow.py").write_text(
+        "from pathlib import Path; Path('imported').touch()"
+    )
     preload = 'fork_server.PRELOAD = ["hpml_bench.launch.fork_server_main", "shadow"]'
     path = [PACKAGE, *([str(tmp_path / "work")] if seen else [])]
     frozen = "assert gc.get_freeze_count() > 1000"

@@ -1,4 +1,6 @@
-"""Asking a server: what is sent, what passes and is tried again, and what ends a run with a sentence."""
+"""Asking a server: what is sent, what passes and is tried again, and what ends a run with a
+sentence.
+"""
 
 from typing import Any
 
@@ -29,7 +31,9 @@ def client(url: str, api: str = "chat", key: str | None = None) -> Client:
 def test_what_is_sent() -> None:
     """Turns or the prompt, the suite's limits, greedy, and the key in the header alone."""
     with serving(lambda _: " This.") as served:
-        assert client(served.url, key="abc").ask(ROW, "Q: Which?", DECODING, 7) == Reply(" This.", 2, False)
+        assert client(served.url, key="abc").ask(ROW, "Q: Which?", DECODING, 7) == Reply(
+            " This.", 2, False
+        )
         client(served.url, "completions").ask(ROW, "Q: Which?", Decoding(8, temperature=0.5), 7)
     common = {"model": "small", "max_tokens": 8, "top_p": 1.0, "n": 1, "stream": False}
     assert served.asked == [
@@ -47,19 +51,24 @@ def test_what_passes_is_tried_again(status: int) -> None:
     with serving(lambda _: given.pop(0)) as served:
         assert client(served.url).ask(ROW, "", DECODING, 0).text == "Yes"
     with serving(lambda _: (status, {"error": "later"})) as served:
-        with pytest.raises(UserError, match=rf"no answer in {server.TRIES} tries: HTTP {status}.*later"):
+        with pytest.raises(
+            UserError, match=rf"no answer in {server.TRIES} tries: HTTP {status}.*later"
+        ):
             client(served.url).ask(ROW, "", DECODING, 0)
         assert len(served.asked) == server.TRIES
     with pytest.raises(UserError, match=r"no answer in 5 tries: .*refused"):  # it has ended
         client(served.url).ask(ROW, "", DECODING, 0)
 
 
-@pytest.mark.parametrize(("given", "said"), [
-    ((401, {"error": "no such key"}), "HTTP 401 Unauthorized: .*no such key"),
-    ((302, {"location": "http://127.0.0.1:9/other"}), "HTTP 302"),
-    ({"object": "error", "message": "no model"}, "isn't one of OpenAI's protocol: .*no model"),
-    ({"choices": []}, "isn't one of OpenAI's protocol"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((401, {"error": "no such key"}), "HTTP 401 Unauthorized: .*no such key"),
+        ((302, {"location": "http://127.0.0.1:9/other"}), "HTTP 302"),
+        ({"object": "error", "message": "no model"}, "isn't one of OpenAI's protocol: .*no model"),
+        ({"choices": []}, "isn't one of OpenAI's protocol"),
+    ],
+)
 def test_what_does_not_pass(given: Any, said: str) -> None:
     """A sentence at once; a redirect is not followed, since it would carry the key elsewhere."""
     with serving(lambda _: given) as served:
@@ -74,17 +83,25 @@ def test_the_only_model_needs_no_name() -> None:
         options = {"url": served.url, "model": "", "api": "chat"}
         assert only_model(options, None, 5.0) == "small"
         assert client(served.url).says() == {"id": "small", "owned_by": "a test"}
-    with serving(str, ("one", "two")) as served, pytest.raises(UserError, match="serves one, two; name one as #MODEL"):
+    with (
+        serving(str, ("one", "two")) as served,
+        pytest.raises(UserError, match="serves one, two; name one as #MODEL"),
+    ):
         only_model({"url": served.url, "model": "", "api": "chat"}, None, 5.0)
 
 
-@pytest.mark.parametrize(("text", "scaffold", "content"), [
-    ("It is 4.\nNext", Scaffold(), "It is 4."),
-    ("<think>2+2</think> It is 4.", Scaffold(), "It is 4."),
-    ("It is 4.", Scaffold(before="</think>"), "It is 4."),
-    ("2+2</think> It is 4.", Scaffold(before="</think>"), "It is 4."),
-    ("It is 4.</answer>", Scaffold(after="</answer>"), "It is 4."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "scaffold", "content"),
+    [
+        ("It is 4.\nNext", Scaffold(), "It is 4."),
+        ("<think>2+2</think> It is 4.", Scaffold(), "It is 4."),
+        ("It is 4.", Scaffold(before="</think>"), "It is 4."),
+        ("2+2</think> It is 4.", Scaffold(before="</think>"), "It is 4."),
+        ("It is 4.</answer>", Scaffold(after="</answer>"), "It is 4."),
+    ],
+)
 def test_what_of_a_reply_is_scored(text: str, scaffold: Scaffold, content: str) -> None:
-    """Not the reasoning, whether a server sends it or not, nor what the template writes, nor what follows a stop."""
+    """Not the reasoning, whether a server sends it or not, nor what the template writes, nor
+    what follows a stop.
+    """
     assert content_of(text, scaffold, DECODING) == content

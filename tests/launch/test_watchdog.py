@@ -21,9 +21,13 @@ from hpml_bench.system.signals import Stop
 
 
 class Polls:
-    """Stands in for the event that a run is over: each wait is a poll, at its time and with its count of beats."""
+    """Stands in for the event that a run is over: each wait is a poll, at its time and with its
+    count of beats.
+    """
 
-    def __init__(self, folder: Path, polls: Iterable[tuple[float, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, folder: Path, polls: Iterable[tuple[float, int]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         self.done, self.now = 0, 1000.0
         self._folder, self._polls = folder, iter(polls)
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
@@ -42,20 +46,38 @@ STALLED = [(1.0, 1)] * 60
 AT_WORK = [(1.0, count // 20) for count in range(100)]
 
 
-@pytest.mark.parametrize(("limits", "polls", "kind", "seen"), [
-    (Limits(stall=30), STALLED, "Stall", 32),
-    (Limits(stall=30), [*AT_WORK, *[(1.0, 4)] * 60], "Stall", 112),
-    (Limits(stall=30), AT_WORK, None, 100),
-    (Limits(stall=0), STALLED, None, 60),
-    (Limits(stall=30), [(1.0, 1), (1000.0, 1), (1.0, 1)], None, 3),
-    (Limits(stall=0, run_timeout=50), AT_WORK, "RunTimeout", 51),
-    (Limits(stall=30, run_timeout=50), [(1.0, 1), (1000.0, 1), (1.0, 2)], None, 3),
-], ids=["stalled", "stalled later", "at work", "no limit", "suspended", "too long", "suspended in time"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("limits", "polls", "kind", "seen"),
+    [
+        (Limits(stall=30), STALLED, "Stall", 32),
+        (Limits(stall=30), [*AT_WORK, *[(1.0, 4)] * 60], "Stall", 112),
+        (Limits(stall=30), AT_WORK, None, 100),
+        (Limits(stall=0), STALLED, None, 60),
+        (Limits(stall=30), [(1.0, 1), (1000.0, 1), (1.0, 1)], None, 3),
+        (Limits(stall=0, run_timeout=50), AT_WORK, "RunTimeout", 51),
+        (Limits(stall=30, run_timeout=50), [(1.0, 1), (1000.0, 1), (1.0, 2)], None, 3),
+    ],
+    ids=[
+        "stalled",
+        "stalled later",
+        "at work",
+        "no limit",
+        "suspended",
+        "too long",
+        "suspended in time",
+    ],
+)
 def test_a_run_is_ended_at_its_limits(
-    limits: Limits, polls: list[tuple[float, int]], kind: str | None, seen: int, tmp_path: Path,
+    limits: Limits,
+    polls: list[tuple[float, int]],
+    kind: str | None,
+    seen: int,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """After so many polls a second apart: a beat ends a stall, no limit is 0, and a suspended machine isn't late."""
+) -> None:
+    """After so many polls a second apart: a beat ends a stall, no limit is 0, and a suspended
+    machine isn't late.
+    """
     over, ended = Polls(tmp_path, polls, monkeypatch), list[str]()
     watching = watchdog.Watchdog(tmp_path, limits, Stop())
     monkeypatch.setattr(watching, "_over", over)
@@ -65,11 +87,15 @@ def test_a_run_is_ended_at_its_limits(
 
 
 def test_the_peak_is_read_on_each_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rank that grows after it was first seen has its peak known two polls later, however rare other looks are."""
+    """A rank that grows after it was first seen has its peak known two polls later, however rare
+    other looks are.
+    """
     monkeypatch.setattr(watchdog, "POLLS_PER_SCAN", 10**6)
     program = "input(); kept = b'x' * 200_000_000; print(flush=True); input()"
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True
+    ) as child:
         (tmp_path / "heartbeat-rank0").write_text(f"{child.pid}\t1\tstep 1\n")
         with watchdog.Watchdog(tmp_path, Limits(), Stop()) as watching:
             until(lambda: 0 in watching.peak_mb, 30)
@@ -100,10 +126,16 @@ def rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess
 
 
 @pytest.mark.parametrize("limits", [Limits(stall=0.05), Limits(stall=0, run_timeout=0.05)])
-def test_a_hung_rank_is_killed_and_named(limits: Limits, rank: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    """The verdict says where it stood, with its stack; `late` was called while it lived; no heartbeat is left."""
+def test_a_hung_rank_is_killed_and_named(
+    limits: Limits, rank: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """The verdict says where it stood, with its stack; `late` was called while it lived; no
+    heartbeat is left.
+    """
     lived: list[int | None] = []
-    with watchdog.Watchdog(tmp_path, limits, Stop(), late=lambda: lived.append(rank.poll())) as watching:
+    with watchdog.Watchdog(
+        tmp_path, limits, Stop(), late=lambda: lived.append(rank.poll())
+    ) as watching:
         assert rank.wait(60) < 0
     assert lived == [None]
     status, error = watching.verdict
@@ -114,8 +146,12 @@ def test_a_hung_rank_is_killed_and_named(limits: Limits, rank: subprocess.Popen[
 
 
 @pytest.mark.parametrize("done", [False, True])
-def test_a_request_to_end_kills_the_ranks(done: bool, rank: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    """The run is interrupted, without stacks; one whose outcome is written was done, and only its exit hung."""
+def test_a_request_to_end_kills_the_ranks(
+    done: bool, rank: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """The run is interrupted, without stacks; one whose outcome is written was done, and only
+    its exit hung.
+    """
     if done:
         (tmp_path / OUTCOME).write_text("{}")
     stop, late = Stop(), list[None]()
@@ -124,24 +160,39 @@ def test_a_request_to_end_kills_the_ranks(done: bool, rank: subprocess.Popen[byt
         assert rank.wait(60) < 0
     assert late == []
     assert (watching.verdict is None) == done
-    assert done or watching.verdict == ("interrupted", RunError(kind="Interrupted", message=watchdog.INTERRUPTED))
+    assert done or watching.verdict == (
+        "interrupted",
+        RunError(kind="Interrupted", message=watchdog.INTERRUPTED),
+    )
 
 
-@pytest.mark.parametrize(("limits", "points", "age", "asked"), [
-    (Limits(checkpoint_steps=5), "a point", 0, True),
-    (Limits(checkpoint_steps=5), "", 0, False),
-    (Limits(), "a point", 0, False),
-    (Limits(), "a point", 40, True),
-    (Limits(checkpoint_minutes=0), "a point", 100, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("limits", "points", "age", "asked"),
+    [
+        (Limits(checkpoint_steps=5), "a point", 0, True),
+        (Limits(checkpoint_steps=5), "", 0, False),
+        (Limits(), "a point", 0, False),
+        (Limits(), "a point", 40, True),
+        (Limits(checkpoint_minutes=0), "a point", 100, False),
+    ],
+)
 def test_ranks_are_asked_to_save_first_where_that_is_worth_it(
-    limits: Limits, points: str, age: int, asked: bool, rank: subprocess.Popen[bytes], tmp_path: Path,
+    limits: Limits,
+    points: str,
+    age: int,
+    asked: bool,
+    rank: subprocess.Popen[bytes],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """By steps, or in a run that has lasted longer than the wait; a rank that doesn't end then is killed."""
+) -> None:
+    """By steps, or in a run that has lasted longer than the wait; a rank that doesn't end then
+    is killed.
+    """
     monkeypatch.setattr(watchdog, "SAVE_SECONDS", 0.3 if asked else 60.0)
     sent: list[int] = []
-    monkeypatch.setattr(watchdog.Watchdog, "_signal", lambda _watching, _beats, number: sent.append(number))
+    monkeypatch.setattr(
+        watchdog.Watchdog, "_signal", lambda _watching, _beats, number: sent.append(number)
+    )
     (tmp_path / "points.jsonl").write_text(points)
     stop = Stop()
     with watchdog.Watchdog(tmp_path, limits, stop) as watching:

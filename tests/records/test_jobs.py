@@ -1,4 +1,6 @@
-"""What jobs leave in a results folder beside its runs: no run of a list or a report, and in nobody's way."""
+"""What jobs leave in a results folder beside its runs: no run of a list or a report, and in
+nobody's way.
+"""
 
 import errno
 import os
@@ -16,7 +18,15 @@ from helpers import made_records
 from helpers.commands import called
 from hpml_bench.records import jobs
 from hpml_bench.records.folder import ResultsFolder, RunFolder, locked
-from hpml_bench.records.jobs import HowEnded, Job, claims, read_jobs, refuse_if_worked_on, write_job, write_once
+from hpml_bench.records.jobs import (
+    HowEnded,
+    Job,
+    claims,
+    read_jobs,
+    refuse_if_worked_on,
+    write_job,
+    write_once,
+)
 from hpml_bench.records.load import headlines, load_records
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import load_suite
@@ -37,7 +47,9 @@ def dead() -> int:
 
 
 def job(unit: int, host: str, pid: int) -> Job:
-    return Job(engine="slurm", job=f"12_{unit}", restart=0, unit=unit, host=host, pid=pid, began=BEGAN)
+    return Job(
+        engine="slurm", job=f"12_{unit}", restart=0, unit=unit, host=host, pid=pid, began=BEGAN
+    )
 
 
 def claim(folder: Path, owner: Job) -> Path:
@@ -49,7 +61,9 @@ def claim(folder: Path, owner: Job) -> Path:
 
 @pytest.mark.parametrize("how", get_args(get_type_hints(Ending)["how"]))
 def test_however_its_work_ends_a_job_is_read_again(how: HowEnded, tmp_path: Path) -> None:
-    """Also by --max-hours or --fail-fast: otherwise it would count as one that works until its engine's list shows."""
+    """Also by --max-hours or --fail-fast: otherwise it would count as one that works until its
+    engine's list shows.
+    """
     ended = job(0, ELSEWHERE, 7).model_copy(update={"ended": BEGAN, "how": how})
     write_job(tmp_path, ended)
     assert read_jobs(tmp_path) == (ended,)
@@ -59,7 +73,9 @@ def worked_on(folder: Path) -> Path:
     """Write a results folder with three runs, and with all that jobs leave of another one."""
     made_records.write(folder, made_records.sweep(("lora", "full", "head"), 1))
     attempt = made_records.record("adapter", 0)
-    made_records.write(folder / jobs.ATTEMPTS, [attempt.model_copy(update={"run_id": f"{attempt.run_id}-12_0-0"})])
+    made_records.write(
+        folder / jobs.ATTEMPTS, [attempt.model_copy(update={"run_id": f"{attempt.run_id}-12_0-0"})]
+    )
     write_job(folder, job(0, ELSEWHERE, 7))
     (folder / jobs.RUNNING).mkdir()
     (folder / jobs.RUNNING / "adapter.12_0.0.json").write_text("{}")
@@ -82,11 +98,20 @@ def test_no_list_and_no_report_takes_them_for_runs(tmp_path: Path) -> None:
         assert len(called("list", "runs", place).output.splitlines()) == 3
 
 
-@pytest.mark.parametrize(("host", "alive", "refused"), [
-    (ELSEWHERE, False, True), (socket.gethostname(), True, True), (socket.gethostname(), False, False),
-])  # fmt: skip
-def test_a_folder_in_which_jobs_work_is_refused(host: str, alive: bool, refused: bool, tmp_path: Path) -> None:
-    """Unless they were processes of this host and have ended; said are job, host, and how to end them."""
+@pytest.mark.parametrize(
+    ("host", "alive", "refused"),
+    [
+        (ELSEWHERE, False, True),
+        (socket.gethostname(), True, True),
+        (socket.gethostname(), False, False),
+    ],
+)
+def test_a_folder_in_which_jobs_work_is_refused(
+    host: str, alive: bool, refused: bool, tmp_path: Path
+) -> None:
+    """Unless they were processes of this host and have ended; said are job, host, and how to end
+    them.
+    """
     owner = job(3, host, os.getpid() if alive else dead())
     place = claim(tmp_path, owner)
     if not refused:
@@ -95,7 +120,12 @@ def test_a_folder_in_which_jobs_work_is_refused(host: str, alive: bool, refused:
     claim(tmp_path, job(4, host, owner.pid))
     with pytest.raises(UserError) as told:
         refuse_if_worked_on(tmp_path)
-    for words in ("job 12_3 on " + host, "and 1 more", f"hpml-bench stop {tmp_path}", f"remove {place}"):
+    for words in (
+        "job 12_3 on " + host,
+        "and 1 more",
+        f"hpml-bench stop {tmp_path}",
+        f"remove {place}",
+    ):
         assert words in str(told.value)
 
 
@@ -130,7 +160,9 @@ def test_a_run_under_torchrun_leaves_others_their_folder(
 
 
 def test_fresh_removes_what_jobs_left(tmp_path: Path) -> None:
-    """Attempts, jobs, runs under way, resolved settings and the claims of the dead; not logs, and no living claim."""
+    """Attempts, jobs, runs under way, resolved settings and the claims of the dead; not logs,
+    and no living claim.
+    """
     folder = worked_on(tmp_path)
     claim(folder, job(1, socket.gethostname(), dead()))
     kept = claim(folder, job(2, ELSEWHERE, 7))
@@ -144,7 +176,9 @@ def test_fresh_removes_what_jobs_left(tmp_path: Path) -> None:
 
 
 def test_temporary_files_beside_jobs_are_removed(tmp_path: Path) -> None:
-    """What a killed job left of the file in which it says what it does goes when the folder is opened."""
+    """What a killed job left of the file in which it says what it does goes when the folder is
+    opened.
+    """
     folder = worked_on(tmp_path)
     left = temporary.beside(folder / jobs.JOBS / "0.json")
     left = left.with_name(left.name.replace(f".{os.getpid()}.", f".{dead()}."))

@@ -1,4 +1,6 @@
-"""Commit of an attempt by its rename, on file systems that fail, lie, or have another's attempt there already."""
+"""Commit of an attempt by its rename, on file systems that fail, lie, or have another's attempt
+there already.
+"""
 
 import errno
 import os
@@ -20,7 +22,15 @@ rename = os.rename
 
 
 def results(folder: Path, job: str = "7_0", restart: int = 0) -> SharedResults:
-    own = Job(engine="slurm", job=job, restart=restart, unit=0, host="n1", pid=3, began="2026-01-01T00:00:00+00:00")
+    own = Job(
+        engine="slurm",
+        job=job,
+        restart=restart,
+        unit=0,
+        host="n1",
+        pid=3,
+        began="2026-01-01T00:00:00+00:00",
+    )
     return SharedResults(folder, own)
 
 
@@ -31,8 +41,12 @@ def attempt(own: SharedResults, record: RunRecord, points: str = "{}\n") -> RunR
     return folder.commit(record)
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, *answers: int | None, does: bool = False) -> list[Path]:
-    """Have renames of attempts fail with these errors first, None for none; with `does` they are done all the same."""
+def answering(
+    monkeypatch: pytest.MonkeyPatch, *answers: int | None, does: bool = False
+) -> list[Path]:
+    """Have renames of attempts fail with these errors first, None for none; with `does` they are
+    done all the same.
+    """
     todo, asked, slept = list(answers), [], []
 
     def replaced(source: Path, target: Path) -> None:
@@ -62,16 +76,22 @@ def test_the_runs_new_name_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyP
     record = attempt(own, made_records.record())
     synced: list[bool] = []
     monkeypatch.setattr(
-        folders, "sync_folder", lambda of: synced.append(of == tmp_path and not own.attempts(record.spec))
+        folders,
+        "sync_folder",
+        lambda of: synced.append(of == tmp_path and not own.attempts(record.spec)),
     )
     own.publish(record.spec, record)
     assert synced[-1]
 
 
-@pytest.mark.parametrize(("answers", "does", "tries"), [
-    ([errno.ESTALE] * 3, False, 4),  # then it is done
-    ([errno.ENOENT], True, 1), ([errno.ESTALE], True, 2),  # it was done, and NFS answers a request that was sent twice
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answers", "does", "tries"),
+    [
+        ([errno.ESTALE] * 3, False, 4),  # then it is done
+        ([errno.ENOENT], True, 1),
+        ([errno.ESTALE], True, 2),  # it was done, and NFS answers a request that was sent twice
+    ],
+)
 def test_a_rename_that_is_denied_at_first_counts(
     answers: list[int], does: bool, tries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,10 +107,16 @@ def test_a_rename_that_is_denied_at_first_counts(
     assert aside(tmp_path) == []
 
 
-@pytest.mark.parametrize(("call", "number"), [
-    ("rename", errno.ESTALE), ("rename", errno.ENOSPC), ("rename", errno.EDQUOT), ("rename", errno.EIO),
-    ("fsync", errno.ENOSPC),  # late, as NFS gives it
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        ("rename", errno.ESTALE),
+        ("rename", errno.ENOSPC),
+        ("rename", errno.EDQUOT),
+        ("rename", errno.EIO),
+        ("fsync", errno.ENOSPC),  # late, as NFS gives it
+    ],
+)
 def test_a_file_system_that_goes_on_failing_is_told(
     call: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,7 +125,9 @@ def test_a_file_system_that_goes_on_failing_is_told(
     record = attempt(own, made_records.record())
     monkeypatch.setattr(folders.os, call, Mock(side_effect=OSError(number, os.strerror(number))))
     monkeypatch.setattr(folders.time, "sleep", lambda _: None)
-    told = rf"the run is done and can't be committed \({os.strerror(number)}\); it lies in .*attempts"
+    told = (
+        rf"the run is done and can't be committed \({os.strerror(number)}\); it lies in .*attempts"
+    )
     with pytest.raises(UserError, match=told):
         own.publish(record.spec, record)
     assert committed(tmp_path, record) is None
@@ -120,8 +148,12 @@ def test_a_rename_of_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("number", [None, errno.EEXIST])
-def test_the_first_complete_attempt_counts(number: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The later one, of whichever start, is set aside with its record renamed, and its job is told which counts."""
+def test_the_first_complete_attempt_counts(
+    number: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later one, of whichever start, is set aside with its record renamed, and its job is
+    told which counts.
+    """
     zombie, newer = results(tmp_path, restart=0), results(tmp_path, restart=1)
     first = attempt(newer, made_records.record(), "1\n")
     second = attempt(zombie, made_records.record(started="2026-01-02T00:00:00+00:00"), "2\n")
@@ -133,7 +165,9 @@ def test_the_first_complete_attempt_counts(number: int | None, tmp_path: Path, m
     (name,) = aside(tmp_path)
     assert name == f"{first.spec.run_id}.7_0.0.1"
     assert (tmp_path / SET_ASIDE / name / POINTS).read_text() == "2\n"
-    assert [path.name for path in (tmp_path / SET_ASIDE / name).glob(f"{RECORD}*")] == [f"{RECORD}.superseded"]
+    assert [path.name for path in (tmp_path / SET_ASIDE / name).glob(f"{RECORD}*")] == [
+        f"{RECORD}.superseded"
+    ]
 
 
 def test_an_attempt_that_is_not_done_or_damaged_is_replaced(tmp_path: Path) -> None:
@@ -154,14 +188,18 @@ def test_an_attempt_that_is_not_done_or_damaged_is_replaced(tmp_path: Path) -> N
 def test_of_many_that_publish_at_once_one_counts(tmp_path: Path) -> None:
     """All are told the same record, and the others are set aside, whole."""
     jobs = [results(tmp_path, f"{number}_0") for number in range(8)]
-    records = [attempt(own, made_records.record(), f"{number}\n") for number, own in enumerate(jobs)]
+    records = [
+        attempt(own, made_records.record(), f"{number}\n") for number, own in enumerate(jobs)
+    ]
     barrier, told = threading.Barrier(8), []
 
     def publish(own: SharedResults, record: RunRecord) -> None:
         barrier.wait()
         told.append(own.publish(record.spec, record))
 
-    threads = [threading.Thread(target=publish, args=both) for both in zip(jobs, records, strict=True)]
+    threads = [
+        threading.Thread(target=publish, args=both) for both in zip(jobs, records, strict=True)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

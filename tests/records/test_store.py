@@ -16,8 +16,12 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_json, write_atomically
 
 
-def test_an_interrupted_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When writing breaks off before the end, the old content stands and no half file lies about."""
+def test_an_interrupted_writing_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When writing breaks off before the end, the old content stands and no half file lies
+    about.
+    """
     path = tmp_path / "run.json"
     write_atomically(path, "old")
 
@@ -31,14 +35,19 @@ def test_an_interrupted_writing_leaves_the_old_file(tmp_path: Path, monkeypatch:
     assert [item.name for item in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_the_content_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is synced under its temporary name, its folder then: a crash can't leave an empty run.json.
+def test_the_content_is_on_disk_before_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is synced under its temporary name, its folder then: a crash can't leave an empty
+    run.json.
 
     Who has the old file open still reads that.
     """
     path, seen, sync = tmp_path / "run.json", list[str](), os.fsync
     path.write_text("old")
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (seen.append(path.read_text()), sync(descriptor)))
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: (seen.append(path.read_text()), sync(descriptor))
+    )
     with path.open() as old:
         write_atomically(path, "new")
         assert old.read() == "old"
@@ -46,11 +55,15 @@ def test_the_content_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: 
 
 
 def test_what_is_torn_is_left_out(tmp_path: Path) -> None:
-    """A line of points cut short by a crash doesn't cost those before it, in their order, None and small numbers too.
+    """A line of points cut short by a crash doesn't cost those before it, in their order, None and
+    small numbers too.
 
     Half a table or JSON object is none.
     """
-    points = [Point(metric="loss", step=i, value=value) for i, value in enumerate((0.1, None, 1e-300, 0.25), start=1)]
+    points = [
+        Point(metric="loss", step=i, value=value)
+        for i, value in enumerate((0.1, None, 1e-300, 0.25), start=1)
+    ]
     writer = PointWriter(tmp_path)
     writer.write(points[:2])
     assert read_points(tmp_path) == points[:2], "flushed lines can be read while the writer is open"
@@ -59,7 +72,10 @@ def test_what_is_torn_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / POINTS
     file.write_bytes(file.read_bytes()[:-9])
     assert read_points(tmp_path) == points[:3]
-    for name, read in ((PREDICTIONS, lambda: read_predictions(tmp_path)), ("x", lambda: read_json(tmp_path / "x"))):
+    for name, read in (
+        (PREDICTIONS, lambda: read_predictions(tmp_path)),
+        ("x", lambda: read_json(tmp_path / "x")),
+    ):
         (tmp_path / name).write_bytes(b'{"PAR1')
         assert read() is None
 
@@ -80,18 +96,31 @@ def test_points_are_cut(tmp_path: Path) -> None:
     assert (tmp_path / POINTS).read_bytes() == b""
 
 
-@pytest.mark.parametrize(("damage", "words"), [
-    (lambda text: text[: len(text) // 2], "not readable"),
-    (lambda text: "", "not readable"),
-    (lambda text: "[" * 100_000, "not readable"),
-    (lambda text: "null", "schema version"),
-    (lambda text: text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'), "schema version 99"),
-    (lambda text: text.replace('"schema_version"', '"version"'), "schema version None"),
-    (lambda text: text.replace('"status": "ok"', '"status": "splendid"'), "not a run record: status"),
-    (lambda text: text.replace('"seconds"', '"secs"'), "not a run record"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda text: text[: len(text) // 2], "not readable"),
+        (lambda text: "", "not readable"),
+        (lambda text: "[" * 100_000, "not readable"),
+        (lambda text: "null", "schema version"),
+        (
+            lambda text: text.replace(
+                f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'
+            ),
+            "schema version 99",
+        ),
+        (lambda text: text.replace('"schema_version"', '"version"'), "schema version None"),
+        (
+            lambda text: text.replace('"status": "ok"', '"status": "splendid"'),
+            "not a run record: status",
+        ),
+        (lambda text: text.replace('"seconds"', '"secs"'), "not a run record"),
+    ],
+)
 def test_a_damaged_record_is_told_and_set_aside(damage, words: str, tmp_path: Path) -> None:
-    """One sentence names the file and the reason; the other records are there, and nothing is averaged in."""
+    """One sentence names the file and the reason; the other records are there, and nothing is
+    averaged in.
+    """
     folder = made_records.write(tmp_path, made_records.sweep(("lora", "head"), 1))
     victim = next(folder.glob("lora*/run.json"))
     text = victim.read_text()
@@ -105,7 +134,9 @@ def test_a_damaged_record_is_told_and_set_aside(damage, words: str, tmp_path: Pa
     assert read_record(victim.parent) is None, "so that run-all does it again"
 
 
-def test_an_unreadable_or_huge_record_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_or_huge_record_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A folder in the record's place, and a file beyond the limit, are problems and not crashes."""
     folder = made_records.write(tmp_path, [made_records.record("lora")])
     (folder / "odd/run.json").mkdir(parents=True)
@@ -116,19 +147,28 @@ def test_an_unreadable_or_huge_record_is_set_aside(tmp_path: Path, monkeypatch: 
 
 
 def test_headlines_say_what_the_records_do(tmp_path: Path) -> None:
-    """The quick reading of a folder gives each sound record's suite, run, status, seconds and metrics, and no other."""
+    """The quick reading of a folder gives each sound record's suite, run, status, seconds and
+    metrics, and no other.
+    """
     folder = made_records.write(tmp_path, made_records.sweep(("lora", "full"), 2))
-    assert [record.spec.method.name for record in load_records(folder).records] == ["lora", "full"] * 2, "oldest first"
+    assert [record.spec.method.name for record in load_records(folder).records] == [
+        "lora",
+        "full",
+    ] * 2, "oldest first"
     damaged = min(folder.glob("lora*")) / RECORD
     damaged.write_text(damaged.read_text()[:100])
-    expected = {r.run_id: (r.spec.suite, r.status, r.seconds, r.metrics) for r in load_records(folder).records}
+    expected = {
+        r.run_id: (r.spec.suite, r.status, r.seconds, r.metrics)
+        for r in load_records(folder).records
+    }
     found = {h.run_id: (h.suite, h.status, h.seconds, h.metrics) for h in headlines(folder)}
     assert found == expected
     assert len(found) == 3
 
 
 def test_an_attempt_begins_with_an_empty_folder(tmp_path: Path) -> None:
-    """Nothing of an earlier attempt remains; a damaged run gets the first free number; of a link only the link moves.
+    """Nothing of an earlier attempt remains; a damaged run gets the first free number; of a link
+    only the link moves.
 
     What the link leads to stays as it was.
     """
@@ -150,10 +190,15 @@ def test_an_attempt_begins_with_an_empty_folder(tmp_path: Path) -> None:
 def test_a_folder_is_locked_by_one(tmp_path: Path) -> None:
     """A second one is refused while the first holds the lock, and not afterwards.
 
-    A results folder whose lock or holder's file is a link to a file of the user's leaves that file alone.
+    A results folder whose lock or holder's file is a link to a file of the user's leaves that file
+    alone.
     """
     for _ in range(2):
-        with locked(tmp_path), pytest.raises(UserError, match="in use by process"), locked(tmp_path):
+        with (
+            locked(tmp_path),
+            pytest.raises(UserError, match="in use by process"),
+            locked(tmp_path),
+        ):
             pass
     mine = tmp_path / "mine"
     mine.write_text("mine")

@@ -17,16 +17,28 @@ MODULES = {
     "cautions": ("cautions", "failures"),
     "reading": ("definitions", "glossary"),
     "published": ("document",),
-    "measurements": ("language", "forgetting", "throughput", "memory", "inference", "merging", "parameters",
-                     "others"),
-}  # fmt: skip
-"""Module -> slugs of its sections, or their beginnings; the others have one section, of their name."""
+    "measurements": (
+        "language",
+        "forgetting",
+        "throughput",
+        "memory",
+        "inference",
+        "merging",
+        "parameters",
+        "others",
+    ),
+}
+"""Module -> slugs of its sections, or their beginnings; the others have one section, of their
+name.
+"""
 
 
 def of(changes: dict[str, dict[str, list[float]]], seeds: int = 5) -> list[RunRecord]:
     """Return a sweep of methods with metrics of their own: method -> metric -> a value a seed."""
     return [
-        with_metrics(r, **{name: values[r.spec.seed] for name, values in changes[r.spec.method.name].items()})
+        with_metrics(
+            r, **{name: values[r.spec.seed] for name, values in changes[r.spec.method.name].items()}
+        )
         for r in sweep(list(changes), seeds)
     ]
 
@@ -45,7 +57,9 @@ def renamed(run: RunRecord, name: str) -> RunRecord:
 
 def elsewhere(run: RunRecord) -> RunRecord:
     """Return a run as if it came from another machine."""
-    return run.model_copy(update={"environment": made_records.ENVIRONMENT | {"fingerprint": "another"}})
+    return run.model_copy(
+        update={"environment": made_records.ENVIRONMENT | {"fingerprint": "another"}}
+    )
 
 
 def without(method: str, *seeds: int) -> list[RunRecord]:
@@ -70,12 +84,16 @@ def sections(module: str, results: Results) -> list[Section]:
 
 def section(slug: str, results: Results) -> Section | None:
     """Return the section whose slug begins so."""
-    module = next((name for name, slugs in MODULES.items() if slug.startswith(slugs)), slug.replace("-", "_"))
+    module = next(
+        (name for name, slugs in MODULES.items() if slug.startswith(slugs)), slug.replace("-", "_")
+    )
     return next((made for made in sections(module, results) if made.slug.startswith(slug)), None)
 
 
 def tables(slug: str, results: Results) -> dict[str, Table]:
-    """Return the tables of a section by name, those of its folds too; none where there is no such section."""
+    """Return the tables of a section by name, those of its folds too; none where there is no
+    such section.
+    """
     made = section(slug, results)
     return {block.name: block for block in made.leaves if isinstance(block, Table)} if made else {}
 

@@ -1,4 +1,6 @@
-"""Behaviour: rows and cells say of methods what the verdicts say: as bars, data, a matrix, numbers, in a terminal."""
+"""Behaviour: rows and cells say of methods what the verdicts say: as bars, data, a matrix,
+numbers, in a terminal.
+"""
 
 import io
 import json
@@ -33,8 +35,11 @@ HOSTILE = "</script><b>&\"'"
 def of_every_kind(scores: dict[str, float], **fields: Any) -> list[PageSummary]:
     """Return answers with some pairs undecided, equal and untested."""
     pairs = tuple(combinations(scores, 2))
-    kinds: list[dict[str, Any]] = [{"open_": pairs[::3], "equal": pairs[1::3]},
-                                   {"open_": pairs[:1], "untested": pairs[1:2]}, {}]  # fmt: skip
+    kinds: list[dict[str, Any]] = [
+        {"open_": pairs[::3], "equal": pairs[1::3]},
+        {"open_": pairs[:1], "untested": pairs[1:2]},
+        {},
+    ]
     return [an_answer(scores, **kind, **fields) for kind in kinds]
 
 
@@ -46,8 +51,12 @@ TINY = an_answer({"a": 80.0, "b": 79.99, "c": 20.0})
 
 
 @pytest.mark.parametrize("answer", [*of_every_kind(FIVE), *of_every_kind(ERRORS, score=RMSE), TINY])
-def test_a_bar_is_clear_of_zero_just_where_the_method_is_shown_to_differ(answer: PageSummary) -> None:
-    """Worse lies left of the line, in both directions of the score; hollow marks are those without a verdict."""
+def test_a_bar_is_clear_of_zero_just_where_the_method_is_shown_to_differ(
+    answer: PageSummary,
+) -> None:
+    """Worse lies left of the line, in both directions of the score; hollow marks are those
+    without a verdict.
+    """
     found, best = bars(answer), answer.methods[0].name
     assert set(found.svg) == set(answer.by_name)
     for name in (method.name for method in answer.methods[1:]):
@@ -80,12 +89,17 @@ def test_methods_that_share_no_seed_have_no_bar() -> None:
         an_answer({HOSTILE: 80.0, "b": 79.0}, suite=HOSTILE, open_=((HOSTILE, "b"),)),
         an_answer({"a": 80.0}, pairs={}),
         an_answer({}, pairs={}),
-        an_answer({f"m{n}": float(n) for n in range(45)}, failures=(Failure(method="m1", seed=0, status="oom_cuda"),)),
+        an_answer(
+            {f"m{n}": float(n) for n in range(45)},
+            failures=(Failure(method="m1", seed=0, status="oom_cuda"),),
+        ),
     ],
     ids=["hostile", "one", "none", "many"],
 )
 def test_the_screen_is_safe_and_whole(answer: PageSummary) -> None:
-    """Text stays text, and the data for the page's script are the answer's, with a letter a relation."""
+    """Text stays text, and the data for the page's script are the answer's, with a letter a
+    relation.
+    """
     loader = FileSystemLoader(packaged("templates", "templates"))
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"sanitize": sanitize, "emphasise": lambda sentence, *_: sentence}
@@ -95,10 +109,15 @@ def test_the_screen_is_safe_and_whole(answer: PageSummary) -> None:
     data = json.loads(text)
     relations = data.pop("relations")
     assert data == answer.model_dump(mode="json", exclude={"pairs"})
-    names, letters = [method.name for method in answer.methods], {r[0]: r for r in get_args(Relation)}
+    names, letters = (
+        [method.name for method in answer.methods],
+        {r[0]: r for r in get_args(Relation)},
+    )
     for by in ("score", *(axis.key for axis in answer.axes)):
         for row, one in zip(relations[by], names, strict=True):
-            assert [letters[at] for at in row] == [answer.relation(by, one, other) for other in names]
+            assert [letters[at] for at in row] == [
+                answer.relation(by, one, other) for other in names
+            ]
     assert screen.of("script") == [{"type": "application/json", "id": "data"}]
     assert bool(answer.failures) == any("banner" in str(p.get("class")) for p in screen.of("p"))
 
@@ -121,8 +140,11 @@ def lines(answer: PageSummary, width: int, encoding: str = "utf-8") -> list[str]
 @pytest.mark.parametrize("title", ["accuracy", "mean absolute error of the angle in the image"])
 @pytest.mark.parametrize("width", [30, 60, 80, 140])
 @pytest.mark.parametrize("scores", [FIVE, MANY, {"full": 79.0}], ids=["five", "many", "one"])
-def test_no_line_is_wider_than_the_terminal(scores: dict[str, float], width: int, title: str) -> None:
-    """Long verdicts go on beneath themselves; columns of costs are left out rather than broken, sizes first.
+def test_no_line_is_wider_than_the_terminal(
+    scores: dict[str, float], width: int, title: str
+) -> None:
+    """Long verdicts go on beneath themselves; columns of costs are left out rather than broken,
+    sizes first.
 
     Under 40 characters nothing is narrowed, and all scores are whole.
     """
@@ -142,15 +164,26 @@ def test_no_line_is_wider_than_the_terminal(scores: dict[str, float], width: int
 def test_each_method_has_its_row_with_verdict_and_costs() -> None:
     """The table has the page's rows: score, costs, whom a method can't be told from.
 
-    Of 45 methods the best have a line each, then how many more, and the sentences stand last, where one looks. Where
-    the encoding lacks typographic signs, plain ones stand for them, and names are no markup.
+    Of 45 methods the best have a line each, then how many more, and the sentences stand last, where
+    one looks. Where the encoding lacks typographic signs, plain ones stand for them, and names are
+    no markup.
     """
     answer = an_answer(FIVE, open_=(("full", "lora"),))
     found = lines(answer, 140)
     assert found[0] == words.headline(answer)
     rows = {line.split()[0]: line for line in found[3:]}
     assert list(rows) == ["method", *FIVE]
-    assert rows["method"].split() == ["method", "accuracy", "%", "time", "s", "memory", "MB", "saved", "verdict"]
+    assert rows["method"].split() == [
+        "method",
+        "accuracy",
+        "%",
+        "time",
+        "s",
+        "memory",
+        "MB",
+        "saved",
+        "verdict",
+    ]
     assert rows["lora"].split("  ")[-1] == "may be best; can't tell from full"
     assert {"78.9", "9.00", "460"} <= set(rows["lora"].split())
     answer = an_answer(MANY)
@@ -159,7 +192,9 @@ def test_each_method_has_its_row_with_verdict_and_costs() -> None:
     assert found[1].startswith(f" 1 {next(iter(MANY))[:30]}...  ")
     assert found[25] == "... and 21 methods more, on the page"
     assert " ".join(found[-2:]).endswith(words.headline(answer))
-    odd = lines(an_answer({"\N{MINUS SIGN}3 1\N{EN DASH}2 é": 80.0, "[b]:smile:": 70.0}), 140, "ascii")
+    odd = lines(
+        an_answer({"\N{MINUS SIGN}3 1\N{EN DASH}2 é": 80.0, "[b]:smile:": 70.0}), 140, "ascii"
+    )
     assert [line[:10] for line in odd[-2:]] == ["-3 1-2 ?  ", "[b]:smile:"]
 
 
@@ -172,18 +207,33 @@ THREE = {"a": 80.0, "b": 79.0, "c": 70.0}
 @pytest.mark.parametrize(
     ("answer", "at", "rows"),
     [
-        (an_answer(THREE, open_=(("a", "b"),)), 0,
-         [" | +1.0 ? | +10.0 ▲", "−1.0 ? |  | +9.0 ▲", "−10.0 ▼ | −9.0 ▼ | "]),
-        (an_answer(THREE, equal=(("a", "b"),), untested=(("a", "c"),)), 0,
-         [" | +1.0 = | +10.0", "−1.0 = |  | +9.0 ▲", "−10.0 | −9.0 ▼ | "]),
+        (
+            an_answer(THREE, open_=(("a", "b"),)),
+            0,
+            [" | +1.0 ? | +10.0 ▲", "−1.0 ? |  | +9.0 ▲", "−10.0 ▼ | −9.0 ▼ | "],
+        ),
+        (
+            an_answer(THREE, equal=(("a", "b"),), untested=(("a", "c"),)),
+            0,
+            [" | +1.0 = | +10.0", "−1.0 = |  | +9.0 ▲", "−10.0 | −9.0 ▼ | "],
+        ),
         (an_answer({"a": 0.3, "b": 0.4}, score=RMSE), 0, [" | −0.100 ▲", "+0.100 ▼ | "]),
-        (an_answer({"a": 80.0, "b": 79.0}, costs={"a": (2.0, 300.0, 1.0), "b": (1.0, 200.0, 1.0)}), 1,
-         [" | × 2.00 ▼", "× 0.50 ▲ | "]),
+        (
+            an_answer(
+                {"a": 80.0, "b": 79.0}, costs={"a": (2.0, 300.0, 1.0), "b": (1.0, 200.0, 1.0)}
+            ),
+            1,
+            [" | × 2.00 ▼", "× 0.50 ▲ | "],
+        ),
     ],
     ids=["open", "equal and untested", "lower is better", "factors"],
-)  # fmt: skip
-def test_a_row_of_the_matrix_is_seen_from_its_method(answer: PageSummary, at: int, rows: list[str]) -> None:
-    """Differences turn round with the pair, and sign and mark say the verdict, which of errors the sign doesn't."""
+)
+def test_a_row_of_the_matrix_is_seen_from_its_method(
+    answer: PageSummary, at: int, rows: list[str]
+) -> None:
+    """Differences turn round with the pair, and sign and mark say the verdict, which of errors
+    the sign doesn't.
+    """
     section = matrix_section(answer)
     made = [block for block in (section.leaves if section else ()) if isinstance(block, Table)]
     assert [" | ".join(row[1:]) for row in made[at].rows] == rows
@@ -193,32 +243,53 @@ def test_a_row_of_the_matrix_is_seen_from_its_method(answer: PageSummary, at: in
         assert all(text.endswith(signs[mark]) for text, mark in zip(texts, marks, strict=True))
 
 
-@pytest.mark.parametrize(("methods", "seeds", "said"), [
-    ("ab", 3, True), ("abc", 3, False), ("ab", 4, False), (("a", "b", "none"), 3, True),
-])  # fmt: skip
-def test_orders_of_two_methods_over_three_seeds_bound_no_rhythm(methods: Sequence[str], seeds: int, said: bool) -> None:
+@pytest.mark.parametrize(
+    ("methods", "seeds", "said"),
+    [
+        ("ab", 3, True),
+        ("abc", 3, False),
+        ("ab", 4, False),
+        (("a", "b", "none"), 3, True),
+    ],
+)
+def test_orders_of_two_methods_over_three_seeds_bound_no_rhythm(
+    methods: Sequence[str], seeds: int, said: bool
+) -> None:
     """Said of ranked costs alone; a base model, which has none, is no third method."""
     answer = an_answer({name: 80.0 - at for at, name in enumerate(methods)})
     pairs = {
-        of: tuple(p.model_copy(update={"shared": seeds}) for p in pairs if of == "score" or p.b != "none")
+        of: tuple(
+            p.model_copy(update={"shared": seeds}) for p in pairs if of == "score" or p.b != "none"
+        )
         for of, pairs in answer.pairs.items()
     }
-    sentence = "No order of two methods over three seeds bounds a disturbance that returns every few runs."
+    sentence = (
+        "No order of two methods over three seeds bounds a disturbance that returns every few runs."
+    )
     assert turns(answer.model_copy(update={"pairs": pairs})) == (sentence if said else "")
     assert turns(answer.model_copy(update={"pairs": {"score": answer.pairs["score"]}})) == ""
 
 
 def test_a_section_stands_where_its_module_says() -> None:
-    """Without a word it answers what was run, behind a click; a question that the page doesn't ask is refused."""
+    """Without a word it answers what was run, behind a click; a question that the page doesn't
+    ask is refused.
+    """
     made = Section(slug="own", title="Own", blocks=())
     bare = placed(ModuleType("bare"), "bare", made)
     assert (bare.question, bare.folded, bare.about) == ("setup", True, "")
     module: Any = ModuleType("told")
     module.question, module.folded, module.about = "cost", False, "a word"
     told = placed(module, "told", made)
-    assert {part.key: (part.shown, part.folded) for part in parts((bare, told)) if part.shown or part.folded} == {
-        "cost": ((told,), ()), "setup": ((), (bare,)),
-    }  # fmt: skip
+    assert {
+        part.key: (part.shown, part.folded)
+        for part in parts((bare, told))
+        if part.shown or part.folded
+    } == {
+        "cost": ((told,), ()),
+        "setup": ((), (bare,)),
+    }
     module.question = "why"
-    with pytest.raises(UserError, match=r"the section 'odd' answers 'why'; .* one of best, cost, sure"):
+    with pytest.raises(
+        UserError, match=r"the section 'odd' answers 'why'; .* one of best, cost, sure"
+    ):
         placed(module, "odd", made)

@@ -1,4 +1,6 @@
-"""Verdicts on checkpoints where seeds are few, and the ends of races, against scipy and the vectorised simulation."""
+"""Verdicts on checkpoints where seeds are few, and the ends of races, against scipy and the
+vectorised simulation.
+"""
 
 from dataclasses import replace
 
@@ -19,26 +21,47 @@ from hpml_bench.suite.suite import Until
 ROUNDS = (3, 5, 20)
 
 
-def aligned(right: np.ndarray, costs: tuple[np.ndarray, ...] = (), race: Race | None = None) -> AlignedScores:
-    """Return the scores of methods m0, m1, ... by seeds and rows, [methods, seeds, rows], and logarithms of costs."""
+def aligned(
+    right: np.ndarray, costs: tuple[np.ndarray, ...] = (), race: Race | None = None
+) -> AlignedScores:
+    """Return the scores of methods m0, m1, ... by seeds and rows, [methods, seeds, rows], and
+    logarithms of costs.
+    """
     names = [f"m{at}" for at in range(len(right))]
-    rows = {name: dict(enumerate(by_seed.astype(float))) for name, by_seed in zip(names, right, strict=True)}
+    rows = {
+        name: dict(enumerate(by_seed.astype(float)))
+        for name, by_seed in zip(names, right, strict=True)
+    }
     return AlignedScores(
-        dataset="data", title="data", score=ScoreDefinition("accuracy", margin=MARGIN), systems=tuple(names),
+        dataset="data",
+        title="data",
+        score=ScoreDefinition("accuracy", margin=MARGIN),
+        systems=tuple(names),
         seeds=tuple(map(str, range(right.shape[1]))),
-        means={name: {seed: float(of.mean()) for seed, of in by_seed.items()} for name, by_seed in rows.items()},
-        rows=rows, count=right.shape[2], groups=None, binary=True, trained_on="these", race=race,
+        means={
+            name: {seed: float(of.mean()) for seed, of in by_seed.items()}
+            for name, by_seed in rows.items()
+        },
+        rows=rows,
+        count=right.shape[2],
+        groups=None,
+        binary=True,
+        trained_on="these",
+        race=race,
         costs={
             CostDefinition(f"cost{at}", f"cost {at}", exact=False, margin=MARGIN_COST): {
-                name: dict(enumerate(np.exp(logs).tolist())) for name, logs in zip(names, of, strict=True)
+                name: dict(enumerate(np.exp(logs).tolist()))
+                for name, logs in zip(names, of, strict=True)
             }
             for at, of in enumerate(costs)
         },
-    )  # fmt: skip
+    )
 
 
 def drawn(seed: int, apart: float, spread: float, seeds: int = 3, rows: int = 400) -> np.ndarray:
-    """Return answers of two methods whose shares of right rows differ, and vary over seeds by a standard deviation."""
+    """Return answers of two methods whose shares of right rows differ, and vary over seeds by a
+    standard deviation.
+    """
     random = np.random.default_rng(seed)
     share = 0.7 + np.array([[0.0], [apart]]) + spread * random.standard_normal((2, seeds))
     return random.random((2, seeds, rows)) < share[..., None]
@@ -46,23 +69,32 @@ def drawn(seed: int, apart: float, spread: float, seeds: int = 3, rows: int = 40
 
 @pytest.mark.parametrize("seeds", [3, 4])
 def test_checkpoints_are_tested_over_rows(seeds: int) -> None:
-    """Their p is that of scipy's t test of the rows' mean differences, and never above the methods' own."""
+    """Their p is that of scipy's t test of the rows' mean differences, and never above the
+    methods' own.
+    """
     for seed in range(25):
         found = judge(aligned(drawn(seed, 0.03, 0.02, seeds)))
         (methods,), (checkpoints,) = found.score, found.checkpoints
         right = found.scores.rows
         assert right is not None
         differences = np.mean([right["m0"][run] - right["m1"][run] for run in range(seeds)], axis=0)
-        assert checkpoints.p >= stats.ttest_1samp(differences, 0).pvalue - 1e-12  # rare rows may make it larger
+        assert (
+            checkpoints.p >= stats.ttest_1samp(differences, 0).pvalue - 1e-12
+        )  # rare rows may make it larger
         assert checkpoints.p <= methods.p + 1e-12
         assert checkpoints.difference.mean == pytest.approx(methods.difference.mean)
-        # of the methods' 95 % they leave the equivalence its 15, as both claims may be false at once
+        # of the methods' 95 % they leave the equivalence its 15, as both claims may be false at
+        # once
         assert checkpoints.first_levels[0] == pytest.approx(methods.first_levels[0] * 80 / 95)
-        assert checkpoints.p_adjusted == pytest.approx(min(1.0, checkpoints.p * 0.05 / checkpoints.first_levels[0]))
+        assert checkpoints.p_adjusted == pytest.approx(
+            min(1.0, checkpoints.p * 0.05 / checkpoints.first_levels[0])
+        )
 
 
 def test_what_three_seeds_leave_open_their_checkpoints_may_show() -> None:
-    """Seeds that vary leave methods open; the page says in words and in a column that these checkpoints differ."""
+    """Seeds that vary leave methods open; the page says in words and in a column that these
+    checkpoints differ.
+    """
     found = judge(aligned(drawn(1, 0.12, 0.05)))
     answer = summarize(found)
     assert [pair.verdict for pair in answer.pairs["score"]] == ["undecided"]
@@ -77,9 +109,15 @@ def test_what_three_seeds_leave_open_their_checkpoints_may_show() -> None:
     assert answer.model_dump(mode="json")["checkpoints"][0]["winner"] == "m1"
 
 
-@pytest.mark.parametrize(("apart", "spread", "seeds"), [(0.12, 0.05, 5), (0.0, 0.0, 3), (0.3, 0.001, 3)])
-def test_pages_say_nothing_of_checkpoints_where_it_is_no_news(apart: float, spread: float, seeds: int) -> None:
-    """With five seeds, where no checkpoint is shown better, and where the methods' own verdict says it already."""
+@pytest.mark.parametrize(
+    ("apart", "spread", "seeds"), [(0.12, 0.05, 5), (0.0, 0.0, 3), (0.3, 0.001, 3)]
+)
+def test_pages_say_nothing_of_checkpoints_where_it_is_no_news(
+    apart: float, spread: float, seeds: int
+) -> None:
+    """With five seeds, where no checkpoint is shown better, and where the methods' own verdict
+    says it already.
+    """
     answer = summarize(judge(aligned(drawn(3, apart, spread, seeds))))
     assert answer.checkpoints == ()
     assert "checkpoints" not in answer.model_dump(mode="json")
@@ -87,7 +125,9 @@ def test_pages_say_nothing_of_checkpoints_where_it_is_no_news(apart: float, spre
 
 
 def test_each_pair_of_checkpoints_has_an_equal_share() -> None:
-    """Also where other pairs are shown to differ: they pass nothing on to checkpoints that may be equal."""
+    """Also where other pairs are shown to differ: they pass nothing on to checkpoints that may
+    be equal.
+    """
     random = np.random.default_rng(5)
     share = np.array([0.5, 0.8, 0.8])[:, None] + 0.05 * random.standard_normal((3, 3))
     found = judge(aligned(random.random((3, 3, 400)) < share[..., None]))
@@ -99,12 +139,18 @@ def test_each_pair_of_checkpoints_has_an_equal_share() -> None:
 
 
 def test_methods_with_other_seeds_have_no_checkpoints_compared() -> None:
-    """A claim on methods of ten seeds isn't one on the three checkpoints that another method has too."""
+    """A claim on methods of ten seeds isn't one on the three checkpoints that another method has
+    too.
+    """
     right = np.concatenate([drawn(1, 0.12, 0.05, 4), drawn(2, 0.12, 0.05, 4)])
     scores = aligned(right)
     assert judge(scores).checkpoints
-    fewer = {name: dict(list(of.items())[:3]) if name == "m3" else of for name, of in scores.rows.items()}
-    means = {name: {seed: float(rows.mean()) for seed, rows in of.items()} for name, of in fewer.items()}
+    fewer = {
+        name: dict(list(of.items())[:3]) if name == "m3" else of for name, of in scores.rows.items()
+    }
+    means = {
+        name: {seed: float(rows.mean()) for seed, rows in of.items()} for name, of in fewer.items()
+    }
     assert judge(replace(scores, rows=fewer, means=means)).checkpoints == ()
 
 
@@ -134,7 +180,9 @@ def test_races_have_no_verdicts_on_checkpoints() -> None:
 
 
 def test_races_end_without_hope_as_the_simulated_ones() -> None:
-    """Of 60 races of two methods that have five seeds the same ones end, and the sentence says what was expected."""
+    """Of 60 races of two methods that have five seeds the same ones end, and the sentence says
+    what was expected.
+    """
     random = np.random.default_rng(8)
     world = World(spreads=(1.0, 1.0), score=(0.0, 0.02), cost=(0.0, 0.3))
     data = races.drawn(world, ROUNDS[-1], 60, random)
@@ -149,7 +197,9 @@ def test_races_end_without_hope_as_the_simulated_ones() -> None:
 
 
 def test_a_worse_mean_that_may_be_best_is_explained() -> None:
-    """Where one with a better mean is behind, since it has more rows and a narrower interval: the page says why."""
+    """Where one with a better mean is behind, since it has more rows and a narrower interval:
+    the page says why.
+    """
     answer = summarize(judge(aligned(drawn(3, 0.3, 0.001))))
     best, other = (method.name for method in answer.methods)
     assert "although" not in str(deciding_section(answer))
@@ -169,10 +219,14 @@ def test_a_small_p_that_is_not_enough_is_explained() -> None:
     needed = 0.05 * pair.p / pair.p_adjusted
     assert f"Its p, {pair.p:.2g}, isn't enough" in str(deciding_section(answer))
     assert f"it would have to be below {needed:.2g}." in str(deciding_section(answer))
-    assert needed == pytest.approx(judge(replace(aligned(drawn(seed, 0.08, 0.02)))).score[0].first_levels[0], rel=0.5)
+    assert needed == pytest.approx(
+        judge(replace(aligned(drawn(seed, 0.08, 0.02)))).score[0].first_levels[0], rel=0.5
+    )
     # where an earlier step's p is this pair's adjusted one, its own level isn't known
     earlier = pair.model_copy(update={"p": pair.p / 2})
     fields = {name: getattr(answer, name) for name in PageSummary.model_fields}
-    tied = str(deciding_section(PageSummary(**fields | {"pairs": answer.pairs | {"cost0": (earlier,)}})))
+    tied = str(
+        deciding_section(PageSummary(**fields | {"pairs": answer.pairs | {"cost0": (earlier,)}}))
+    )
     assert f"Its p, {pair.p:.2g}, isn't enough as one of" in tied
     assert "it would have to be below" not in tied

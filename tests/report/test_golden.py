@@ -1,4 +1,6 @@
-"""Pages and plans of made folders are the kept ones, word by word; reports/reference has those of real runs."""
+"""Pages and plans of made folders are the kept ones, word by word; reports/reference has those
+of real runs.
+"""
 
 import os
 from pathlib import Path
@@ -18,7 +20,9 @@ from hpml_bench.system.errors import UserError
 
 
 def assert_kept(made: str, kept: Path) -> None:
-    """Read the difference; if it is meant, `GOLDEN=write python -m pytest tests/report/test_golden.py` keeps it."""
+    """Read the difference; if it is meant, `GOLDEN=write python -m pytest
+    tests/report/test_golden.py` keeps it.
+    """
     if os.environ.get("GOLDEN") == "write":
         kept.write_text(made, encoding="utf-8")
     assert made.splitlines() == kept.read_text(encoding="utf-8").splitlines()
@@ -36,17 +40,25 @@ def test_a_page_is_the_kept_one(name: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def pilot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a pilot of three methods and five seeds."""
-    return made_records.write(tmp_path_factory.mktemp("out") / "example", sweep(["lora", "full", "head"]))
+    return made_records.write(
+        tmp_path_factory.mktemp("out") / "example", sweep(["lora", "full", "head"])
+    )
 
 
 def test_upper_bound_of_a_spread() -> None:
-    """Of 5 normal values the 80 % upper bound is sqrt(4 / 1.6488) times the estimate (a table of chi-squared)."""
+    """Of 5 normal values the 80 % upper bound is sqrt(4 / 1.6488) times the estimate (a table of
+    chi-squared).
+    """
     assert sd_upper_bound(2.0, 5) == pytest.approx(2 * (4 / 1.6488) ** 0.5, rel=1e-4)
 
 
-@pytest.mark.parametrize(("size", "sd", "alpha"), [(1.0, 1.0, 0.05), (0.5, 1.3, 0.005), (3.0, 1.0, 0.05)])
+@pytest.mark.parametrize(
+    ("size", "sd", "alpha"), [(1.0, 1.0, 0.05), (0.5, 1.3, 0.005), (3.0, 1.0, 0.05)]
+)
 def test_seeds_are_statsmodels(size: float, sd: float, alpha: float) -> None:
-    """The number of seeds is the least at which statsmodels' power of a paired t test reaches the wish."""
+    """The number of seeds is the least at which statsmodels' power of a paired t test reaches
+    the wish.
+    """
     n = seeds_to_find([OverSeeds(2, 0.0, sd)], size, alpha)
     assert n
     theirs = TTestPower()
@@ -55,7 +67,8 @@ def test_seeds_are_statsmodels(size: float, sd: float, alpha: float) -> None:
 
 
 def test_plans_are_the_kept_ones(pilot: Path, tmp_path: Path) -> None:
-    """Of a score, also one that rows leave open, of costs, of what no verdict is of; of a pair that never varies.
+    """Of a score, also one that rows leave open, of costs, of what no verdict is of; of a pair that
+    never varies.
 
     And of two machines, which give no hours.
     """
@@ -63,34 +76,51 @@ def test_plans_are_the_kept_ones(pilot: Path, tmp_path: Path) -> None:
               "head": [100.0, 103.0, 101.0, 99.0]}  # fmt: skip
     runs = of({method: {"peak_memory_mb": values} for method, values in memory.items()}, 4)
     alike = made_records.write(tmp_path / "alike", runs)
-    moved = [elsewhere(r) if r.spec.method.name == "full" and r.spec.seed > 2 else r for r in sweep(["lora", "full"])]
+    moved = [
+        elsewhere(r) if r.spec.method.name == "full" and r.spec.seed > 2 else r
+        for r in sweep(["lora", "full"])
+    ]
     two = made_records.write(tmp_path / "two", moved)
     made = [
         plan(folder, wish)
         for folder, wishes in (
-            (pilot, ("accuracy=5pp", "accuracy=0.5pp", "train_seconds=5%", "test_loss=0.05", "samples_per_second=3%")),
+            (
+                pilot,
+                (
+                    "accuracy=5pp",
+                    "accuracy=0.5pp",
+                    "train_seconds=5%",
+                    "test_loss=0.05",
+                    "samples_per_second=3%",
+                ),
+            ),
             (alike, ("peak_memory_mb=5%",)),
             (two, ("accuracy=5pp", "train_seconds=5%")),
         )
         for wish in wishes
     ]
-    pages = (["## " + of.table.caption, "", markdown_table(of.table), "", *of.sentences] for of in made)
+    pages = (
+        ["## " + of.table.caption, "", markdown_table(of.table), "", *of.sentences] for of in made
+    )
     assert_kept("\n\n".join(map("\n".join, pages)) + "\n", PAGES / "plans.md")
     fewer = [r for r in runs if r.spec.method.name != "head"]
     with pytest.raises(UserError, match="spread is unknown; add seeds"):
         plan(made_records.write(tmp_path / "fewer", fewer), "peak_memory_mb=5%")
 
 
-@pytest.mark.parametrize(("detect", "message"), [
-    ("speed=3%", "no metric 'speed'; it has .*samples_per_second"),
-    ("accuracy=1", "given in pp"),
-    ("accuracy=1%", "given in pp"),
-    ("train_seconds=1pp", "given in % "),
-    ("accuracy", "write METRIC=SIZE"),
-    ("accuracy=0pp", "above 0"),
-    ("accuracy=100pp", "can't differ by so much"),
-    ("trainable_parameters=5", "the same in every seed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("detect", "message"),
+    [
+        ("speed=3%", "no metric 'speed'; it has .*samples_per_second"),
+        ("accuracy=1", "given in pp"),
+        ("accuracy=1%", "given in pp"),
+        ("train_seconds=1pp", "given in % "),
+        ("accuracy", "write METRIC=SIZE"),
+        ("accuracy=0pp", "above 0"),
+        ("accuracy=100pp", "can't differ by so much"),
+        ("trainable_parameters=5", "the same in every seed"),
+    ],
+)
 def test_wrong_wishes_are_told(pilot: Path, detect: str, message: str) -> None:
     """What can't be planned is a sentence that says what can."""
     with pytest.raises(UserError, match=message):
@@ -98,15 +128,19 @@ def test_wrong_wishes_are_told(pilot: Path, detect: str, message: str) -> None:
 
 
 def test_too_little_of_a_pilot(tmp_path: Path) -> None:
-    """No records, none that can be compared, two seeds, or each method on a machine of its own: each is said."""
+    """No records, none that can be compared, two seeds, or each method on a machine of its own:
+    each is said.
+    """
     mixed = [*sweep(["lora"], 3), *map(elsewhere, sweep(["full"], 3))]
     pilots = {
         "no pilot here; run a few seeds first": ([], "accuracy=1pp"),
-        r"no run of the pilot can be compared; hpml-bench report .* says why":
-            (sweep(["lora", "full"], 3, consumed=None), "accuracy=1pp"),
+        r"no run of the pilot can be compared; hpml-bench report .* says why": (
+            sweep(["lora", "full"], 3, consumed=None),
+            "accuracy=1pp",
+        ),
         "at least 2 methods x 3 seeds": (sweep(seeds=2), "accuracy=1pp"),
         "train_seconds needs at least 2 methods": (mixed, "train_seconds=1"),
-    }  # fmt: skip
+    }
     for at, (message, (runs, wish)) in enumerate(pilots.items()):
         with pytest.raises(UserError, match=message):
             plan(made_records.write(tmp_path / str(at), runs), wish)

@@ -1,4 +1,6 @@
-"""Pages of language models: the base model beside, answers, forgetting, and scores that are a loss or no share."""
+"""Pages of language models: the base model beside, answers, forgetting, and scores that are a
+loss or no share.
+"""
 
 import shutil
 from dataclasses import replace
@@ -33,17 +35,22 @@ HOSTILE = "<script>alert(1)</script> [x](javascript:alert(2)) \x1b[31m ::error::
 
 
 def predictions(item: RunRecord, share: float) -> Predictions:
-    """Return answers of which about this share is right, the same rows being hard for every method."""
+    """Return answers of which about this share is right, the same rows being hard for every
+    method.
+    """
     hard = np.random.default_rng(5).random(ROWS)
     luck = np.random.default_rng([item.spec.seed, len(item.spec.method.name)]).normal(0, 0.05, ROWS)
     right = hard + luck < share
     tokens = tuple(np.array([7, 8, 9][: 1 + row % 3], dtype=np.int32) for row in range(ROWS))
     texts = TextAnswers(
         question=tuple(f"Question {row}?" for row in range(ROWS)),
-        expected=tuple(f"answer {row}" for row in range(ROWS)), bytes=np.full(ROWS, 9),
-        answer=tuple(f"Answer {row}." if ok else HOSTILE for row, ok in enumerate(right)), tokens=np.full(ROWS, 3),
-        cut=np.zeros(ROWS, dtype=bool), near_tie=np.zeros(ROWS, dtype=bool),
-    )  # fmt: skip
+        expected=tuple(f"answer {row}" for row in range(ROWS)),
+        bytes=np.full(ROWS, 9),
+        answer=tuple(f"Answer {row}." if ok else HOSTILE for row, ok in enumerate(right)),
+        tokens=np.full(ROWS, 3),
+        cut=np.zeros(ROWS, dtype=bool),
+        near_tie=np.zeros(ROWS, dtype=bool),
+    )
     losses = np.array([len(row) for row in tokens]) * (2.0 - share) + 0.2 * hard
     return Predictions(np.arange(ROWS), tokens, tokens, losses.astype(np.float32), texts)
 
@@ -51,7 +58,9 @@ def predictions(item: RunRecord, share: float) -> Predictions:
 def write(folder: Path, scorer: str | None, seeds: int = 4, **changes: Any) -> Path:
     """Write the runs of three methods, of which one trained nothing."""
     task = TaskSpec(name="causal_lm", options={"scorer": scorer} if scorer else {})
-    settings = made_records.SETTINGS.model_copy(update={"task": task, "test_samples": ROWS, **changes})
+    settings = made_records.SETTINGS.model_copy(
+        update={"task": task, "test_samples": ROWS, **changes}
+    )
     for item in made_records.sweep(("lora", "full", "head"), seeds, settings=settings):
         name = {"head": "none"}.get(item.spec.method.name, item.spec.method.name)
         method = item.spec.method.model_copy(update={"name": name, "method": name})
@@ -59,7 +68,9 @@ def write(folder: Path, scorer: str | None, seeds: int = 4, **changes: Any) -> P
         run = item.model_copy(update={"spec": spec, "run_id": spec.run_id})
         made, found, own = make_task(task), predictions(run, RIGHT[name]), dict(run.metrics)
         if made.decoding is None and found.texts is not None:
-            found = replace(found, texts=replace(found.texts, answer=None, tokens=None, cut=None, near_tie=None))
+            found = replace(
+                found, texts=replace(found.texts, answer=None, tokens=None, cut=None, near_tie=None)
+            )
         points = [Point(metric="validation_loss", step=100, value=1.0), *made_records.steps_of(run)]
         own["forgetting"] = 0.5 + 0.1 * spec.seed
         if name == "none":
@@ -80,12 +91,18 @@ def section(name: str, results: Results) -> Section:
     return found
 
 
-def test_one_run_of_the_base_model_stands_for_all_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answers alike with every seed: verdicts are those of a run for each, and nothing says that seeds lack."""
+def test_one_run_of_the_base_model_stands_for_all_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers alike with every seed: verdicts are those of a run for each, and nothing says
+    that seeds lack.
+    """
     made, first = predictions, {"name": "none"}
 
     def alike(item: RunRecord, share: float) -> Predictions:
-        spec = item.spec.model_copy(update={"seed": 0} if item.spec.method.name in first.values() else {})
+        spec = item.spec.model_copy(
+            update={"seed": 0} if item.spec.method.name in first.values() else {}
+        )
         return made(item.model_copy(update={"spec": spec}), share)
 
     monkeypatch.setattr(f"{__name__}.predictions", alike)
@@ -116,16 +133,21 @@ def test_answers_are_text(tmp_path: Path) -> None:
     assert "\x1b" not in page + markdown
 
 
-@pytest.mark.parametrize(("scorer", "largest", "why"), [
-    ("f1", 1.0, ""),
-    ("f1", 0.01, "two methods differ by "),
-    ("f1", 2.0, "it is above the score's range"),
-    ("exact", 0.5, "the score is no mean of rows' real scores in a range"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("scorer", "largest", "why"),
+    [
+        ("f1", 1.0, ""),
+        ("f1", 0.01, "two methods differ by "),
+        ("f1", 2.0, "it is above the score's range"),
+        ("exact", 0.5, "the score is no mean of rows' real scores in a range"),
+    ],
+)
 def test_a_declared_largest_difference_of_a_row_is_used_or_said_not_to_be(
     scorer: str, largest: float, why: str, tmp_path: Path
 ) -> None:
-    """It takes the range's place in tests of pairs, not in a mean's own interval; the page says who declared it."""
+    """It takes the range's place in tests of pairs, not in a mean's own interval; the page says
+    who declared it.
+    """
     margin = Margin(largest_difference=largest)
     for path in write(tmp_path, scorer).glob(f"*/{RECORD}"):
         record = RunRecord.model_validate_json(path.read_bytes())
@@ -140,14 +162,20 @@ def test_a_declared_largest_difference_of_a_row_is_used_or_said_not_to_be(
     assert f", declared in the suite{unused}" in section("definitions", found).model_dump_json()
 
 
-def test_a_record_keeps_scores_of_a_former_definition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its runs are compared by the scores they recorded, row by row, and named by their own definition."""
+def test_a_record_keeps_scores_of_a_former_definition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runs are compared by the scores they recorded, row by row, and named by their own
+    definition.
+    """
     write(tmp_path / "exact", "exact")
     before = Results.load(tmp_path / "exact")
     recorded = before.values("test_score")
     assert recorded["lora"][0] > 0
     monkeypatch.setattr(Exact, "score", lambda *_: 0.0)
-    assert Results.load(tmp_path / "exact").absent, "under one definition, scores must be those of the answers"
+    assert Results.load(tmp_path / "exact").absent, (
+        "under one definition, scores must be those of the answers"
+    )
     monkeypatch.setattr(Exact, "definition", "Nothing is right any more.")
     found = Results.load(tmp_path / "exact")
     assert (found.absent, found.values("test_score")) == ((), recorded)
@@ -158,12 +186,16 @@ def test_a_record_keeps_scores_of_a_former_definition(tmp_path: Path, monkeypatc
 def test_pefts_figures_stand_beside_scores_of_its_own_definition_alone(tmp_path: Path) -> None:
     """On its data set; by another scorer the same answers would have another score."""
     for scorer, beside in (("peft_metamath", True), ("number", False)):
-        found = Results.load(write(tmp_path / scorer, scorer, 1, dataset=DatasetSpec(name="metamath")))
+        found = Results.load(
+            write(tmp_path / scorer, scorer, 1, dataset=DatasetSpec(name="metamath"))
+        )
         assert (report_sections.section("document", found) is not None) == beside
 
 
 def test_answers_that_were_cut_before_they_said_anything_are_told_by_method(tmp_path: Path) -> None:
-    """A thinking base model's 0 is no wrong answer: the share, the mean over seeds, of those methods that have some."""
+    """A thinking base model's 0 is no wrong answer: the share, the mean over seeds, of those
+    methods that have some.
+    """
     found = Results.load(write(tmp_path / "cut", "exact", 2))
     (table, *_) = section("language", found).blocks
     assert isinstance(table, Table)
@@ -174,7 +206,9 @@ def test_answers_that_were_cut_before_they_said_anything_are_told_by_method(tmp_
         answers = stored[run].texts
         assert answers is not None
         assert answers.answer is not None
-        texts = tuple(" " if empty else text for empty, text in zip(emptied, answers.answer, strict=True))
+        texts = tuple(
+            " " if empty else text for empty, text in zip(emptied, answers.answer, strict=True)
+        )
         stored[run] = replace(stored[run], texts=replace(answers, answer=texts, cut=cut))
     (table, *_) = section("language", found).blocks
     assert isinstance(table, Table)

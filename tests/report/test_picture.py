@@ -1,4 +1,6 @@
-"""Behaviour: the picture shows each method where its numbers are, and a line over those that can't be told apart."""
+"""Behaviour: the picture shows each method where its numbers are, and a line over those that
+can't be told apart.
+"""
 
 import math
 import re
@@ -36,7 +38,9 @@ def shapes_of(answer: PageSummary, width: float = WIDE, key: str = "") -> list[t
 
 def marks_of(shapes: tuple[Shape, ...], css: str) -> dict[int, Shape]:
     """Return the dots or labels of the marks by the methods' numbers."""
-    return {of.mark.number: inner for of in shapes if of.mark for inner in of.inner if inner.css == css}
+    return {
+        of.mark.number: inner for of in shapes if of.mark for inner in of.inner if inner.css == css
+    }
 
 
 def ticks(shapes: tuple[Shape, ...], anchor: str) -> list[str]:
@@ -50,16 +54,24 @@ def ticks(shapes: tuple[Shape, ...], anchor: str) -> list[str]:
 @pytest.mark.parametrize("key", ["time", "memory", "size"])
 @pytest.mark.parametrize("score", [None, RMSE], ids=["higher", "lower"])
 def test_the_scale_lets_a_script_find_every_mark(key: str, score: Any) -> None:
-    """From data-s alone, values lead to their marks, better ones higher up and cheaper ones further left."""
+    """From data-s alone, values lead to their marks, better ones higher up and cheaper ones
+    further left.
+    """
     answer = an_answer(FIVE, score=score) if score else an_answer(FIVE)
     root = ET.fromstring(next(svg(of) for of in pictures(answer) if of.x.key == key))
     log, x0, x1, left, right, y0, y1, top, bottom, sign = map(float, root.attrib["data-s"].split())
     assert (left < right, top < bottom, sign) == (True, True, -1 if score else 1)
     cost = next(axis for axis in answer.axes if axis.key == key)
     scale = math.log if log else float
-    dots = {of.attrib["data-m"]: next(e for e in of if e.get("class") == "dot") for of in root if "data-m" in of.attrib}
+    dots = {
+        of.attrib["data-m"]: next(e for e in of if e.get("class") == "dot")
+        for of in root
+        if "data-m" in of.attrib
+    }
     for method in answer.methods:
-        x = left + (scale(method.values[cost.id].mean) - scale(x0)) / (scale(x1) - scale(x0)) * (right - left)
+        x = left + (scale(method.values[cost.id].mean) - scale(x0)) / (scale(x1) - scale(x0)) * (
+            right - left
+        )
         share = (method.values["score"].mean - y0) / (y1 - y0)
         y = top + (1 - share if sign > 0 else share) * (bottom - top)
         dot = dots[str(answer.number[method.name])]
@@ -68,37 +80,58 @@ def test_the_scale_lets_a_script_find_every_mark(key: str, score: Any) -> None:
     assert [e.get("class") for e in root.iter() if e.get("class") == "limits"] == ["limits"]
 
 
-@pytest.mark.parametrize(("factor", "log"), [(1.0, False), (1.001, False), (24.9, False), (25.1, True), (1e7, True)])
+@pytest.mark.parametrize(
+    ("factor", "log"), [(1.0, False), (1.001, False), (24.9, False), (25.1, True), (1e7, True)]
+)
 def test_an_axis_is_logarithmic_where_costs_span_25_times(factor: float, log: bool) -> None:
-    """Equal factors are equal distances from a span of 25 on; every axis has three ticks or more, all different."""
-    costs = {"a": (2.0, 300.0, 0.02 * factor), "b": (3.0, 400.0, 0.02 * math.sqrt(factor)), "c": (4.0, 500.0, 0.02)}
+    """Equal factors are equal distances from a span of 25 on; every axis has three ticks or
+    more, all different.
+    """
+    costs = {
+        "a": (2.0, 300.0, 0.02 * factor),
+        "b": (3.0, 400.0, 0.02 * math.sqrt(factor)),
+        "c": (4.0, 500.0, 0.02),
+    }
     answer = an_answer({"a": 3.0, "b": 2.0, "c": 1.0}, costs=costs)
     for shapes in (of for width in SIZES for of in shapes_of(answer, width)):
         for shown in (ticks(shapes, "end"), ticks(shapes, "middle")):
             assert len(set(shown)) == len(shown) >= 3
     assert next(of.x.log for of in pictures(answer) if of.x.key == "size") == log
     if log:
-        a, b, c = (dot.points[0][0] for _, dot in sorted(marks_of(shapes_of(answer, key="size")[0], "dot").items()))
+        a, b, c = (
+            dot.points[0][0]
+            for _, dot in sorted(marks_of(shapes_of(answer, key="size")[0], "dot").items())
+        )
         assert a - b == pytest.approx(b - c)
 
 
 def test_an_axis_is_logarithmic_where_many_costs_crowd() -> None:
-    """Half of them in 2 % of a linear axis; where a cost is 0, which has no logarithm, it never is."""
+    """Half of them in 2 % of a linear axis; where a cost is 0, which has no logarithm, it never
+    is.
+    """
     crowd = {f"m{at}": 101 + 2.0 * at for at in range(8)} | {"far": 900.0}
-    assert all(of.x.log for of in pictures(an_answer(crowd, costs={name: (of,) * 3 for name, of in crowd.items()})))
+    assert all(
+        of.x.log
+        for of in pictures(an_answer(crowd, costs={name: (of,) * 3 for name, of in crowd.items()}))
+    )
     nothing = an_answer({"a": 3.0, "b": 2.0}, costs={"a": (1.0, 1.0, 0.0), "b": (2.0, 2.0, 9.0)})
     assert not any(of.x.log for of in pictures(nothing))
 
 
 @pytest.mark.parametrize("suite", ["quickstart", "minilm", "faq"])
 def test_labels_of_the_published_suites_keep_clear(suite: str) -> None:
-    """No label covers a mark or another label, or leaves the drawing, in any picture of any size."""
+    """No label covers a mark or another label, or leaves the drawing, in any picture of any
+    size.
+    """
     answer = answer_of(Results.load(REFERENCE / suite))
     for width in SIZES:
         for shapes in shapes_of(answer, width):
             labels, dots, boxes = marks_of(shapes, "lab"), marks_of(shapes, "dot"), {}
             assert {label.text for label in labels.values()} <= set(answer.by_name)
-            for n, label in labels.items():  # in a font that is 6.6 pixels a character wide and 12 high
+            for (
+                n,
+                label,
+            ) in labels.items():  # in a font that is 6.6 pixels a character wide and 12 high
                 (x, y), length = label.points[0], 6.6 * len(label.text)
                 left = x - {"start": 0.0, "middle": length / 2, "end": length}[label.anchor]
                 boxes[n] = (left, y - 10, left + length, y + 2)
@@ -110,7 +143,9 @@ def test_labels_of_the_published_suites_keep_clear(suite: str) -> None:
                 for x, y in (dot.points[0] for dot in dots.values()):
                     assert max(left - x, x - right, top - y, y - bottom) >= 5, where
                 for west, north, east, south in (box for other, box in boxes.items() if other != n):
-                    assert min(right, east) <= max(left, west) or min(bottom, south) <= max(top, north), where
+                    assert min(right, east) <= max(left, west) or min(bottom, south) <= max(
+                        top, north
+                    ), where
 
 
 # Charts, and files for papers
@@ -119,7 +154,9 @@ def test_labels_of_the_published_suites_keep_clear(suite: str) -> None:
 @pytest.fixture(scope="module")
 def every_chart(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
     """Return the pictures of a page, and one with hostile names."""
-    folder = made_records.write(tmp_path_factory.mktemp("charts"), made_records.sweep(seeds=3), made_records.points)
+    folder = made_records.write(
+        tmp_path_factory.mktemp("charts"), made_records.sweep(seeds=3), made_records.points
+    )
     named = Axis(0, 2, HOSTILE, ((1.0, HOSTILE),))
     bad = Series(((1.0, 1.0),), "m1", "$\\frac{$ \u4e2d \u202e" + "x" * 300, marker="P")
     hostile = Picture(name="hostile", caption=HOSTILE, alt=HOSTILE, x=named, y=named, series=(bad,))
@@ -140,16 +177,22 @@ def test_axes_hold_their_values(values: list[float], log: bool, share: float) ->
 
 
 def test_nothing_leaves_its_picture(every_chart: list[Picture]) -> None:
-    """On a page, on a phone and in a paper all lines, marks and starts of texts lie within the picture."""
+    """On a page, on a phone and in a paper all lines, marks and starts of texts lie within the
+    picture.
+    """
     assert len({picture.name for picture in every_chart}) == len(every_chart) > 10
     for picture in every_chart:
         for made in (layout(picture, width) for width in SIZES):
             points = [point for shape in flat(made.shapes) for point in shape.points]
-            assert all(-1 <= x <= made.frame.width + 1 and -1 <= y <= made.height + 1 for x, y in points), picture.name
+            assert all(
+                -1 <= x <= made.frame.width + 1 and -1 <= y <= made.height + 1 for x, y in points
+            ), picture.name
 
 
 def test_files_for_papers_are_a_column_wide_with_their_fonts(every_chart: list[Picture]) -> None:
-    """3.3 inches, text that can be selected, names as they are; the same picture gives the same bytes."""
+    """3.3 inches, text that can be selected, names as they are; the same picture gives the same
+    bytes.
+    """
     for picture in every_chart[::16]:
         made = paper(picture, "pdf")
         assert made == paper(picture, "pdf")
@@ -163,11 +206,16 @@ def test_files_for_papers_are_a_column_wide_with_their_fonts(every_chart: list[P
 
 
 def test_each_picture_of_the_page_is_a_file(tmp_path: Path) -> None:
-    """`--format pdf` writes those that `md` writes as SVG, by the same names; another format is refused."""
+    """`--format pdf` writes those that `md` writes as SVG, by the same names; another format is
+    refused.
+    """
     made_records.write(tmp_path / "runs", made_records.sweep(["lora", "full"], 2))
     words = ("report", tmp_path / "runs", "--out", tmp_path / "out", "--format")
     called(*words, "md,pdf")
-    kinds = [{path.stem for path in (tmp_path / "out/figures").glob(f"*.{kind}")} for kind in ("svg", "pdf")]
+    kinds = [
+        {path.stem for path in (tmp_path / "out/figures").glob(f"*.{kind}")}
+        for kind in ("svg", "pdf")
+    ]
     assert kinds[0] == kinds[1]
     assert "answer_time" in kinds[0]
     refused = called(*words, "gif", status=2).output

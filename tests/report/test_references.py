@@ -56,23 +56,37 @@ def test_committed_reports_are_those_of_their_records(name: str, tmp_path: Path)
     """Each page, picture and table, byte for byte; and all that is committed is made."""
     committed = REFERENCE / name
     made = write_report(committed, tmp_path, ("html", "md", "csv"))
-    kept = [*committed.glob("report.[hjm]*"), *committed.glob("tables/*"), *committed.glob("figures/*.svg")]
+    kept = [
+        *committed.glob("report.[hjm]*"),
+        *committed.glob("tables/*"),
+        *committed.glob("figures/*.svg"),
+    ]
     names = {path.relative_to(tmp_path) for path in made}
     assert names == {path.relative_to(committed) for path in kept}
-    changed = [str(file) for file in sorted(names) if (tmp_path / file).read_bytes() != (committed / file).read_bytes()]
-    assert not changed, f"hpml-bench report reports/reference/{name} --format html,md,csv writes others"
+    changed = [
+        str(file)
+        for file in sorted(names)
+        if (tmp_path / file).read_bytes() != (committed / file).read_bytes()
+    ]
+    assert not changed, (
+        f"hpml-bench report reports/reference/{name} --format html,md,csv writes others"
+    )
 
 
 @pytest.mark.parametrize("recorded", [True, False])
 def test_without_a_scorer_s_package_recorded_scores_are_used(
     recorded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same answer, and a caution with what to install; files without recorded scores of rows are set apart."""
+    """The same answer, and a caution with what to install; files without recorded scores of rows
+    are set apart.
+    """
     with_package = answer_of(load(REFERENCE / "faq"))
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
     if not recorded:
         read = predictions.read_predictions
-        monkeypatch.setattr(predictions, "read_predictions", lambda folder: replace(read(folder), scores=None))
+        monkeypatch.setattr(
+            predictions, "read_predictions", lambda folder: replace(read(folder), scores=None)
+        )
     results = load(REFERENCE / "faq")
     found = said("cautions", results)
     if recorded:
@@ -80,7 +94,10 @@ def test_without_a_scorer_s_package_recorded_scores_are_used(
         evidence: Any = SimpleNamespace(selection=results, excluded=lambda _: iter(()))
         (finding,) = figures.predictions(evidence)
         assert finding.state == "not checked"
-        assert re.search(r"as the runs recorded them, not computed anew: the scorer rouge_l needs .*install", found)
+        assert re.search(
+            r"as the runs recorded them, not computed anew: the scorer rouge_l needs .*install",
+            found,
+        )
     else:
         assert not answer_of(results).methods
         assert "is missing, or can't be read or scored here" in said("failures", results)
@@ -92,8 +109,22 @@ def test_without_a_scorer_s_package_recorded_scores_are_used(
 LONGEST = 20
 """Words in a sentence."""
 ENDS = {
-    "p", "li", "dd", "dt", "td", "th", "h1", "h2", "h3", "caption", "figcaption", "div", "summary", "button", "label",
-}  # fmt: skip
+    "p",
+    "li",
+    "dd",
+    "dt",
+    "td",
+    "th",
+    "h1",
+    "h2",
+    "h3",
+    "caption",
+    "figcaption",
+    "div",
+    "summary",
+    "button",
+    "label",
+}
 """Elements that end a sentence; parts of the set-up line, which are spans, end one too."""
 UNREAD = {"script", "style", "svg", "head"}
 
@@ -114,13 +145,25 @@ def texts(of: Any) -> Iterator[str]:
 
 
 def check(page: str, own: Sequence[str], least: int = 50) -> None:
-    """Check the sentences of a page outside its folds, but for the description that its suite gives itself."""
-    ended = (" ".join(text.split()) for text in "".join(texts(lxml.html.fromstring(page))).split("\0"))
+    """Check the sentences of a page outside its folds, but for the description that its suite
+    gives itself.
+    """
+    ended = (
+        " ".join(text.split()) for text in "".join(texts(lxml.html.fromstring(page))).split("\0")
+    )
     found = [one for text in ended for one in re.split(r"(?<=[.!?])(?<!\b[Nn]o\.)\s+", text) if one]
     assert len(found) > least
-    of_suites = {part for text in own for part in re.split(r"(?<=[.!?])\s+", " ".join(text.split()))}
-    prose = (sentence for sentence in found if not re.match(r"\w+ = ", sentence))  # a method's options are no sentence
-    long = [sentence for sentence in prose if len(sentence.split()) > LONGEST and sentence not in of_suites]
+    of_suites = {
+        part for text in own for part in re.split(r"(?<=[.!?])\s+", " ".join(text.split()))
+    }
+    prose = (
+        sentence for sentence in found if not re.match(r"\w+ = ", sentence)
+    )  # a method's options are no sentence
+    long = [
+        sentence
+        for sentence in prose
+        if len(sentence.split()) > LONGEST and sentence not in of_suites
+    ]
     assert not long, long
 
 
@@ -132,10 +175,15 @@ def test_published_pages_have_short_sentences(name: str) -> None:
 
 
 def test_made_pages_have_short_sentences(tmp_path: Path) -> None:
-    """A sweep with failures, several ranks, jobs, foreign runs and further metrics; ranks over suites."""
+    """A sweep with failures, several ranks, jobs, foreign runs and further metrics; ranks over
+    suites.
+    """
     source = rich_records.write(tmp_path / "records")
     write_report(source, tmp_path / "report", ("html",))
-    check((tmp_path / "report" / "report.html").read_text(encoding="utf-8"), [load(source).description])
+    check(
+        (tmp_path / "report" / "report.html").read_text(encoding="utf-8"),
+        [load(source).description],
+    )
 
     suites = [load(REFERENCE / name) for name in ("quickstart", "minilm", "chat")]
     write_page(page_over(suites, tmp_path), tmp_path, ("html",))
@@ -145,11 +193,19 @@ def test_made_pages_have_short_sentences(tmp_path: Path) -> None:
 KINDS: dict[str, list[dict[str, Any]]] = {
     "rows": right_and_wrong({"alpha": 0.5, "beta": 0.51, "gamma": 0.8}),
     "seeds": right_and_wrong({"alpha": 0.5, "beta": 0.51, "gamma": 0.8}, seeds=range(4), dollars=3),
-    "real": [line | {"score": line["score"] / 3} for line in right_and_wrong({"a": 0.5, "b": 0.6}, dollars=3)],
-    "means": [{"system": name, "score": score, "rows": 900, "cost": 1} for name, score in (("a", 0.5), ("b", 0.6))],
+    "real": [
+        line | {"score": line["score"] / 3}
+        for line in right_and_wrong({"a": 0.5, "b": 0.6}, dollars=3)
+    ],
+    "means": [
+        {"system": name, "score": score, "rows": 900, "cost": 1}
+        for name, score in (("a", 0.5), ("b", 0.6))
+    ],
     "few": [{"system": name, "score": score} for name, score in (("a", 0.5), ("b", 0.6))],
     "sets": [
-        line for n in range(8) for line in right_and_wrong({"a": 0.5, "b": 0.51, "c": 0.8}, seed=n, dataset=f"d{n}")
+        line
+        for n in range(8)
+        for line in right_and_wrong({"a": 0.5, "b": 0.51, "c": 0.8}, seed=n, dataset=f"d{n}")
     ],
 }
 """Tables of scores, each of another scope of verdicts."""

@@ -1,4 +1,6 @@
-"""One selection for every section: what is set apart enters no number of a page, whatever did it; what is flagged."""
+"""One selection for every section: what is set apart enters no number of a page, whatever did
+it; what is flagged.
+"""
 
 import json
 import re
@@ -31,7 +33,12 @@ def runs(ranks: int, methods: tuple[str, ...]) -> list[RunRecord]:
     """Return a sweep on so many ranks, with what the time budget needs."""
     chosen = made_records.SETTINGS.model_copy(update={"world_size": ranks})
     made = made_records.sweep(methods, SEEDS, settings=chosen)
-    return [r.model_copy(update={"metrics": r.metrics | PARTS | {"communication_ms": 1.0 + r.spec.seed}}) for r in made]
+    return [
+        r.model_copy(
+            update={"metrics": r.metrics | PARTS | {"communication_ms": 1.0 + r.spec.seed}}
+        )
+        for r in made
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -80,33 +87,56 @@ def more_points(run: Path) -> None:
 
 
 OTHER = made_records.SETTINGS.model_copy(update={"train_samples": 999})
-other_protocol = changed(spec=lambda of: of.spec.model_copy(update={"settings": OTHER}), protocol_id=lambda _: "f" * 12)
-other_consumption = changed(
-    consumed=lambda of: of.consumed and of.consumed.model_copy(update={"steps": 90, "samples": 1440})
+other_protocol = changed(
+    spec=lambda of: of.spec.model_copy(update={"settings": OTHER}), protocol_id=lambda _: "f" * 12
 )
-failed_check = changed(checks=lambda of: tuple(check.model_copy(update={"passed": False}) for check in of.checks))
+other_consumption = changed(
+    consumed=lambda of: (
+        of.consumed and of.consumed.model_copy(update={"steps": 90, "samples": 1440})
+    )
+)
+failed_check = changed(
+    checks=lambda of: tuple(check.model_copy(update={"passed": False}) for check in of.checks)
+)
 no_predictions = lambda run: (run / PREDICTIONS).unlink()  # noqa: E731
 not_ok = changed(status=lambda _: "failed")
-no_digest = changed(files=lambda record: {name: of for name, of in record.files.items() if name != PREDICTIONS})
+no_digest = changed(
+    files=lambda record: {name: of for name, of in record.files.items() if name != PREDICTIONS}
+)
 turned = lambda frame: frame.assign(prediction=(frame.prediction + (frame.index <= 20)) % 4)  # noqa: E731
 unknown = answered(turned, known=False)
 EDITS = (
-    other_protocol, other_consumption, failed_check, no_predictions, no_digest, unknown,
-    answered(lambda frame: frame.head(0)), answered(lambda frame: frame.assign(prediction="World")),
-    answered(turned), answered(lambda frame: frame.assign(loss=frame.loss + 0.01)), scored("test_accuracy", 0.5),
-    scored("test_macro_f1"), scored("test_loss"), more_points, not_ok,
-)  # fmt: skip
+    other_protocol,
+    other_consumption,
+    failed_check,
+    no_predictions,
+    no_digest,
+    unknown,
+    answered(lambda frame: frame.head(0)),
+    answered(lambda frame: frame.assign(prediction="World")),
+    answered(turned),
+    answered(lambda frame: frame.assign(loss=frame.loss + 0.01)),
+    scored("test_accuracy", 0.5),
+    scored("test_macro_f1"),
+    scored("test_loss"),
+    more_points,
+    not_ok,
+)
 
 
 def page(folder: Path) -> dict[str, Any]:
-    """Return all that sections show, but those on what went wrong: cells, values, notes, sentences, figures."""
+    """Return all that sections show, but those on what went wrong: cells, values, notes,
+    sentences, figures.
+    """
     shown: dict[str, Any] = {}
     for section in all_sections(Results.load(folder)):
         for number, block in enumerate(section.blocks if section.question != "wrong" else ()):
             content = block.model_dump(mode="json")
             if isinstance(block, Fold):
                 content["about"] = re.sub(r"; \d+ (runs? failed|of \d+ seeds)$", "", block.about)
-            content["notes"] = [n for n in content.get("notes", ()) if not n.startswith("No comparable run")]
+            content["notes"] = [
+                n for n in content.get("notes", ()) if not n.startswith("No comparable run")
+            ]
             shown[f"{section.slug} {number}"] = content
     return shown
 
@@ -118,24 +148,36 @@ def copied(whole: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("first", range(0, len(EDITS), SEEDS))
 def test_each_edit_sets_a_run_apart(whole: Path, tmp_path: Path, first: int) -> None:
-    """Every edit, four to a page, each of another seed and method: the page is that without them, to the last digit."""
+    """Every edit, four to a page, each of another seed and method: the page is that without
+    them, to the last digit.
+    """
     here, there = copied(whole, tmp_path / "a"), copied(whole, tmp_path / "b")
-    chosen = {r.spec.seed: r.run_id for r in runs(2, METHODS) if r.spec.method.name == METHODS[r.spec.seed]}
+    chosen = {
+        r.spec.seed: r.run_id
+        for r in runs(2, METHODS)
+        if r.spec.method.name == METHODS[r.spec.seed]
+    }
     edits = EDITS[first : first + SEEDS]
     for seed, edit in enumerate(edits):
         edit(here / chosen[seed])
         shutil.rmtree(there / chosen[seed])
     assert page(here) == page(there)
     of = [Results.load(folder).left_out for folder in (here, there)]
-    edited, without = (left.excluded_runs + len(left.unfinished) + len(left.problems) for left in of)
+    edited, without = (
+        left.excluded_runs + len(left.unfinished) + len(left.problems) for left in of
+    )
     assert edited == without + len(edits), "they are counted as left out"
 
 
 @pytest.mark.parametrize("renamed", [False, True])
 def test_of_two_records_neither_counts(whole: Path, tmp_path: Path, renamed: bool) -> None:
-    """A run that is there twice, as a copied folder or of a renamed suite, counts in neither; both are named."""
+    """A run that is there twice, as a copied folder or of a renamed suite, counts in neither;
+    both are named.
+    """
     here, there = copied(whole, tmp_path / "a"), copied(whole, tmp_path / "b")
-    run = next(r for r in runs(2, METHODS) if (r.spec.method.name, r.spec.seed) == ("full", 2)).run_id
+    run = next(
+        r for r in runs(2, METHODS) if (r.spec.method.name, r.spec.seed) == ("full", 2)
+    ).run_id
     twin = shutil.copytree(here / run, here / f"{run}-backup")
     if renamed:
         content = json.loads((twin / RECORD).read_text())
@@ -151,10 +193,15 @@ def test_of_two_records_neither_counts(whole: Path, tmp_path: Path, renamed: boo
 
 
 ELSEWHERE = {
-    "fingerprint": "another", "python": "3.13.0", "system": "Linux-6.1", "kernel": "6.1", "driver": "570.1",
-    "process": {"MALLOC_TOP_PAD_": "0"}, "threads": {"intra_op": 9},
+    "fingerprint": "another",
+    "python": "3.13.0",
+    "system": "Linux-6.1",
+    "kernel": "6.1",
+    "driver": "570.1",
+    "process": {"MALLOC_TOP_PAD_": "0"},
+    "threads": {"intra_op": 9},
     "packages": made_records.ENVIRONMENT["packages"] | {"numpy": "9.9"},  # type: ignore[operator]
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("item", ELSEWHERE)
@@ -165,12 +212,19 @@ def test_costs_depend_on_machine_and_versions(item: str) -> None:
 
 
 def test_the_head_counts_what_is_compared(whole: Path, tmp_path: Path) -> None:
-    """Beside the compared runs stand those set apart, those that failed, and those that can't be read."""
+    """Beside the compared runs stand those set apart, those that failed, and those that can't be
+    read.
+    """
     here = copied(whole, tmp_path)
     chosen = [r.run_id for r in runs(2, METHODS) if r.spec.method.name == "head"]
-    for run, edit in zip(chosen, (failed_check, other_protocol, not_ok, no_predictions), strict=True):
+    for run, edit in zip(
+        chosen, (failed_check, other_protocol, not_ok, no_predictions), strict=True
+    ):
         edit(here / run)
-    assert facts(Results.load(here))["Runs"] == "12 compared, 8 on other ranks, 2 set apart, 1 not ok, 1 unreadable"
+    assert (
+        facts(Results.load(here))["Runs"]
+        == "12 compared, 8 on other ranks, 2 set apart, 1 not ok, 1 unreadable"
+    )
 
 
 def test_runs_whose_task_is_not_installed_are_left_out(tmp_path: Path) -> None:
@@ -189,13 +243,17 @@ def test_the_protocol_of_most_runs_is_compared(tmp_path: Path) -> None:
     longer = made_records.SETTINGS.model_copy(update={"steps": 200})
     later = made_records.record("lora", 0, 99, settings=longer, started="2099-01-01T00:00:00+00:00")
     made_records.write(tmp_path, [*made_records.sweep(("lora", "full"), 3), later])
-    assert {record.spec.settings.steps for record in Results.load(tmp_path).compared} == {made_records.SETTINGS.steps}
+    assert {record.spec.settings.steps for record in Results.load(tmp_path).compared} == {
+        made_records.SETTINGS.steps
+    }
 
 
 def test_options_at_their_defaults_make_no_other_method(tmp_path: Path) -> None:
     """Written out by one version and left out by another: one method, whatever the seeds."""
     whole = made_records.record("lora").spec.method
-    spec = whole.model_copy(update={"options": {**whole.options, "dropout": 0.0, "target": "all-linear"}})
+    spec = whole.model_copy(
+        update={"options": {**whole.options, "dropout": 0.0, "target": "all-linear"}}
+    )
     others = [made_records.record("lora", seed, method_spec=spec) for seed in (2, 3)]
     made_records.write(tmp_path, [*made_records.sweep(("full", "lora"), 2), *others])
     assert set(Results.load(tmp_path).methods) == {"lora", "full"}
@@ -209,37 +267,53 @@ STEADY = (
     made_records._metric("timed_seconds", "timed window", "s", "neither", spec=".2f"),
     made_records._metric("step_time_cv", "step time variation", "", "lower", spec=".1%"),
     *(
-        made_records._metric(f"step_time_drift{end}", f"step time drift{end}", "", "neither", spec=".1%")
+        made_records._metric(
+            f"step_time_drift{end}", f"step time drift{end}", "", "neither", spec=".1%"
+        )
         for end in ("", "_low", "_high")
     ),
 )
 CALM = {
-    "timed_steps": 100.0, "timed_seconds": 3.0, "step_time_cv": 0.02, "step_time_drift": 0.01,
-    "step_time_drift_low": -0.01, "step_time_drift_high": 0.03,
-}  # fmt: skip
+    "timed_steps": 100.0,
+    "timed_seconds": 3.0,
+    "step_time_cv": 0.02,
+    "step_time_drift": 0.01,
+    "step_time_drift_low": -0.01,
+    "step_time_drift_high": 0.03,
+}
 
 
 DRIFT, PAUSE = "seed 0: drift [{}]", "seed 0: one step took about {} % of the time"
 
 
-@pytest.mark.parametrize(("drift", "variation", "notes"), [
-    ((-0.01, 0.03), 0.02, {}),
-    ((-0.05, 0.05), 0.02, {}),
-    ((-0.1, 0.15), 0.02, {}),
-    ((-0.01, 0.03), 1.9, {}),
-    ((-0.01, 0.03), 2.1, {"¶": PAUSE.format(21)}),
-    ((0.051, 0.09), 0.02, {"†": DRIFT.format("+5.1 %, +9.0 %")}),
-    ((-0.2, -0.06), 0.02, {"†": DRIFT.format("−20.0 %, −6.0 %")}),
-    ((0.1, 0.2), 3.0, {"†": DRIFT.format("+10.0 %, +20.0 %"), "¶": PAUSE.format(30)}),
-    ((-0.4, 0.6), 0.02, {"§": "drift [−15.1 %, +17.8 %] over its runs"}),
-    ((None, None), 0.02, {"§": "too few steps in 1 of 3 runs"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("drift", "variation", "notes"),
+    [
+        ((-0.01, 0.03), 0.02, {}),
+        ((-0.05, 0.05), 0.02, {}),
+        ((-0.1, 0.15), 0.02, {}),
+        ((-0.01, 0.03), 1.9, {}),
+        ((-0.01, 0.03), 2.1, {"¶": PAUSE.format(21)}),
+        ((0.051, 0.09), 0.02, {"†": DRIFT.format("+5.1 %, +9.0 %")}),
+        ((-0.2, -0.06), 0.02, {"†": DRIFT.format("−20.0 %, −6.0 %")}),
+        ((0.1, 0.2), 3.0, {"†": DRIFT.format("+10.0 %, +20.0 %"), "¶": PAUSE.format(30)}),
+        ((-0.4, 0.6), 0.02, {"§": "drift [−15.1 %, +17.8 %] over its runs"}),
+        ((None, None), 0.02, {"§": "too few steps in 1 of 3 runs"}),
+    ],
+)
 def test_windows_that_are_not_steady_are_marked(
-    tmp_path: Path, drift: tuple[float | None, float | None], variation: float, notes: dict[str, str]
+    tmp_path: Path,
+    drift: tuple[float | None, float | None],
+    variation: float,
+    notes: dict[str, str],
 ) -> None:
-    """One that drifts by over 5 % or holds a pause, and a method's that are too short to tell; with the reason."""
-    made = [with_metrics(r, **CALM).model_copy(update={"definitions": (*r.definitions, *STEADY)})
-            for r in sweep(["lora", "full"], 3)]  # fmt: skip
+    """One that drifts by over 5 % or holds a pause, and a method's that are too short to tell;
+    with the reason.
+    """
+    made = [
+        with_metrics(r, **CALM).model_copy(update={"definitions": (*r.definitions, *STEADY)})
+        for r in sweep(["lora", "full"], 3)
+    ]
     ends = dict(zip(("step_time_drift_low", "step_time_drift_high"), drift, strict=True))
     made[0] = with_metrics(made[0], step_time_cv=variation, **ends)
     results = load(tmp_path, made)
@@ -248,8 +322,13 @@ def test_windows_that_are_not_steady_are_marked(
     for mark, clause in notes.items():
         (note,) = [line for line in lines if line.startswith(mark) and line.endswith(").")]
         assert note.endswith(f": lora ({clause}).")
-        assert [line.split(" | ")[0] for line in lines if mark in line and "|" in line] == ["lora", "lora"]
-    assert ("Step times drift for lora (see Throughput)." in said("summary", results)) == ("†" in notes)
+        assert [line.split(" | ")[0] for line in lines if mark in line and "|" in line] == [
+            "lora",
+            "lora",
+        ]
+    assert ("Step times drift for lora (see Throughput)." in said("summary", results)) == (
+        "†" in notes
+    )
 
 
 def apart(results: Results) -> dict[str, str]:
@@ -258,18 +337,34 @@ def apart(results: Results) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"better": "higher"}, {"unit": "ms"}, {"bounds": (0.0, 100.0)}, {"grid": 7.0}, {"noisy": False}]
+    "changes",
+    [
+        {"better": "higher"},
+        {"unit": "ms"},
+        {"bounds": (0.0, 100.0)},
+        {"grid": 7.0},
+        {"noisy": False},
+    ],
 )
 def test_one_record_does_not_turn_the_page(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """The newest run calls longer training better, has another unit, range, grid or score: it is left out alone."""
+    """The newest run calls longer training better, has another unit, range, grid or score: it is
+    left out alone.
+    """
     *others, newest = sweep(["head", "full"])
-    turned = tuple(m.model_copy(update=changes) if m.name == TIME else m for m in newest.definitions)
+    turned = tuple(
+        m.model_copy(update=changes) if m.name == TIME else m for m in newest.definitions
+    )
     results = load(tmp_path, [*others, newest.model_copy(update={"definitions": turned})])
     assert results.definitions[TIME].better == "lower"
     assert results.definitions[TIME].unit == "s"
     assert list(apart(results)) == [newest.run_id]
-    assert "it defines metrics otherwise than most runs: train_seconds has " in apart(results)[newest.run_id]
-    by_f1 = load(tmp_path / "f1", [*others, newest.model_copy(update={"headline": "test_macro_f1"})])
+    assert (
+        "it defines metrics otherwise than most runs: train_seconds has "
+        in apart(results)[newest.run_id]
+    )
+    by_f1 = load(
+        tmp_path / "f1", [*others, newest.model_copy(update={"headline": "test_macro_f1"})]
+    )
     assert (by_f1.quality, list(apart(by_f1))) == ("test_accuracy", [newest.run_id])
 
 
@@ -280,5 +375,7 @@ def test_another_order_of_rows_is_none(tmp_path: Path) -> None:
     results = Results.load(tmp_path)
     assert len(results.compared) == 6
     assert (results.aligned.units["lora"][1] == before).all()
-    answered(lambda frame: frame.assign(loss=frame.loss.astype(float) * (1 + 1e-8)))(next(tmp_path.glob("lora-s2-*")))
+    answered(lambda frame: frame.assign(loss=frame.loss.astype(float) * (1 + 1e-8)))(
+        next(tmp_path.glob("lora-s2-*"))
+    )
     assert len(Results.load(tmp_path).compared) == 6

@@ -1,4 +1,6 @@
-"""Pages of tasks that are no classification, of rare classes, of rows in groups, and of suites with another metric."""
+"""Pages of tasks that are no classification, of rare classes, of rows in groups, and of suites
+with another metric.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,15 +29,24 @@ BETTER = {"regression": min, "token_classification": max}
 
 
 @pytest.fixture(scope="module", params=BETTER)
-def task_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+def task_results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Results:
     """Return five methods x five seeds of a task."""
-    return Results.load(made_task_records.write(tmp_path_factory.mktemp(request.param), request.param))
+    return Results.load(
+        made_task_records.write(tmp_path_factory.mktemp(request.param), request.param)
+    )
 
 
 def test_no_verdict_is_against_the_direction(task_results: Results) -> None:
-    """Who is called better in the table of pairs has the better mean, and takes no second place on the front to it."""
+    """Who is called better in the table of pairs has the better mean, and takes no second place
+    on the front to it.
+    """
     better: Any = BETTER[task_results.reference.spec.settings.task.name]
-    means = {name: np.mean([*of.values()]) for name, of in task_results.values(task_results.quality).items()}
+    means = {
+        name: np.mean([*of.values()])
+        for name, of in task_results.values(task_results.quality).items()
+    }
     shown = tables("comparisons", task_results)[f"pairs_{task_results.quality}"]
     claims = [row for row in shown.rows if "is better" in row[1]]
     assert claims
@@ -43,17 +54,27 @@ def test_no_verdict_is_against_the_direction(task_results: Results) -> None:
         pair = row[0].split(" − ")
         winner = row[1].split(" is better")[0]
         assert winner == better(pair, key=means.__getitem__)
-        assert task_results.front((task_results.quality, "train_seconds"))[winner].by != (pair[pair.index(winner) - 1],)
+        assert task_results.front((task_results.quality, "train_seconds"))[winner].by != (
+            pair[pair.index(winner) - 1],
+        )
 
 
-def test_a_correlation_with_a_constant_is_none_and_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that answers one number has no correlation: its record says so, and its run is compared all the same."""
+def test_a_correlation_with_a_constant_is_none_and_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that answers one number has no correlation: its record says so, and its run is
+    compared all the same.
+    """
     usual = made_task_records._ratings
 
     def answers(item: RunRecord) -> Predictions:
         found = usual(item)
         loss = (np.asarray(found.reference) - 3.0) ** 2
-        return replace(found, prediction=np.full(400, 3.0), loss=loss) if item.spec.method.name == "head" else found
+        return (
+            replace(found, prediction=np.full(400, 3.0), loss=loss)
+            if item.spec.method.name == "head"
+            else found
+        )
 
     monkeypatch.setattr(made_task_records, "_ratings", answers)
     folder = made_task_records.write(tmp_path, "regression", ("lora", "head"), 3)
@@ -79,7 +100,9 @@ def test_what_guessing_scores_is_the_headline(tmp_path: Path) -> None:
     assert words.headline(answer) == "No method beats guessing (90.0 % accuracy)."
     assert max(picture.y.high for picture in pictures(answer)) <= 100.0
     below = answer.guess.below if answer.guess else ()
-    ahead = answer.model_copy(update={"guess": answer.guess and answer.guess.model_copy(update={"score": 89.0})})
+    ahead = answer.model_copy(
+        update={"guess": answer.guess and answer.guess.model_copy(update={"score": 89.0})}
+    )
     assert set(below) == {"lora", "full"}
     assert words.headline(ahead) == "No method is shown to beat guessing (89.0 % accuracy)."
     shown = answer_of(ranked(tmp_path / "ranked", CLASSES, "macro_f1"))
@@ -88,11 +111,19 @@ def test_what_guessing_scores_is_the_headline(tmp_path: Path) -> None:
     assert "score" not in shown.guess.model_dump()
 
 
-@pytest.mark.parametrize(("task", "by"), [
-    (CLASSES, "macro_f1"), (CLASSES, "mcc"), (CLASSES, "average_precision"), ("regression", "spearman"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("task", "by"),
+    [
+        (CLASSES, "macro_f1"),
+        (CLASSES, "mcc"),
+        (CLASSES, "average_precision"),
+        ("regression", "spearman"),
+    ],
+)
 def test_methods_are_ranked_by_another_metric(task: str, by: str, tmp_path: Path) -> None:
-    """Means are the metric's over seeds, claims over rows its rows', of equal mean; the page says by what."""
+    """Means are the metric's over seeds, claims over rows its rows', of equal mean; the page
+    says by what.
+    """
     results = ranked(tmp_path, task, by)
     assert len(results.compared) == 6, [group.reason for group in results.left_out.excluded]
     assert results.quality == f"test_{by}"
@@ -116,10 +147,14 @@ def test_a_rare_row_may_count_as_much_as_its_class(tmp_path: Path) -> None:
     assert np.ptp(rows) <= aligned.span == pytest.approx(5.0)
 
 
-@pytest.mark.parametrize(("suite", "by", "words"), [
-    ("quickstart", "spearman", "can be ranked by average_precision, brier, macro_f1, mcc"),
-    ("quickstart", "no_such", "settings.rank_by is 'no_such'"), ("faq", "macro_f1", "nothing but the task's score"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("suite", "by", "words"),
+    [
+        ("quickstart", "spearman", "can be ranked by average_precision, brier, macro_f1, mcc"),
+        ("quickstart", "no_such", "settings.rank_by is 'no_such'"),
+        ("faq", "macro_f1", "nothing but the task's score"),
+    ],
+)
 def test_a_metric_that_does_not_fit_is_refused(suite: str, by: str, words: str) -> None:
     """When the suite is read; with the metrics that fit."""
     with pytest.raises(UserError, match=words):
@@ -140,18 +175,28 @@ def test_average_precision_is_of_two_classes() -> None:
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Five methods with five seeds, right or wrong on 1,000 rows in 100 groups."""
     groups = np.repeat(np.arange(100), np.resize((1, 5, 10, 24), 100))
-    return Results.load(grouped(made_records.write(tmp_path_factory.mktemp("grouped"), sweep()), groups))
+    return Results.load(
+        grouped(made_records.write(tmp_path_factory.mktemp("grouped"), sweep()), groups)
+    )
 
 
 def test_verdicts_are_by_group(results: Results, tmp_path: Path) -> None:
-    """Every pair's p is that of the seeds x groups table, in which the largest group can change most."""
+    """Every pair's p is that of the seeds x groups table, in which the largest group can change
+    most.
+    """
     assert results.aligned.span == pytest.approx(24 / 10)
     for c in results.comparisons("test_accuracy"):
-        table = np.array([results.aligned.units[c.a][s] - results.aligned.units[c.b][s] for s in results.seeds])
-        assert c.p == pytest.approx(max(one.p() for one in statistics.crossed_evidence(table, span=2.4)))
+        table = np.array(
+            [results.aligned.units[c.a][s] - results.aligned.units[c.b][s] for s in results.seeds]
+        )
+        assert c.p == pytest.approx(
+            max(one.p() for one in statistics.crossed_evidence(table, span=2.4))
+        )
     assert results.grid("test_accuracy") == 1 / 1000
     plain = Results.load(made_records.write(tmp_path, sweep()))
-    assert {c.p for c in plain.comparisons("test_accuracy")} != {c.p for c in results.comparisons("test_accuracy")}
+    assert {c.p for c in plain.comparisons("test_accuracy")} != {
+        c.p for c in results.comparisons("test_accuracy")
+    }
     assert plain.values("test_accuracy") == results.values("test_accuracy")
 
 

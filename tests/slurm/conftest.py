@@ -1,4 +1,6 @@
-"""What tests on the two-node Slurm share: the cluster itself, a tiny suite, and what a local sweep of it computes."""
+"""What tests on the two-node Slurm share: the cluster itself, a tiny suite, and what a local
+sweep of it computes.
+"""
 
 import os
 import tempfile
@@ -18,7 +20,9 @@ from hpml_bench.system import disk
 
 @pytest.fixture(scope="session")
 def slurm_cluster() -> Iterator[TwoNodes]:
-    """The cluster, with one session's number; where it can't be had, the reason stands among the skipped tests."""
+    """The cluster, with one session's number; where it can't be had, the reason stands among the
+    skipped tests.
+    """
     cluster = TwoNodes(os.getpid() % 99 + 1)
     if (why := cluster.up()) is not None:
         skips.only_as_root(why)
@@ -31,17 +35,24 @@ def slurm_cluster() -> Iterator[TwoNodes]:
 
 @pytest.fixture(scope="session")
 def held_suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A suite of runs of seconds; its method `held` is known to all processes that are started from here."""
+    """A suite of runs of seconds; its method `held` is known to all processes that are started
+    from here.
+    """
     folder = plugin_packages.write(tmp_path_factory.mktemp("plug-in"), "methods", held=held.SOURCE)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", plugin_packages.on_path(folder))
         for cached in (registry.names, registry._foreign):  # another test may have looked before
             cached.cache_clear()
-        yield once(tmp_path_factory, "suite", lambda folder: write_suite(tiny.local_suite(folder))) / "colours.yaml"
+        yield (
+            once(tmp_path_factory, "suite", lambda folder: write_suite(tiny.local_suite(folder)))
+            / "colours.yaml"
+        )
 
 
-def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+def once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
+) -> Path:
     """Return a folder that one of several processes of tests has filled for all."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"cluster-{name}"
@@ -75,7 +86,9 @@ def truth(local: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def shared_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="hpml-cluster-", dir="/tmp", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        prefix="hpml-cluster-", dir="/tmp", ignore_cleanup_errors=True
+    ) as name:
         yield Path(name)
 
 
@@ -83,6 +96,8 @@ def shared_folder() -> Iterator[Path]:
 def disturbed(
     slurm_cluster: TwoNodes, held_suite: Path, truth: dict[str, Any], shared_folder: Path
 ) -> Iterator[Callable[..., Disturbed]]:
-    """Maker of sweeps with changes to the profile; afterwards no job is left, and the nodes are well."""
+    """Maker of sweeps with changes to the profile; afterwards no job is left, and the nodes are
+    well.
+    """
     yield lambda **profile: Disturbed(slurm_cluster, held_suite, shared_folder / "out", **profile)
     slurm_cluster.restore()

@@ -31,7 +31,9 @@ def write_suite(path: Path) -> Path:
 
 
 class Disturbed:
-    """A sweep on the cluster, by default of one seed: a job with two runs, of which the second stays at its gate."""
+    """A sweep on the cluster, by default of one seed: a job with two runs, of which the second
+    stays at its gate.
+    """
 
     def __init__(self, cluster: TwoNodes, suite: Path, out: Path, **profile: Any) -> None:
         """Plan it; nothing is submitted."""
@@ -43,12 +45,21 @@ class Disturbed:
         self.profile = Profile.model_validate(given)
 
     def open(
-        self, seeds: int = 1, methods: tuple[str, ...] = ("lora", "held"), again: bool = False, **limits: Any
+        self,
+        seeds: int = 1,
+        methods: tuple[str, ...] = ("lora", "held"),
+        again: bool = False,
+        **limits: Any,
     ) -> JobSweep:
         """Do what run-all does before it submits; keep the sweep."""
         loaded = load_suite(str(self.suite), seeds=seeds)
-        row = methods_of_seed(len(methods), 0, loaded.name)  # the suite's first method may come later by lot
-        ordered = {methods[row.index(n)]: loaded.methods[methods[row.index(n)]] for n in range(len(methods))}
+        row = methods_of_seed(
+            len(methods), 0, loaded.name
+        )  # the suite's first method may come later by lot
+        ordered = {
+            methods[row.index(n)]: loaded.methods[methods[row.index(n)]]
+            for n in range(len(methods))
+        }
         loaded = loaded.model_copy(update={"methods": ordered})
         request = SweepRequest(loaded, self.out, limits=Limits(**{"stall": 300} | limits))
         sweep = JobSweep.open(request, self.profile, request.folder, lambda _: None)
@@ -67,7 +78,18 @@ class Disturbed:
         """Return the words of `hpml-bench run-all` for the sweep of its held run."""
         file = self.out / "profile.yaml"
         file.write_text(self.profile.model_dump_json())  # JSON is YAML
-        shared = ("--seeds", "1", "--methods", "held", "--out", str(self.out), "--wandb", "off", "--on", str(file))
+        shared = (
+            "--seeds",
+            "1",
+            "--methods",
+            "held",
+            "--out",
+            str(self.out),
+            "--wandb",
+            "off",
+            "--on",
+            str(file),
+        )
         return ["run-all", str(self.suite), *shared, *options]
 
     # The gate
@@ -83,12 +105,15 @@ class Disturbed:
         (self.gate / "closed").unlink()
 
     def at_gate(self) -> set[str]:
-        names = [path.name.rsplit(".", 1)[0] for path in self.gate.glob("*.*.*") if path.stat().st_size]
+        names = [
+            path.name.rsplit(".", 1)[0] for path in self.gate.glob("*.*.*") if path.stat().st_size
+        ]
         return {name for name in names if names.count(name) == 2}
 
     def arrived(self, restart: int = 0) -> str:
         """Wait until a job is at the gate in this start or a later one; return its name."""
-        # Slurm may begin a job more than once anew, such as for a slurmd that is silent and a node that is marked down.
+        # Slurm may begin a job more than once anew, such as for a slurmd that is silent and a node
+        # that is marked down.
 
         def those() -> list[str]:
             found = (name.rsplit(".", 1) for name in sorted(self.at_gate()))
@@ -97,7 +122,9 @@ class Disturbed:
         try:
             until(those, f"a job is at the gate in its start {restart}")
         except TimeoutError as error:
-            told = f"jobs {self.cluster.jobs()}, starts {self.starts()}, at the gate {self.at_gate()}"
+            told = (
+                f"jobs {self.cluster.jobs()}, starts {self.starts()}, at the gate {self.at_gate()}"
+            )
             raise TimeoutError(f"{error}; {told}") from None
         return those()[0]
 
@@ -106,10 +133,16 @@ class Disturbed:
 
     # The end
 
-    def complete(self, seconds: float = PATIENCE, meanwhile: Callable[[], object] = lambda: None) -> bool:
-        """Wait as run-all does, which submits again what is left undone; return whether all runs have a record."""
+    def complete(
+        self, seconds: float = PATIENCE, meanwhile: Callable[[], object] = lambda: None
+    ) -> bool:
+        """Wait as run-all does, which submits again what is left undone; return whether all runs
+        have a record.
+        """
         ended: list[bool] = []
-        waiter = threading.Thread(target=lambda: ended.append(self.sweep.wait(lambda _: None, poll=0.5)), daemon=True)
+        waiter = threading.Thread(
+            target=lambda: ended.append(self.sweep.wait(lambda _: None, poll=0.5)), daemon=True
+        )
         waiter.start()
         meanwhile()
         waiter.join(seconds)
@@ -124,7 +157,11 @@ class Disturbed:
         return faults.content(self.folder)
 
     def record(self, method: str = "held", seed: int = 0) -> RunRecord:
-        (found,) = [r for r in load_records(self.folder).records if (r.spec.method.name, r.spec.seed) == (method, seed)]
+        (found,) = [
+            r
+            for r in load_records(self.folder).records
+            if (r.spec.method.name, r.spec.seed) == (method, seed)
+        ]
         return found
 
     def starts(self) -> list[tuple[str, str | None]]:

@@ -1,4 +1,5 @@
-"""Sweeps on a real Slurm of two nodes, disturbed: each completes, and equals an undisturbed local one to the bit.
+"""Sweeps on a real Slurm of two nodes, disturbed: each completes, and equals an undisturbed local
+one to the bit.
 
 What is disturbed has come to a known place, the gate of its second run; no test waits for a time.
 """
@@ -30,8 +31,12 @@ def first_run_was_kept(sweep: Disturbed, job: str) -> None:
     assert (where["job"], where["restart"]) == (job, 0)
 
 
-def test_a_requeued_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
-    """`scontrol requeue`: the run under way is interrupted, the same job begins anew, and what was done is kept."""
+def test_a_requeued_job_goes_on(
+    disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes
+) -> None:
+    """`scontrol requeue`: the run under way is interrupted, the same job begins anew, and what
+    was done is kept.
+    """
     sweep = disturbed()
     job = sweep.begin()
     slurm("scontrol", "requeue", job)
@@ -45,8 +50,12 @@ def test_a_requeued_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_cl
 
 
 @pytest.mark.cluster_slow
-def test_a_preempted_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
-    """A job of a partition of higher priority takes the node, and the preempted one is done after it."""
+def test_a_preempted_job_goes_on(
+    disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes
+) -> None:
+    """A job of a partition of higher priority takes the node, and the preempted one is done
+    after it.
+    """
     sweep = disturbed()
     job = sweep.begin()
     high = ("--partition=high", f"--nodelist={sweep.node(job)}", "--exclusive")
@@ -58,15 +67,21 @@ def test_a_preempted_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_c
     assert sweep.record().environment["where"]["restart"] == 1
     (first, *later) = [how for _, how in sweep.starts()]
     assert first == "interrupted"
-    assert set(later) == {"done"}  # Slurm 24.11 begins it once more after it has ended well: there is nothing to do
+    assert set(later) == {
+        "done"
+    }  # Slurm 24.11 begins it once more after it has ended well: there is nothing to do
 
 
 @pytest.mark.cluster_slow
-def test_of_a_job_and_its_zombie_one_counts(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
-    """A killed slurmd, and its node is down for the controller: the job goes on there, and elsewhere once more."""
+def test_of_a_job_and_its_zombie_one_counts(
+    disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes
+) -> None:
+    """A killed slurmd, and its node is down for the controller: the job goes on there, and
+    elsewhere once more.
+    """
     # Both finish the first run: an attempt is committed by a rename onto a name that must be free
-    # (SharedResults.publish), and the later one is set aside; a job whose claim is another's begins no run
-    # (Claim.held).
+    # (SharedResults.publish), and the later one is set aside; a job whose claim is another's begins
+    # no run (Claim.held).
     sweep = disturbed()
     job = sweep.begin(methods=("held", "lora"))
     lost = sweep.node(job)
@@ -86,8 +101,12 @@ def test_of_a_job_and_its_zombie_one_counts(disturbed: Make, truth: dict[str, An
     assert sweep.record("lora").environment["where"]["restart"] == last
 
 
-def test_a_lost_node_is_made_good(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
-    """A node is gone at once; its job is done on the other, which has no command of Slurm's; the node comes back."""
+def test_a_lost_node_is_made_good(
+    disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes
+) -> None:
+    """A node is gone at once; its job is done on the other, which has no command of Slurm's; the
+    node comes back.
+    """
     sweep = disturbed(setup=["export PATH=/nowhere"])
     job = sweep.begin()
     lost = sweep.node(job)
@@ -107,8 +126,12 @@ def test_a_lost_node_is_made_good(disturbed: Make, truth: dict[str, Any], slurm_
 
 
 @pytest.mark.parametrize("how", ["cancelled", "killed"])
-def test_an_ended_job_comes_again(how: str, disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
-    """`scancel` and the same command, or SIGKILL, as for want of memory, while one waits: what was done is kept."""
+def test_an_ended_job_comes_again(
+    how: str, disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes
+) -> None:
+    """`scancel` and the same command, or SIGKILL, as for want of memory, while one waits: what
+    was done is kept.
+    """
     sweep = disturbed(**({"setup": ["export PATH=/nowhere"]} if how == "killed" else {}))
     job = sweep.begin()
     (own,) = read_jobs(sweep.folder)
@@ -124,4 +147,7 @@ def test_an_ended_job_comes_again(how: str, disturbed: Make, truth: dict[str, An
         assert [claim.job for claim in sweep.left()] == [job]
     equal(sweep, truth)
     first_run_was_kept(sweep, job)
-    assert [how for _, how in sweep.starts()] == ["interrupted" if how == "cancelled" else None, "done"]
+    assert [how for _, how in sweep.starts()] == [
+        "interrupted" if how == "cancelled" else None,
+        "done",
+    ]

@@ -1,4 +1,6 @@
-"""One run over both nodes of a real Slurm, by its engine or by torchrun: over their network, one cause of an end."""
+"""One run over both nodes of a real Slurm, by its engine or by torchrun: over their network, one
+cause of an end.
+"""
 
 import os
 import subprocess
@@ -25,7 +27,9 @@ def over(disturbed: Make, shared_folder: Path) -> Disturbed:
 
 
 def test_a_sweep_over_both_nodes_is_the_local_one(over: Disturbed, truth: dict[str, Any]) -> None:
-    """All that is computed, to the bit; records and page tell the nodes apart from two ranks on one."""
+    """All that is computed, to the bit; records and page tell the nodes apart from two ranks on
+    one.
+    """
     over.open().submit(again=True)
     assert over.complete()
     assert over.content() == {run: truth[run] for run in over.content()}
@@ -37,18 +41,45 @@ def test_a_sweep_over_both_nodes_is_the_local_one(over: Disturbed, truth: dict[s
 
 
 def test_torchrun_over_both_nodes_computes_the_same(
-    held_suite: Path, local: Path, truth: dict[str, Any], shared_folder: Path, slurm_cluster: TwoNodes
+    held_suite: Path,
+    local: Path,
+    truth: dict[str, Any],
+    shared_folder: Path,
+    slurm_cluster: TwoNodes,
 ) -> None:
-    """`torchrun --nnodes 2`, whose nodes share no loopback; the record tells them apart from ranks on one."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "--nnodes", "2"]
+    """`torchrun --nnodes 2`, whose nodes share no loopback; the record tells them apart from
+    ranks on one.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "1",
+        "--nnodes",
+        "2",
+    ]
     run = ["-m", "hpml_bench", "run", "lora", str(held_suite), "--out", str(shared_folder)]
     processes = [
         subprocess.Popen(
-            [SCRIPT, "in", node, *command, "--master-addr", NODES[0], "--node-rank", str(number), *run], text=True,
-            env=os.environ | slurm_cluster._variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [
+                SCRIPT,
+                "in",
+                node,
+                *command,
+                "--master-addr",
+                NODES[0],
+                "--node-rank",
+                str(number),
+                *run,
+            ],
+            text=True,
+            env=os.environ | slurm_cluster._variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         for number, node in enumerate(NODES)
-    ]  # fmt: skip
+    ]
     for process in processes:
         said, _ = process.communicate(timeout=300)
         assert process.returncode == 0, said[-3000:]
@@ -57,8 +88,14 @@ def test_torchrun_over_both_nodes_computes_the_same(
     hardware = over.environment["hardware"]
     assert (hardware["nodes"], hardware["ranks_per_node"]) == (2, [1, 1])
     assert hardware["interconnect"].startswith("eth0")
-    (one,) = [record.environment for record in load_records(local).records if record.run_id == over.run_id]
-    assert over.environment["fingerprint"] != one["fingerprint"] == over.environment["node_fingerprint"]
+    (one,) = [
+        record.environment for record in load_records(local).records if record.run_id == over.run_id
+    ]
+    assert (
+        over.environment["fingerprint"]
+        != one["fingerprint"]
+        == over.environment["node_fingerprint"]
+    )
 
 
 @pytest.mark.cluster_slow
@@ -75,7 +112,9 @@ def test_a_requeue_of_a_run_over_both_nodes(over: Disturbed, truth: dict[str, An
 
 @pytest.mark.cluster_slow
 def test_a_killed_agent_on_the_second_node(over: Disturbed, slurm_cluster: TwoNodes) -> None:
-    """Its rank ends with it, Slurm ends the step, and the record says from which node there is no report."""
+    """Its rank ends with it, Slurm ends the step, and the record says from which node there is
+    no report.
+    """
     host, pid = over.rank(over.begin(methods=("held",)), 1)
     assert host == "n2"
     slurm_cluster.do("in", "n2", "pkill", "-9", "-f", "hpml_bench.launch.agent")
@@ -88,7 +127,9 @@ def test_a_killed_agent_on_the_second_node(over: Disturbed, slurm_cluster: TwoNo
 
 
 @pytest.mark.cluster_slow
-def test_no_agent_is_left_when_the_job_is_cancelled(over: Disturbed, slurm_cluster: TwoNodes) -> None:
+def test_no_agent_is_left_when_the_job_is_cancelled(
+    over: Disturbed, slurm_cluster: TwoNodes
+) -> None:
     """`hpml-bench stop` ends the job, and the agents and ranks on both nodes with it."""
     over.begin(methods=("held",))
     assert over.sweep.stop() == 1
@@ -104,14 +145,23 @@ def _there(cluster: TwoNodes, node: str) -> bool:
 
 
 @pytest.mark.cluster_slow
-@pytest.mark.parametrize(("signal", "status", "named"), [
-    ("KILL", "killed", "(on node 1, {host})"),  # though rank 0 saw only a lost connection
-    ("STOP", "timeout", "node 1 ({host})"),  # nothing moves, and no node sees an error
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("signal", "status", "named"),
+    [
+        ("KILL", "killed", "(on node 1, {host})"),  # though rank 0 saw only a lost connection
+        ("STOP", "timeout", "node 1 ({host})"),  # nothing moves, and no node sees an error
+    ],
+)
 def test_a_rank_that_breaks_on_the_second_node_is_the_cause(
-    signal: str, status: str, named: str, disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes
+    signal: str,
+    status: str,
+    named: str,
+    disturbed: Make,
+    truth: dict[str, Any],
+    slurm_cluster: TwoNodes,
 ) -> None:
-    """The run is killed, or a timeout, by that rank on that node; the other run is done, and both nodes end.
+    """The run is killed, or a timeout, by that rank on that node; the other run is done, and both
+    nodes end.
 
     The same command then does the run.
     """

@@ -25,13 +25,18 @@ Make = Callable[..., Disturbed]
 
 
 def test_a_sweep_equals_a_local_one(disturbed: Make, truth: dict[str, Any]) -> None:
-    """A job a seed, each on its node; all losses, norms and predictions are those of a sweep without a cluster."""
+    """A job a seed, each on its node; all losses, norms and predictions are those of a sweep
+    without a cluster.
+    """
     sweep = disturbed()
     assert len(sweep.open(seeds=2).submit(again=True)) == 2
     assert sweep.complete()
     assert sweep.content() == truth
     where = [record.environment["where"] for record in load_records(sweep.folder).records]
-    assert {(place["unit"], place["host"]) for place in where} in ({(0, "n1"), (1, "n2")}, {(0, "n2"), (1, "n1")})
+    assert {(place["unit"], place["host"]) for place in where} in (
+        {(0, "n1"), (1, "n2")},
+        {(0, "n2"), (1, "n1")},
+    )
     assert [how for _, how in sweep.starts()] == ["done", "done"]
     assert not sweep.left()
     assert not sweep.attempts()
@@ -41,7 +46,9 @@ def test_a_sweep_equals_a_local_one(disturbed: Make, truth: dict[str, Any]) -> N
 def test_a_second_submission_attaches(
     comment: str | None, disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes
 ) -> None:
-    """The same command while the first one's jobs run: it submits nothing and waits; nobody does a unit twice."""
+    """The same command while the first one's jobs run: it submits nothing and waits; nobody does
+    a unit twice.
+    """
     slurm_cluster.do("comments", *([] if comment is None else [comment]))
     sweep = disturbed()
     job = sweep.begin(methods=("held",))
@@ -57,8 +64,12 @@ def test_a_second_submission_attaches(
     assert sweep.starts() == [(f"{job}.0", "done")]
 
 
-def test_a_waiter_that_is_interrupted_leaves_the_jobs(disturbed: Make, slurm_cluster: TwoNodes) -> None:
-    """Ctrl-C ends the waiting with status 130 and the command that ends the jobs, which go on; that ends them."""
+def test_a_waiter_that_is_interrupted_leaves_the_jobs(
+    disturbed: Make, slurm_cluster: TwoNodes
+) -> None:
+    """Ctrl-C ends the waiting with status 130 and the command that ends the jobs, which go on;
+    that ends them.
+    """
     sweep = disturbed()
     sweep.close()
     command = [sys.executable, "-m", "hpml_bench", *sweep.command()]
@@ -68,7 +79,10 @@ def test_a_waiter_that_is_interrupted_leaves_the_jobs(disturbed: Make, slurm_clu
     said, _ = waiter.communicate(timeout=60)
     assert waiter.returncode == 130
     folder = sweep.out / "colours"
-    assert f"the jobs go on; the same command waits for them again, and hpml-bench stop {folder} ends them" in said
+    assert (
+        f"the jobs go on; the same command waits for them again, and hpml-bench stop {folder} "
+        f"ends them" in said
+    )
     assert slurm_cluster.jobs()[job][0] == "RUNNING"
     stopped = CliRunner().invoke(main, ["stop", str(folder)])
     assert (stopped.exit_code, stopped.output) == (0, "1 jobs were ended\n")
@@ -78,7 +92,9 @@ def test_a_waiter_that_is_interrupted_leaves_the_jobs(disturbed: Make, slurm_clu
 
 
 def test_a_detached_sweep_reports_by_itself(disturbed: Make, slurm_cluster: TwoNodes) -> None:
-    """`--detach` returns at once; `status` shows the jobs; a last job writes the page when the others have ended."""
+    """`--detach` returns at once; `status` shows the jobs; a last job writes the page when the
+    others have ended.
+    """
     sweep = disturbed()
     sweep.close()
     begun = called(*sweep.command("--detach"))
@@ -88,7 +104,18 @@ def test_a_detached_sweep_reports_by_itself(disturbed: Make, slurm_cluster: TwoN
     assert sorted(state for state, _ in slurm_cluster.jobs().values()) == ["PENDING", "RUNNING"]
     shown = CliRunner().invoke(main, ["status", str(folder)]).output.splitlines()
     assert shown[0] == "0 of 1 runs are done; units: 1 running"
-    assert shown[2].split() == ["0", "held", "seed", "0", "running", job, sweep.node(job), "0", "of", "1"]
+    assert shown[2].split() == [
+        "0",
+        "held",
+        "seed",
+        "0",
+        "running",
+        job,
+        sweep.node(job),
+        "0",
+        "of",
+        "1",
+    ]
     sweep.pass_on()
     own = find(folder, lambda _: None)
     until(lambda: not own.engine.live(own.plan), "all jobs have ended")
@@ -98,12 +125,18 @@ def test_a_detached_sweep_reports_by_itself(disturbed: Make, slurm_cluster: TwoN
     assert shown[2].endswith("1 of 1")
 
 
-def test_a_job_prepares_before_the_others_begin(disturbed: Make, truth: dict[str, Any], shared_folder: Path) -> None:
-    """`prepare: job` with an empty cache: a first job fills it, and the others begin when it has ended well."""
+def test_a_job_prepares_before_the_others_begin(
+    disturbed: Make, truth: dict[str, Any], shared_folder: Path
+) -> None:
+    """`prepare: job` with an empty cache: a first job fills it, and the others begin when it has
+    ended well.
+    """
     cache = shared_folder / "cache"
     sweep = disturbed(prepare="job", env={"HPML_BENCH_CACHE": str(cache)})
     assert not cache.exists()
-    assert len(sweep.open().submit(again=True)) == 1  # the job may begin, and fill the cache, at once
+    assert (
+        len(sweep.open().submit(again=True)) == 1
+    )  # the job may begin, and fill the cache, at once
     assert sweep.complete()
     assert cache.exists()
     first, second = read_jobs(sweep.folder)

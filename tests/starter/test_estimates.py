@@ -1,4 +1,6 @@
-"""What `init` writes on time and memory, against arithmetic by hand and `fit`; and what follows from them."""
+"""What `init` writes on time and memory, against arithmetic by hand and `fit`; and what follows
+from them.
+"""
 
 import json
 from collections.abc import Callable
@@ -17,7 +19,14 @@ from hpml_bench.fit.limits import Limit
 from hpml_bench.fit.predict import Prediction
 from hpml_bench.starter import estimates
 from hpml_bench.starter.entries import LINE, Entry, Rate, flow, written
-from hpml_bench.starter.estimates import Published, Work, encoder_recipe, in_words, language_recipe, seconds_of
+from hpml_bench.starter.estimates import (
+    Published,
+    Work,
+    encoder_recipe,
+    in_words,
+    language_recipe,
+    seconds_of,
+)
 from hpml_bench.starter.model import Model, look_at_model, source_of
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.suite.yaml import parse
@@ -26,16 +35,26 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.training import products
 
 MODEL = Model(
-    source="path:/m", folder=Path("/m"), config={"hidden_size": 1000, "num_hidden_layers": 10, "vocab_size": 30_000},
-    parameters=150_000_000, positions=None, width=1000, layers=10, vocabulary=30_000, dtypes=("F32",),
-    reads_both_ways=True, pools_by=None,
-)  # fmt: skip
+    source="path:/m",
+    folder=Path("/m"),
+    config={"hidden_size": 1000, "num_hidden_layers": 10, "vocab_size": 30_000},
+    parameters=150_000_000,
+    positions=None,
+    width=1000,
+    layers=10,
+    vocabulary=30_000,
+    dtypes=("F32",),
+    reads_both_ways=True,
+    pools_by=None,
+)
 FULL = Published("full", "all", settings={"lr": 1e-5}, work=6)
 
 
 def init(bert: Path, folder: Path, *words: str) -> str:
     """Return what the command writes."""
-    return called("init", "--model", bert, "--data", starters.classes(folder / "a.csv", 60), *words).stdout
+    return called(
+        "init", "--model", bert, "--data", starters.classes(folder / "a.csv", 60), *words
+    ).stdout
 
 
 def predicting(fits: bool, asked: list[Suite]) -> Callable[..., Prediction]:
@@ -44,7 +63,9 @@ def predicting(fits: bool, asked: list[Suite]) -> Callable[..., Prediction]:
     def predicted(suite: Suite, advised: bool) -> Prediction:
         asked.append(suite)
         needs = tuple(predict.Need(method=name, fits=fits, peak=10**9) for name in suite.methods)
-        return Prediction(settings=suite.settings, limit=Limit(80 * 10**9, 0, ""), made_up_rows="", needs=needs)
+        return Prediction(
+            settings=suite.settings, limit=Limit(80 * 10**9, 0, ""), made_up_rows="", needs=needs
+        )
 
     return predicted
 
@@ -73,13 +94,17 @@ def test_seconds_are_operations_over_the_rate() -> None:
     """
     work = Work(train_tokens=6000, eval_tokens=2000, new_tokens=0)
     operations = (150e6 - 30_000 * 1000) * (6 * 6000 + 2 * 2000)
-    assert seconds_of(MODEL, FULL, work, 1e10) == pytest.approx(estimates.STARTING + operations / 1e10)
+    assert seconds_of(MODEL, FULL, work, 1e10) == pytest.approx(
+        estimates.STARTING + operations / 1e10
+    )
     said = {20: "20 s", 89: "89 s", 120: "2 min", 7200: "2 h", 200_000: "2.3 days"}
     assert [*map(in_words, said)] == [*said.values()]
 
 
 def test_a_thread_is_timed_by_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Operations over seconds of CPU, 2 per multiplication; the number of threads is what it was."""
+    """Operations over seconds of CPU, 2 per multiplication; the number of threads is what it
+    was.
+    """
     import torch
 
     clock = iter([0.0, *(0.1 * step for step in range(1, 100))])
@@ -87,11 +112,14 @@ def test_a_thread_is_timed_by_its_own_time(monkeypatch: pytest.MonkeyPatch) -> N
     before = torch.get_num_threads()
     fp32, bf16 = products.thread_rates((8, 4, 2))
     assert torch.get_num_threads() == before
-    assert (fp32, bf16) == pytest.approx([2 * 8 * 4 * 2 / 0.1] * 2)  # each product takes a tenth of a second
+    assert (fp32, bf16) == pytest.approx(
+        [2 * 8 * 4 * 2 / 0.1] * 2
+    )  # each product takes a tenth of a second
 
 
 def test_the_time_is_for_all_cores_of_a_free_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds follow from the faster type that the CPU has, all cores, and the share of the product's rate.
+    """Seconds follow from the faster type that the CPU has, all cores, and the share of the
+    product's rate.
 
     No rate of a card is made up: the command that finds out is named.
     """
@@ -103,16 +131,25 @@ def test_the_time_is_for_all_cores_of_a_free_machine(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(estimates.environment, "has_bf16", lambda _, has=has_bf16: has)
         seconds = seconds_of(MODEL, FULL, work, estimates.REACHED * 5 * rate)
         said = estimates.time_in_words(MODEL, (FULL,), work, 100, 3)
-        assert f"{in_words(3 * seconds)} for 1 methods x 3 seeds; one run: full {in_words(seconds)}." in said
+        assert (
+            f"{in_words(3 * seconds)} for 1 methods x 3 seeds; one run: full {in_words(seconds)}."
+            in said
+        )
 
-    monkeypatch.setattr(estimates.gpus, "visible_gpus", lambda: ({"name": "Card", "memory_mb": 80_000},))
+    monkeypatch.setattr(
+        estimates.gpus, "visible_gpus", lambda: ({"name": "Card", "memory_mb": 80_000},)
+    )
     said = estimates.time_in_words(MODEL, (FULL,), Work(1, 1, 0), 100, 3)
     assert "not estimated for a GPU" in said
     assert "hpml-bench run lora" in said
 
 
-def test_a_method_that_does_not_fit_is_left_out(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`full` becomes a comment, with the reason; others are kept, with the command that finds what to change."""
+def test_a_method_that_does_not_fit_is_left_out(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`full` becomes a comment, with the reason; others are kept, with the command that finds
+    what to change.
+    """
     monkeypatch.setattr(predict, "predict", predicting(False, []))
     written = init(bert, tmp_path)
     assert "\n  # full: {lr: 5e-5}" in written
@@ -123,35 +160,60 @@ def test_a_method_that_does_not_fit_is_left_out(bert: Path, tmp_path: Path, monk
     assert "hpml-bench fit FILE says what helps" in said
 
 
-@pytest.mark.parametrize(("recipe", "parameters", "rates"), [
-    (encoder_recipe, 110e6, {"full": 5e-5}), (encoder_recipe, 340e6, {"full": 2e-5}),
-    (language_recipe, 7e9, {"lora": 2e-4, "qlora": 2e-4}), (language_recipe, 33e9, {"lora": 1e-4}),
-])  # fmt: skip
-def test_rates_follow_the_size_as_published(recipe: Callable[..., Any], parameters: float, rates: Any) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "parameters", "rates"),
+    [
+        (encoder_recipe, 110e6, {"full": 5e-5}),
+        (encoder_recipe, 340e6, {"full": 2e-5}),
+        (language_recipe, 7e9, {"lora": 2e-4, "qlora": 2e-4}),
+        (language_recipe, 33e9, {"lora": 1e-4}),
+    ],
+)
+def test_rates_follow_the_size_as_published(
+    recipe: Callable[..., Any], parameters: float, rates: Any
+) -> None:
     """BERT's lowest for large encoders; QLoRA's two rates on both sides of 13B."""
-    assert rates.items() <= {method.name: method.settings.get("lr") for method in recipe(parameters).methods}.items()
+    assert (
+        rates.items()
+        <= {method.name: method.settings.get("lr") for method in recipe(parameters).methods}.items()
+    )
 
 
 def test_facts_of_a_model_are_those_of_its_files(tmp_path: Path) -> None:
-    """Parameters as torch counts them, from the file's header alone; an encoder reads both ways, a decoder doesn't."""
+    """Parameters as torch counts them, from the file's header alone; an encoder reads both ways,
+    a decoder doesn't.
+    """
     from transformers import AutoModel
 
-    for folder, both in ((starters.bert(tmp_path / "bert"), True), (starters.llama(tmp_path / "llama"), False)):
+    for folder, both in (
+        (starters.bert(tmp_path / "bert"), True),
+        (starters.llama(tmp_path / "llama"), False),
+    ):
         found = look_at_model(str(folder))
         assert found.reads_both_ways is both
         assert found.width == 32
         assert found.layers == 2
         real = sum(weight.numel() for weight in AutoModel.from_pretrained(folder).parameters())
-        assert real <= found.parameters <= real + 200 * 32  # the language model's output layer, or BERT's pooler
+        assert (
+            real <= found.parameters <= real + 200 * 32
+        )  # the language model's output layer, or BERT's pooler
     (tmp_path / "bert" / "1_Pooling").mkdir()
     (tmp_path / "bert" / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
     assert look_at_model(str(tmp_path / "bert")).pools_by == "first"
     (tmp_path / "linked").mkdir()
     for file in (tmp_path / "bert").iterdir():  # as the hub's cache has them
         (tmp_path / "linked" / file.name).symlink_to(file)
-    assert look_at_model(str(tmp_path / "linked")).parameters == look_at_model(str(tmp_path / "bert")).parameters
+    assert (
+        look_at_model(str(tmp_path / "linked")).parameters
+        == look_at_model(str(tmp_path / "bert")).parameters
+    )
     config = tmp_path / "bert" / "config.json"
-    odd = {"hidden_size": [8, 16], "num_hidden_layers": "2", "vocab_size": {}, "max_position_embeddings": [9]}
+    odd = {
+        "hidden_size": [8, 16],
+        "num_hidden_layers": "2",
+        "vocab_size": {},
+        "max_position_embeddings": [9],
+    }
     config.write_text(json.dumps(json.loads(config.read_text()) | odd))
     found = look_at_model(str(tmp_path / "bert"))
     assert (found.width, found.layers, found.vocabulary, found.positions) == (1, 1, 0, None)
@@ -160,10 +222,17 @@ def test_facts_of_a_model_are_those_of_its_files(tmp_path: Path) -> None:
         look_at_model(str(tmp_path / "bert"))
 
 
-@pytest.mark.parametrize(("given", "source"), [
-    ("FacebookAI/roberta-base", "hub:FacebookAI/roberta-base"), ("o/n@main", "hub:o/n@main"), ("hub:o/n", "hub:o/n"),
-    ("embedded:newswire-gpt2", "embedded:newswire-gpt2"), ("path:/a/b", "path:/a/b"), ("/", "path:/"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [
+        ("FacebookAI/roberta-base", "hub:FacebookAI/roberta-base"),
+        ("o/n@main", "hub:o/n@main"),
+        ("hub:o/n", "hub:o/n"),
+        ("embedded:newswire-gpt2", "embedded:newswire-gpt2"),
+        ("path:/a/b", "path:/a/b"),
+        ("/", "path:/"),
+    ],
+)
 def test_sources_are_written_as_suites_write_them(given: str, source: str) -> None:
     """With their kind, and paths absolute."""
     assert source_of(given) == source
@@ -176,7 +245,10 @@ TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
 
 
 @given(
-    st.recursive(TEXTS | st.booleans() | st.none() | st.integers(-9, 10**9), lambda v: st.lists(v, max_size=3)),
+    st.recursive(
+        TEXTS | st.booleans() | st.none() | st.integers(-9, 10**9),
+        lambda v: st.lists(v, max_size=3),
+    ),
     st.dictionaries(TEXTS.filter(bool), TEXTS, max_size=3),
 )
 def test_a_value_is_read_back_as_it_was(value: Any, mapping: dict[str, str]) -> None:
@@ -191,15 +263,26 @@ def test_a_value_is_read_back_as_it_was(value: Any, mapping: dict[str, str]) -> 
 @given(TEXTS, TEXTS)
 def test_no_reason_becomes_part_of_the_suite(first: str, second: str) -> None:
     """Texts of the user's data in comments stay comments, whatever line breaks they hold."""
-    entries = [Entry("a", 1, (first,)), Entry("b", (Entry("c", "x", (first, second)), Entry("d", 2, (second,), False))),
-               Entry("e", 3, (f"  {first}", second))]  # fmt: skip
+    entries = [
+        Entry("a", 1, (first,)),
+        Entry("b", (Entry("c", "x", (first, second)), Entry("d", 2, (second,), False))),
+        Entry("e", 3, (f"  {first}", second)),
+    ]
     assert parse("\n".join(written(entries)), "") == {"a": 1, "b": {"c": "x"}, "e": 3}
 
 
 def test_a_short_reason_stands_beside_a_long_one_above() -> None:
     """Within the width; a command stays on its line, and alternatives are comments."""
-    lines = [*written([Entry("a", 1, ("short",)), Entry("b", 2, ("long " * 40,)), Entry("c", 3, ("  run this " * 20,)),
-                       Entry("d", 4, ("other",), chosen=False)])]  # fmt: skip
+    lines = [
+        *written(
+            [
+                Entry("a", 1, ("short",)),
+                Entry("b", 2, ("long " * 40,)),
+                Entry("c", 3, ("  run this " * 20,)),
+                Entry("d", 4, ("other",), chosen=False),
+            ]
+        )
+    ]
     assert lines[0] == "a: 1  # short"
     assert lines[1].startswith("# long long")
     assert lines[-1] == "# d: 4  # other"

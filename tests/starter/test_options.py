@@ -1,4 +1,6 @@
-"""`hpml-bench init` with choices of the user's own, files that need none, and files that are broken or strange."""
+"""`hpml-bench init` with choices of the user's own, files that need none, and files that are
+broken or strange.
+"""
 
 import json
 import re
@@ -24,12 +26,15 @@ TAGS = [["O" if len(word) < 5 else "B-X" for word in words] for words in WORDS]
 
 def csv(header: str, *columns: Any, sep: str = ",") -> str:
     """Return a file of these columns."""
-    return "".join(f"{sep.join(map(str, row))}\n" for row in ([header], *zip(*columns, strict=True)))
+    return "".join(
+        f"{sep.join(map(str, row))}\n" for row in ([header], *zip(*columns, strict=True))
+    )
 
 
 def lines(**columns: Any) -> str:
     return "".join(
-        f"{json.dumps(dict(zip(columns, row, strict=True)))}\n" for row in zip(*columns.values(), strict=True)
+        f"{json.dumps(dict(zip(columns, row, strict=True)))}\n"
+        for row in zip(*columns.values(), strict=True)
     )
 
 
@@ -39,7 +44,8 @@ KAGGLE = "Sentence #,Word,POS,Tag\n" + "".join(
     for place, (word, tag) in enumerate(zip(words, tags, strict=True))
 )
 CONLL = "\n".join(
-    "".join(f"{word} NN {tag}\n" for word, tag in zip(*of, strict=True)) for of in zip(WORDS, TAGS, strict=True)
+    "".join(f"{word} NN {tag}\n" for word, tag in zip(*of, strict=True))
+    for of in zip(WORDS, TAGS, strict=True)
 )
 SPLITS = [("train", "train", "valid", "test")[row % 4] for row in range(60)]
 
@@ -63,76 +69,158 @@ class Case(NamedTuple):
 
 CASES = {
     "the spam collection": Case(
-        csv("v1,v2,,,", LABELS, [f"caf\xe9 {text}" for text in TEXTS], [""] * 60, ["x", *[""] * 59], [""] * 60),
-        "sequence_classification", {"text": "v2", "label": "v1", "encoding": "latin-1"}, ("--encoding", "latin-1"),
+        csv(
+            "v1,v2,,,",
+            LABELS,
+            [f"caf\xe9 {text}" for text in TEXTS],
+            [""] * 60,
+            ["x", *[""] * 59],
+            [""] * 60,
+        ),
+        "sequence_classification",
+        {"text": "v2", "label": "v1", "encoding": "latin-1"},
+        ("--encoding", "latin-1"),
         said=r"columns: text: v2; label: v1; columns not read: Unnamed: 2, Unnamed: 3, Unnamed: 4",
     ),
     "quotes that are part of texts": Case(
-        csv("text\tlabel", [f'"{text}' for text in TEXTS], LABELS, sep="\t"), "sequence_classification",
-        {"text": "text", "label": "label", "quote": ""}, ("--set", "dataset.options.quote=''"), ".tsv",
+        csv("text\tlabel", [f'"{text}' for text in TEXTS], LABELS, sep="\t"),
+        "sequence_classification",
+        {"text": "text", "label": "label", "quote": ""},
+        ("--set", "dataset.options.quote=''"),
+        ".tsv",
     ),
     "a separator and columns by position": Case(
-        csv("1~2", [f"the match {text}" for text in TEXTS], LABELS, sep="~"), "sequence_classification",
-        {"header": False, "text": ["1"], "label": "2", "sep": "~"}, ("--sep", "~", "--text", "1", "--label", "2"),
+        csv("1~2", [f"the match {text}" for text in TEXTS], LABELS, sep="~"),
+        "sequence_classification",
+        {"header": False, "text": ["1"], "label": "2", "sep": "~"},
+        ("--sep", "~", "--text", "1", "--label", "2"),
     ),
     "tags that are numbers": Case(
-        lines(tokens=WORDS, ner_tags=[[int(tag != "O") for tag in tags] for tags in TAGS]), "token_classification",
-        {"text": "tokens", "label": "ner_tags", "label_names": ["O", "B-X"]}, ("--label-names", "O,B-X"), ".jsonl",
+        lines(tokens=WORDS, ner_tags=[[int(tag != "O") for tag in tags] for tags in TAGS]),
+        "token_classification",
+        {"text": "tokens", "label": "ner_tags", "label_names": ["O", "B-X"]},
+        ("--label-names", "O,B-X"),
+        ".jsonl",
     ),
-    "words a line": Case(CONLL, "token_classification", {"text": "words", "label": "tags"}, suffix=".conll"),
+    "words a line": Case(
+        CONLL, "token_classification", {"text": "words", "label": "tags"}, suffix=".conll"
+    ),
     "words a row": Case(
-        KAGGLE, "token_classification", {"text": "Word", "label": "Tag"}, said="columns not read: Sentence #, POS"
+        KAGGLE,
+        "token_classification",
+        {"text": "Word", "label": "Tag"},
+        said="columns not read: Sentence #, POS",
     ),
     "prompts and answers by other names": Case(
-        csv("user_query,bot_reply", TEXTS, reversed(TEXTS)), "causal_lm",
+        csv("user_query,bot_reply", TEXTS, reversed(TEXTS)),
+        "causal_lm",
         {"text": ["user_query"], "label": "bot_reply"},
-        ("--task", "causal_lm", "--text", "user_query", "--label", "bot_reply"), model="llama",
+        ("--task", "causal_lm", "--text", "user_query", "--label", "bot_reply"),
+        model="llama",
     ),
     "turns by another name": Case(
-        lines(chat_log=[[{"role": "user", "content": t}, {"role": "assistant", "content": "bank"}] for t in TEXTS]),
-        "causal_lm", {"text": "chat_log"}, suffix=".jsonl", model="llama",
+        lines(
+            chat_log=[
+                [{"role": "user", "content": t}, {"role": "assistant", "content": "bank"}]
+                for t in TEXTS
+            ]
+        ),
+        "causal_lm",
+        {"text": "chat_log"},
+        suffix=".jsonl",
+        model="llama",
     ),
     "a pair": Case(
-        csv("id,sentence1,sentence2,score", range(60), TEXTS, reversed(TEXTS), [row / 7 for row in range(60)]),
-        "regression", {"text": "sentence1", "text_pair": "sentence2", "label": "score"},
+        csv(
+            "id,sentence1,sentence2,score",
+            range(60),
+            TEXTS,
+            reversed(TEXTS),
+            [row / 7 for row in range(60)],
+        ),
+        "regression",
+        {"text": "sentence1", "text_pair": "sentence2", "label": "score"},
         said="text: sentence1; paired with: sentence2; label: score; columns not read: id",
     ),
     "a pair that is given": Case(
-        csv("claim,source,verdict", TEXTS, reversed(TEXTS), LABELS), "sequence_classification",
-        {"text": ["claim"], "text_pair": "source", "label": "verdict"}, ("--text", "claim", "--text-pair", "source"),
+        csv("claim,source,verdict", TEXTS, reversed(TEXTS), LABELS),
+        "sequence_classification",
+        {"text": ["claim"], "text_pair": "source", "label": "verdict"},
+        ("--text", "claim", "--text-pair", "source"),
     ),
     "splits in a column": Case(
-        csv("text,label,split", TEXTS, LABELS, SPLITS), "sequence_classification",
-        {"text": "text", "label": "label", "split": "split"}, said="rows: 30 to train on, 15 for .*, 15 to test",
+        csv("text,label,split", TEXTS, LABELS, SPLITS),
+        "sequence_classification",
+        {"text": "text", "label": "label", "split": "split"},
+        said="rows: 30 to train on, 15 for .*, 15 to test",
     ),
     "everything given": Case(
-        csv("a,b,kind,book", TEXTS, TEXTS, LABELS, [row // 3 for row in range(60)]), "sequence_classification",
-        {"text": ["a", "b"], "label": "kind", "group": "book", "label_names": ["ham", "spam"], "separator": " | "},
-        ("--text", "a", "--text", "b", "--label", "kind", "--group", "book", "--set", "epochs=2", "--set",
-         "max_length=16", "--set", "task.options.pooling=first", "--set", "dataset.options.separator=' | '", "--set",
-         "data_seed=3"),
-        settings={"epochs": 2, "max_length": 16, "data_seed": 3}, of_task={"pooling": "first"},
+        csv("a,b,kind,book", TEXTS, TEXTS, LABELS, [row // 3 for row in range(60)]),
+        "sequence_classification",
+        {
+            "text": ["a", "b"],
+            "label": "kind",
+            "group": "book",
+            "label_names": ["ham", "spam"],
+            "separator": " | ",
+        },
+        (
+            "--text",
+            "a",
+            "--text",
+            "b",
+            "--label",
+            "kind",
+            "--group",
+            "book",
+            "--set",
+            "epochs=2",
+            "--set",
+            "max_length=16",
+            "--set",
+            "task.options.pooling=first",
+            "--set",
+            "dataset.options.separator=' | '",
+            "--set",
+            "data_seed=3",
+        ),
+        settings={"epochs": 2, "max_length": 16, "data_seed": 3},
+        of_task={"pooling": "first"},
     ),
     "lists of words and tags by other names": Case(
-        lines(id=range(60), said=WORDS, marks=TAGS), "token_classification", {"text": ["said"], "label": "marks"},
-        ("--task", "token_classification", "--text", "said", "--label", "marks"), ".jsonl", "columns not read: id",
+        lines(id=range(60), said=WORDS, marks=TAGS),
+        "token_classification",
+        {"text": ["said"], "label": "marks"},
+        ("--task", "token_classification", "--text", "said", "--label", "marks"),
+        ".jsonl",
+        "columns not read: id",
     ),
     "words a row, for a class": Case(
-        KAGGLE, "sequence_classification", {"text": ["Word"], "label": "Tag"},
+        KAGGLE,
+        "sequence_classification",
+        {"text": ["Word"], "label": "Tag"},
         ("--task", "sequence_classification", "--text", "Word", "--label", "Tag"),
     ),
     "texts beside a number of the row, which is never learnt": Case(
-        csv("id,text", range(60), TEXTS), "causal_lm", {"text": "text"}, model="llama", of_task={"scorer": None}
+        csv("id,text", range(60), TEXTS),
+        "causal_lm",
+        {"text": "text"},
+        model="llama",
+        of_task={"scorer": None},
     ),
     "columns without names": Case(
         "".join(f'"{1 + row % 3}","the goal {row}","{text}"\n' for row, text in enumerate(TEXTS)),
-        "sequence_classification", {"header": False, "text": [2, 3], "label": 1, "label_names": ["1", "2", "3"]},
+        "sequence_classification",
+        {"header": False, "text": [2, 3], "label": 1, "label_names": ["1", "2", "3"]},
     ),
     "steps": Case(
-        csv("text,label", TEXTS, LABELS), "sequence_classification", {"text": "text", "label": "label"},
-        ("--set", "steps=7"), settings={"steps": 7, "epochs": None},
+        csv("text,label", TEXTS, LABELS),
+        "sequence_classification",
+        {"text": "text", "label": "label"},
+        ("--set", "steps=7"),
+        settings={"steps": 7, "epochs": None},
     ),
-}  # fmt: skip
+}
 
 
 def init(model: Path, file: Path, *words: str, status: int = 0) -> Result:
@@ -140,8 +228,12 @@ def init(model: Path, file: Path, *words: str, status: int = 0) -> Result:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_suite_says_what_is_given_or_found(name: str, bert: Path, llama: Path, tmp_path: Path) -> None:
-    """The suite loads, with the task and the columns; the terminal names the columns that are not read."""
+def test_a_suite_says_what_is_given_or_found(
+    name: str, bert: Path, llama: Path, tmp_path: Path
+) -> None:
+    """The suite loads, with the task and the columns; the terminal names the columns that are
+    not read.
+    """
     case = CASES[name]
     file = tmp_path / f"rows{case.suffix}"
     file.write_text(case.content, encoding="latin-1" if "latin-1" in case.words else "utf-8")
@@ -171,33 +263,100 @@ GIVEN: dict[str, tuple[tuple[str, ...], str]] = {
     "no such option": (("--set", "dataset.options.quot=x"), "mean quote"),
 }
 STRANGE: dict[str, tuple[str, str, str | bytes, str]] = {
-    "numbers of tags": ("bert", ".jsonl", NUMBERED, "the tag '0' .* give their names in order with --label-names"),
-    "one column": ("bert", ".csv", csv("text~label", TEXTS, LABELS, sep="~"), "separated otherwise, say how with --s"),
-    "missing labels": ("bert", ".csv", csv("text,label", TEXTS, ["", "", *LABELS[2:]]),
-                       r"row 1 has no label .*\(1 more of 60 rows are bad\); --set task\.options\.bad_rows=drop"),
-    "ids and texts": ("bert", ".csv", csv("id,text", range(60), TEXTS), "nothing to learn is found"),
-    "lists by other names": ("bert", ".jsonl", lines(said=WORDS, marks=TAGS), "or .words. and .tags., or name the t"),
+    "numbers of tags": (
+        "bert",
+        ".jsonl",
+        NUMBERED,
+        "the tag '0' .* give their names in order with --label-names",
+    ),
+    "one column": (
+        "bert",
+        ".csv",
+        csv("text~label", TEXTS, LABELS, sep="~"),
+        "separated otherwise, say how with --s",
+    ),
+    "missing labels": (
+        "bert",
+        ".csv",
+        csv("text,label", TEXTS, ["", "", *LABELS[2:]]),
+        r"row 1 has no label .*\(1 more of 60 rows are bad\); --set task\.options\.bad_rows=drop",
+    ),
+    "ids and texts": (
+        "bert",
+        ".csv",
+        csv("id,text", range(60), TEXTS),
+        "nothing to learn is found",
+    ),
+    "lists by other names": (
+        "bert",
+        ".jsonl",
+        lines(said=WORDS, marks=TAGS),
+        "or .words. and .tags., or name the t",
+    ),
     "no row": ("llama", ".csv", "text,label\n", "has no rows; give a file with some"),
-    "one row": ("llama", ".csv", "text,label\nthe bank,ham\n", "has 1 row, of which some .* give at least 8"),
-    "one class": ("llama", ".csv", csv("text,label", TEXTS, ["ham"] * 60), "all training rows .*; give"),
-    "latin-1": ("llama", ".csv", PLAIN.replace("\n", "\ncaf\xe9 ", 1).encode("latin-1"), "isn't UTF-8 .*encoding, "),
-    "utf-16": ("llama", ".csv", PLAIN.encode("utf-16"), "name its encoding with --encoding, such as utf-16"),
-    "nested json": ("llama", ".json", json.dumps({"data": {"rows": PAIRS}}),
-                    r"'data' \(which holds mappings\); give a column"),
-    "nested cells": ("llama", ".json", json.dumps([{"a": of} for of in PAIRS]), r"'a' \(which holds mappings\); give"),
-    "no answers": ("llama", ".jsonl", lines(messages=[[{"role": "user", "content": "the bank"}]]) + "\n" * 9,
-                   "has 1 row, of which"),
+    "one row": (
+        "llama",
+        ".csv",
+        "text,label\nthe bank,ham\n",
+        "has 1 row, of which some .* give at least 8",
+    ),
+    "one class": (
+        "llama",
+        ".csv",
+        csv("text,label", TEXTS, ["ham"] * 60),
+        "all training rows .*; give",
+    ),
+    "latin-1": (
+        "llama",
+        ".csv",
+        PLAIN.replace("\n", "\ncaf\xe9 ", 1).encode("latin-1"),
+        "isn't UTF-8 .*encoding, ",
+    ),
+    "utf-16": (
+        "llama",
+        ".csv",
+        PLAIN.encode("utf-16"),
+        "name its encoding with --encoding, such as utf-16",
+    ),
+    "nested json": (
+        "llama",
+        ".json",
+        json.dumps({"data": {"rows": PAIRS}}),
+        r"'data' \(which holds mappings\); give a column",
+    ),
+    "nested cells": (
+        "llama",
+        ".json",
+        json.dumps([{"a": of} for of in PAIRS]),
+        r"'a' \(which holds mappings\); give",
+    ),
+    "no answers": (
+        "llama",
+        ".jsonl",
+        lines(messages=[[{"role": "user", "content": "the bank"}]]) + "\n" * 9,
+        "has 1 row, of which",
+    ),
     "ids only": ("llama", ".csv", csv("id", range(60)), r"\(which counts the rows\); give"),
-    "as many texts as rows": ("llama", ".csv", csv("source,target,why", TEXTS, [f"{t} w1" for t in TEXTS], TEXTS),
-                              "60 different labels .* causal_lm"),
-    "texts in mappings": ("llama", ".jsonl", lines(text=[{"en": text} for text in TEXTS], label=LABELS),
-                          "'text' holds lists or mappings; give plain cells"),
-}  # fmt: skip
+    "as many texts as rows": (
+        "llama",
+        ".csv",
+        csv("source,target,why", TEXTS, [f"{t} w1" for t in TEXTS], TEXTS),
+        "60 different labels .* causal_lm",
+    ),
+    "texts in mappings": (
+        "llama",
+        ".jsonl",
+        lines(text=[{"en": text} for text in TEXTS], label=LABELS),
+        "'text' holds lists or mappings; give plain cells",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", [*GIVEN, *STRANGE])
 def test_a_refusal_is_one_sentence(name: str, bert: Path, llama: Path, tmp_path: Path) -> None:
-    """It names the option of this command that helps, or the file, and says what to do; status 2 and no traceback."""
+    """It names the option of this command that helps, or the file, and says what to do; status 2
+    and no traceback.
+    """
     words, says = GIVEN.get(name, ((), ""))
     model, suffix, content, says = STRANGE.get(name, ("bert", ".csv", PLAIN, says))
     file = tmp_path / f"rows{suffix}"
@@ -210,7 +369,9 @@ def test_a_refusal_is_one_sentence(name: str, bert: Path, llama: Path, tmp_path:
     assert re.search(says, sentence), sentence
 
 
-def test_of_many_rows_some_are_drawn(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_rows_some_are_drawn(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of more rows than a comparison needs."""
     monkeypatch.setattr("hpml_bench.starter.estimates.MOST_TRAINING", 300)
     monkeypatch.setattr("hpml_bench.starter.estimates.MOST_TEST", 40)
@@ -222,35 +383,65 @@ def test_of_many_rows_some_are_drawn(bert: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_tools_take_a_template_that_is_given(llama: Path, tmp_path: Path) -> None:
-    """A model whose template writes no tools is refused, with the option that helps; with that option it is read."""
+    """A model whose template writes no tools is refused, with the option that helps; with that
+    option it is read.
+    """
     turns = [{"role": "user", "content": "the bank"}, {"role": "assistant", "content": "rates"}]
-    tools = [{"type": "function", "function": {"name": "price", "parameters": {"type": "object", "properties": {}}}}]
+    tools = [
+        {
+            "type": "function",
+            "function": {"name": "price", "parameters": {"type": "object", "properties": {}}},
+        }
+    ]
     file = starters.jsonl(tmp_path / "rows.jsonl", [{"messages": turns, "tools": tools}] * 20)
-    assert "another template with --set task.options.template=" in init(llama, file, status=2).stderr
+    assert (
+        "another template with --set task.options.template=" in init(llama, file, status=2).stderr
+    )
     template = tmp_path / "tools.jinja"
     template.write_text(
-        "{{ tools | tojson }}{% for m in messages %}<|{{ m.role }}|> {{ m.content }} <|end|>{% endfor %}"
+        "{{ tools | tojson }}{% for m in messages %}<|{{ m.role }}|> {{ m.content }} <|end|>{% "
+        "endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
-    assert f"template: path:{template}" in init(llama, file, "--set", f"task.options.template=path:{template}").stdout
+    assert (
+        f"template: path:{template}"
+        in init(llama, file, "--set", f"task.options.template=path:{template}").stdout
+    )
 
 
 def test_the_terminal_says_what_a_comparison_takes_and_can_show(
     bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Hours, memory, test rows with the least difference that they show, and classes that accuracy hides."""
-    monkeypatch.setattr("hpml_bench.starter.estimates.time_in_words", lambda *_: "Time here: 4.9 h.")
+    """Hours, memory, test rows with the least difference that they show, and classes that
+    accuracy hides.
+    """
+    monkeypatch.setattr(
+        "hpml_bench.starter.estimates.time_in_words", lambda *_: "Time here: 4.9 h."
+    )
     file = tmp_path / "rows.csv"
-    file.write_text(csv("text,label", starters.texts(600), ["ham" if row % 100 else "spam" for row in range(600)]))
+    file.write_text(
+        csv(
+            "text,label",
+            starters.texts(600),
+            ["ham" if row % 100 else "spam" for row in range(600)],
+        )
+    )
     said = init(bert, file).stderr
     points = 100 * detectable(OverRows(60, 0.0, 0.1**0.5, opposed=(3,)), 60)
     assert 10 < points < 25
-    assert f"60 test rows show a difference of {points:.2g} points or more, whatever the number of seeds" in said
+    assert (
+        f"60 test rows show a difference of {points:.2g} points or more, whatever the number of "
+        f"seeds" in said
+    )
     assert "Time here: 4.9 h." in said
     assert "Memory: not predicted." in said
     assert re.search(
-        r"99 % of the training rows are of the class ham: always answering it has about that accuracy", said
+        r"99 % of the training rows are of the class ham: always answering it has about that "
+        r"accuracy",
+        said,
     )
-    assert "too few to learn or test: spam (6)" in said or "too few to learn or test: spam (5)" in said
+    assert (
+        "too few to learn or test: spam (6)" in said or "too few to learn or test: spam (5)" in said
+    )
     starters.classes(file, 600)
     assert "of the class" not in init(bert, file).stderr

@@ -29,7 +29,9 @@ KINDS: dict[str, tuple[str, Callable[[Path], Path]]] = {
 
 @pytest.fixture(scope="module")
 def made(bert: Path, llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Task -> the suite that `init` writes for rows of its kind, beside them: with estimates for a language model."""
+    """Task -> the suite that `init` writes for rows of its kind, beside them: with estimates for
+    a language model.
+    """
     found = {}
     for task, (name, write) in KINDS.items():
         folder = tmp_path_factory.mktemp(task)
@@ -44,7 +46,15 @@ def made(bert: Path, llama: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 
 def init(model: Path | str, *data: Path | str, out: Path | None = None, status: int = 0) -> Result:
     """Call the command."""
-    return called("init", "--model", model, "--data", *data, *([] if out is None else ["--out", out]), status=status)
+    return called(
+        "init",
+        "--model",
+        model,
+        "--data",
+        *data,
+        *([] if out is None else ["--out", out]),
+        status=status,
+    )
 
 
 @pytest.mark.parametrize("task", KINDS)
@@ -55,20 +65,30 @@ def test_a_suite_runs_as_it_was_written(task: str, made: dict[str, Path], tmp_pa
     assert found.settings.task.name == task
     assert found.settings.dataset.options["train"] == f"path:{file.parent / KINDS[task][0]}"
     budget = ["--methods", "lora", "--seeds", "1", "--nproc", "1", "--device", "cpu"]
-    settings = ["steps=1", "latency_samples=0", "train_samples=32", "validation_samples=2", "test_samples=4"]
+    settings = [
+        "steps=1",
+        "latency_samples=0",
+        "train_samples=32",
+        "validation_samples=2",
+        "test_samples=4",
+    ]
     settings += ["task.options.max_new_tokens=1"] if task == "causal_lm" else []
     budget += [word for setting in settings for word in ("--set", setting)]
     called("run-all", file, "--out", tmp_path / "out", "--wandb", "off", *budget)
     assert [record.status for record in load_records(tmp_path / "out" / "made").records] == ["ok"]
 
 
-def test_memory_is_what_fit_predicts(made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_what_fit_predicts(
+    made: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each method's peak as `hpml-bench fit` gives it for the written suite."""
     monkeypatch.setattr(gpus, "visible_gpus", lambda: ())
     file = made["causal_lm"]
     said = " ".join(line.strip("# ") for line in file.read_text().splitlines())
     predicted = called("fit", file, "--json")
-    each = ", ".join(f"{need['method']} {gigabytes(need['peak'])}" for need in json.loads(predicted.stdout))
+    each = ", ".join(
+        f"{need['method']} {gigabytes(need['peak'])}" for need in json.loads(predicted.stdout)
+    )
     assert each.count(", ") == 2
     assert f"predicted for the longest batch: {each}. Here: " in said
     assert f"hpml-bench fit {file} shows its parts" in said
@@ -80,16 +100,24 @@ def test_each_choice_has_a_reason(task: str, made: dict[str, Path]) -> None:
     bare = [
         line.strip()
         for before, line in pairwise(made[task].read_text().splitlines())
-        if re.search(r"^\s*[\w]+: .", line) and "  # " not in line and not before.lstrip().startswith("#")
+        if re.search(r"^\s*[\w]+: .", line)
+        and "  # " not in line
+        and not before.lstrip().startswith("#")
     ]
     assert bare == ["name: text_files", f"train: path:{made[task].parent / KINDS[task][0]}"]
 
 
 @pytest.mark.parametrize("task", ["sequence_classification", "causal_lm"])
-def test_methods_that_are_comments_can_be_taken(task: str, made: dict[str, Path], tmp_path: Path) -> None:
-    """Without the # before them the suite has them all; every method with a rate says where it comes from."""
+def test_methods_that_are_comments_can_be_taken(
+    task: str, made: dict[str, Path], tmp_path: Path
+) -> None:
+    """Without the # before them the suite has them all; every method with a rate says where it
+    comes from.
+    """
     text = made[task].read_text()
-    assert len(re.findall(r"\bRate: ", text.partition("\nmethods:\n")[2])) == text.count("{lr:") + text.count(", lr:")
+    assert len(re.findall(r"\bRate: ", text.partition("\nmethods:\n")[2])) == text.count(
+        "{lr:"
+    ) + text.count(", lr:")
     (tmp_path / "all.yaml").write_text(re.sub(r"^  # (\w+: \{)", r"  \1", text, flags=re.MULTILINE))
     found = load_suite(str(tmp_path / "all.yaml"))
     assert len(found.methods) == 6 + (task == "causal_lm")
@@ -97,24 +125,35 @@ def test_methods_that_are_comments_can_be_taken(task: str, made: dict[str, Path]
 
 
 def test_lengths_are_those_of_the_models_tokenizer(bert: Path, tmp_path: Path) -> None:
-    """Median, 99th percentile and maximum by hand: words and the end token; `max_length` cuts one row in a hundred."""
+    """Median, 99th percentile and maximum by hand: words and the end token; `max_length` cuts
+    one row in a hundred.
+    """
     lengths = [10] * 197 + [20, 20, 90]
-    rows = [f"{' '.join(['bank'] * (length - 1))},{('a', 'b')[row % 2]}" for row, length in enumerate(lengths)]
+    rows = [
+        f"{' '.join(['bank'] * (length - 1))},{('a', 'b')[row % 2]}"
+        for row, length in enumerate(lengths)
+    ]
     file = tmp_path / "a.csv"
     file.write_text("\n".join(["text,label", *rows]) + "\n")
     test = tmp_path / "a_test.csv"
     test.write_text("text,label\nbank goal,a\nbank match,b\n")
     file = file.rename(tmp_path / "a_train.csv")
     text = " ".join(line.strip(" #") for line in init(bert, file, test).stdout.splitlines())
-    assert "200 training rows have 10 tokens in the median, 20 at the 99th percentile and 90 at most" in text
+    assert (
+        "200 training rows have 10 tokens in the median, 20 at the 99th percentile and 90 at most"
+        in text
+    )
     assert "1 (0.5 %) is longer than 24, and cut at the end." in text
     assert "max_length: 24" in text
 
 
-def test_files_become_splits_by_their_names_else_by_their_places(bert: Path, tmp_path: Path) -> None:
+def test_files_become_splits_by_their_names_else_by_their_places(
+    bert: Path, tmp_path: Path
+) -> None:
     """The reason says which; a name that none can read is asked for in a sentence."""
     files = {
-        name: starters.classes(tmp_path / f"{name}.csv", 40) for name in ("my-dev", "my-test", "my-train", "x", "y")
+        name: starters.classes(tmp_path / f"{name}.csv", 40)
+        for name in ("my-dev", "my-test", "my-train", "x", "y")
     }
     text = init(bert, files["my-dev"], files["my-train"], files["my-test"]).stdout
     assert f"train: path:{files['my-train']}" in text
@@ -130,7 +169,10 @@ def test_files_become_splits_by_their_names_else_by_their_places(bert: Path, tmp
     assert f"test: path:{files['my-test']}" in text
     assert "by its place among the files whose names don't say it" in text
     for given, says in [
-        (("my-test", "my-dev"), "none of 'test', 'validation' is a file of training rows; name one"),
+        (
+            ("my-test", "my-dev"),
+            "none of 'test', 'validation' is a file of training rows; name one",
+        ),
         (("x", "x"), "is given twice"),
         (("x", "y", "my-dev", "my-test"), "4 files are given; join them"),
     ]:
@@ -142,7 +184,9 @@ def test_without_its_package_a_scorer_is_only_named(
 ) -> None:
     """A suite that is written runs here: long answers are then compared by f1."""
     monkeypatch.setattr("hpml_bench.starter.kinds.find_spec", lambda _: None)
-    rows = [{"prompt": text, "completion": "the bank rose again and won"} for text in starters.texts(60)]
+    rows = [
+        {"prompt": text, "completion": "the bank rose again and won"} for text in starters.texts(60)
+    ]
     text = init(llama, starters.jsonl(tmp_path / "a.jsonl", rows)).stdout
     assert "scorer: f1" in text
     assert "pip install 'rouge-score" in text
@@ -171,14 +215,21 @@ def test_a_repository_of_a_data_set_is_read_by_its_splits(bert: Path, tmp_path: 
     init(bert, folder, out=tmp_path / "made.yaml")
     options = load_suite(str(tmp_path / "made.yaml")).settings.dataset.options
     assert options["dataset"] == f"path:{folder}"
-    assert (options["train"], options["validation"], options["test"]) == ("train", "validation", None)
+    assert (options["train"], options["validation"], options["test"]) == (
+        "train",
+        "validation",
+        None,
+    )
 
 
 def test_a_suite_is_not_overwritten(bert: Path, tmp_path: Path) -> None:
     """A file that is there, or can't be a suite's, is refused before the model is looked at."""
     rows = starters.classes(tmp_path / "a.csv", 40)
     (tmp_path / "there.yaml").write_text("mine")
-    for name, says in [("there.yaml", "there is such a file"), ("a b.txt", "the file's name becomes the suite's")]:
+    for name, says in [
+        ("there.yaml", "there is such a file"),
+        ("a b.txt", "the file's name becomes the suite's"),
+    ]:
         result = init(bert, rows, out=tmp_path / name, status=2)
         assert result.stderr.startswith(f"hpml-bench: --out {tmp_path / name}")
         assert says in result.stderr
@@ -189,16 +240,29 @@ TEXTS = starters.texts(60)
 DROPPING = starters.CHAT.replace(
     "{{ m.content }}", "{{ m.content if loop.last or m.role != 'assistant' else 'share' }}"
 )
-THINKING = starters.CHAT.replace("<|assistant|>{%", "<|assistant|>{{ 'won' if not enable_thinking else '' }}{%")
+THINKING = starters.CHAT.replace(
+    "<|assistant|>{%", "<|assistant|>{{ 'won' if not enable_thinking else '' }}{%"
+)
 
 
 def asked(*answers: str, times: int = 1) -> list[dict[str, Any]]:
-    return [{"prompt": " ".join([t] * times), "completion": answers[n % len(answers)]} for n, t in enumerate(TEXTS)]
+    return [
+        {"prompt": " ".join([t] * times), "completion": answers[n % len(answers)]}
+        for n, t in enumerate(TEXTS)
+    ]
 
 
 def chats(answer: Mapping[str, str], turns: int = 1) -> list[dict[str, Any]]:
-    return [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "b", **answer}] * turns}
-            for text in TEXTS]  # fmt: skip
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": text},
+                {"role": "assistant", "content": "b", **answer},
+            ]
+            * turns
+        }
+        for text in TEXTS
+    ]
 
 
 def labelled(name: str, *values: Any) -> list[dict[str, Any]]:
@@ -209,27 +273,50 @@ TOPICS = [row | {"topic": "ab"[n % 2]} for n, row in enumerate(asked("bank"))]
 CLASSES = ("name: sequence_classification", "task: regression")
 NUMBERS = ("name: regression", "task: sequence_classification")
 WRITTEN: dict[str, tuple[str | None, list[dict[str, Any]], tuple[str, ...]]] = {
-    "short answers, compared as a whole": (starters.CHAT, asked("bank", "goal"), ("scorer: exact", "new_tokens: 8")),
-    "numbers": (starters.CHAT, asked("rates #### 7", "goal #### 1,000"), ("scorer: number", "max_new_tokens: 8")),
+    "short answers, compared as a whole": (
+        starters.CHAT,
+        asked("bank", "goal"),
+        ("scorer: exact", "new_tokens: 8"),
+    ),
+    "numbers": (
+        starters.CHAT,
+        asked("rates #### 7", "goal #### 1,000"),
+        ("scorer: number", "max_new_tokens: 8"),
+    ),
     "long answers, compared by words": (
-        starters.CHAT, asked(("the bank rose " * 5).strip(), ("the goal won " * 5).strip()),
+        starters.CHAT,
+        asked(("the bank rose " * 5).strip(), ("the goal won " * 5).strip()),
         ("scorer: rouge_l", "max_new_tokens: 16"),
     ),
     "prompts of which more than a tenth would be left out": (
-        starters.CHAT, asked("bank goal", times=60),
-        ("too_long: cut_prompt", "(100 %) are longer than 224, and their prompts are cut at the front"),
+        starters.CHAT,
+        asked("bank goal", times=60),
+        (
+            "too_long: cut_prompt",
+            "(100 %) are longer than 224, and their prompts are cut at the front",
+        ),
     ),
     "a template that changes earlier answers, which are then learnt each by itself": (
-        DROPPING, chats({}, 2), ("loss_on: each", "writes earlier answers differently")
+        DROPPING,
+        chats({}, 2),
+        ("loss_on: each", "writes earlier answers differently"),
     ),
-    **{f"a model that can think, {what}": (
-        THINKING, chats(answer), (f"template_options: {{enable_thinking: {thinks}}}", "needs a larger max_new_tokens")
-    ) for what, answer, thinks in (
-        ("of no reasoning", {}, "false"), ("of reasoning in a key", {"reasoning_content": "so"}, "true"),
-        ("of reasoning in the answer", {"content": "so </think> b"}, "true"),
-    )},
+    **{
+        f"a model that can think, {what}": (
+            THINKING,
+            chats(answer),
+            (f"template_options: {{enable_thinking: {thinks}}}", "needs a larger max_new_tokens"),
+        )
+        for what, answer, thinks in (
+            ("of no reasoning", {}, "false"),
+            ("of reasoning in a key", {"reasoning_content": "so"}, "true"),
+            ("of reasoning in the answer", {"content": "so </think> b"}, "true"),
+        )
+    },
     "prompts beside a label, which a language model answers": (
-        starters.CHAT, TOPICS, ("Column 'topic' could be learnt instead",)
+        starters.CHAT,
+        TOPICS,
+        ("Column 'topic' could be learnt instead",),
     ),
     "prompts beside a label, which an encoder learns": (None, TOPICS, CLASSES[:1]),
     "few whole numbers": (None, labelled("label", 1, 2, 3), CLASSES),
@@ -237,18 +324,22 @@ WRITTEN: dict[str, tuple[str | None, list[dict[str, Any]], tuple[str, ...]]] = {
     "numbers with decimals": (None, labelled("label", 0.5, 1.5, 2), NUMBERS),
     "many whole numbers": (None, labelled("label", *range(30)), NUMBERS),
     "texts": (None, labelled("kind", "x", "y"), CLASSES[:1]),
-}  # fmt: skip
+}
 """Chat template of a language model, or none for an encoder; rows; and what the suite then says."""
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_what_rows_hold_decides_what_is_written(name: str, bert: Path, llama: Path, tmp_path: Path) -> None:
+def test_what_rows_hold_decides_what_is_written(
+    name: str, bert: Path, llama: Path, tmp_path: Path
+) -> None:
     """The task, how answers are learnt and scored, and the choice that there would be instead."""
     template, rows, says = WRITTEN[name]
     model = bert if template is None else llama
     if template in {DROPPING, THINKING}:
         model = starters.llama(tmp_path / "model", template)
-    text = " ".join(init(model, starters.jsonl(tmp_path / "a.jsonl", rows)).stdout.replace("#", "").split())
+    text = " ".join(
+        init(model, starters.jsonl(tmp_path / "a.jsonl", rows)).stdout.replace("#", "").split()
+    )
     assert all(said in text for said in says), text
     assert ("template_options" in text) == (template == THINKING)
     assert "(1e+02 %)" not in text

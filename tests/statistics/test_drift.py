@@ -1,4 +1,6 @@
-"""The drift of step times: the estimate and interval of Hodges and Lehmann, and how often they are wrong."""
+"""The drift of step times: the estimate and interval of Hodges and Lehmann, and how often they
+are wrong.
+"""
 
 import math
 
@@ -9,8 +11,12 @@ from scipy.stats import mannwhitneyu
 from hpml_bench.statistics.drift import hodges_lehmann, step_time_drift
 
 
-def steps(n: int, generator: np.random.Generator, noise: float = 0.03) -> tuple[np.ndarray, np.ndarray]:
-    """Return seconds and tokens of steps of 20 ms and 10 µs a token, 3 % noise, one in 20 taking up to three times."""
+def steps(
+    n: int, generator: np.random.Generator, noise: float = 0.03
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return seconds and tokens of steps of 20 ms and 10 µs a token, 3 % noise, one in 20 taking
+    up to three times.
+    """
     tokens = generator.integers(200, 1200, n).astype(float)
     outliers = np.where(generator.random(n) < 0.05, 1 + 2 * generator.random(n), 1)
     return (0.02 + 1e-5 * tokens) * generator.lognormal(0, noise, n) * outliers, tokens
@@ -18,13 +24,17 @@ def steps(n: int, generator: np.random.Generator, noise: float = 0.03) -> tuple[
 
 @pytest.mark.parametrize("n", [12, 40, 100])
 def test_the_interval_holds_the_shifts_that_the_test_keeps(n: int) -> None:
-    """Shifted back by what lies just inside its ends, samples don't differ at 5 % by scipy's test; just outside do."""
+    """Shifted back by what lies just inside its ends, samples don't differ at 5 % by scipy's
+    test; just outside do.
+    """
     generator = np.random.default_rng(n)
     first, last = generator.normal(0, 1, n), generator.normal(0.5, 1, n)
     _, low, high = hodges_lehmann(first, last)
 
     def p(shift: float) -> float:
-        return float(mannwhitneyu(first, last - shift, method="asymptotic", use_continuity=False).pvalue)
+        return float(
+            mannwhitneyu(first, last - shift, method="asymptotic", use_continuity=False).pvalue
+        )
 
     inside, outside = 1e-9, 6 / n  # a few order statistics further
     assert min(p(low + inside), p(high - inside)) >= 0.05 - 0.01
@@ -37,7 +47,9 @@ def test_few_steps_have_the_whole_range() -> None:
 
 
 def test_a_known_drift_is_found() -> None:
-    """10 % over the last third is in nearly all intervals, whatever the batches' sizes; and no drift is in them too."""
+    """10 % over the last third is in nearly all intervals, whatever the batches' sizes; and no
+    drift is in them too.
+    """
     for true in (0.0, 0.1):
         found = []
         for seed in range(200):
@@ -49,7 +61,9 @@ def test_a_known_drift_is_found() -> None:
 
 
 def test_batches_that_get_longer_are_no_drift() -> None:
-    """Steps sorted by their tokens take longer and longer, by the line exactly; one pause of 10 s doesn't bend it."""
+    """Steps sorted by their tokens take longer and longer, by the line exactly; one pause of 10
+    s doesn't bend it.
+    """
     tokens = np.arange(200.0, 1100.0, 10.0)
     seconds = 0.02 + 1e-5 * tokens
     drift = step_time_drift(seconds, tokens)
@@ -60,7 +74,9 @@ def test_batches_that_get_longer_are_no_drift() -> None:
 
 @pytest.mark.parametrize(("n", "noise"), [(15, 0.03), (15, 0.2), (60, 0.1)])
 def test_permuted_steps_are_rarely_called_drifting(n: int, noise: float) -> None:
-    """With the order left to chance, an interval lies wholly beyond ±5 % in at most 5 % of trials."""
+    """With the order left to chance, an interval lies wholly beyond ±5 % in at most 5 % of
+    trials.
+    """
     trials, beyond = 400, 0
     for trial in range(trials):
         generator = np.random.default_rng([trial, n])

@@ -20,30 +20,39 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("text", "told"), [
-    ("engine: [", "p.yaml"),
-    ("- slurm", "a profile is a mapping with engine, unit"),
-    ("", "a profile is a mapping"),
-    ("engine: slurm\nengine: ray", "engine"),
-    ("unit: seed", "engine"),
-    ("engine: slurm\nunit: method", "unit"),
-    ("engine: slurm\nqueue: gpu", "queue"),
-    ("engine: sge", "there is no engine 'sge'; registered are local, manual, ray, slurm"),
-    ("engine: slurm\nparallel: 0", "parallel"),
-    ("engine: slurm\nnodes: 0", "nodes"),
-    ("engine: slurm\ngpus_per_node: -1", "gpus_per_node"),
-    ("engine: slurm\ntime: 4:00:00", "write it in quotes"),  # to YAML a number in base 60
-    ("engine: slurm\ntime: 240", "write it in quotes"),
-    ('engine: slurm\ntime: "2:00"', "write it in quotes as H:MM:SS"),
-    ('engine: slurm\ntime: "4h"', "write it in quotes"),
-    ("engine: slurm\nmemory_per_node: 64 GB", "memory_per_node"),
-    ("engine: slurm\nenv: {NCCL-DEBUG: INFO}", "'NCCL-DEBUG' can't be a variable's name"),
-    ("engine: slurm\noptions: {partition: gpu}", "write an option of sbatch under sbatch, as {sbatch: {partition:"),
-    ("engine: slurm\npartition: gpu", "under options, such as sbatch's: {sbatch: {partition: gpu}}"),
-    ("engine: ray\noptions: {adress: x}", "adress"),
-    ("engine: manual\noptions: {x: 1}", "options"),
-    ("engine: slurm\nsetup: module load cuda", "setup"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("engine: [", "p.yaml"),
+        ("- slurm", "a profile is a mapping with engine, unit"),
+        ("", "a profile is a mapping"),
+        ("engine: slurm\nengine: ray", "engine"),
+        ("unit: seed", "engine"),
+        ("engine: slurm\nunit: method", "unit"),
+        ("engine: slurm\nqueue: gpu", "queue"),
+        ("engine: sge", "there is no engine 'sge'; registered are local, manual, ray, slurm"),
+        ("engine: slurm\nparallel: 0", "parallel"),
+        ("engine: slurm\nnodes: 0", "nodes"),
+        ("engine: slurm\ngpus_per_node: -1", "gpus_per_node"),
+        ("engine: slurm\ntime: 4:00:00", "write it in quotes"),  # to YAML a number in base 60
+        ("engine: slurm\ntime: 240", "write it in quotes"),
+        ('engine: slurm\ntime: "2:00"', "write it in quotes as H:MM:SS"),
+        ('engine: slurm\ntime: "4h"', "write it in quotes"),
+        ("engine: slurm\nmemory_per_node: 64 GB", "memory_per_node"),
+        ("engine: slurm\nenv: {NCCL-DEBUG: INFO}", "'NCCL-DEBUG' can't be a variable's name"),
+        (
+            "engine: slurm\noptions: {partition: gpu}",
+            "write an option of sbatch under sbatch, as {sbatch: {partition:",
+        ),
+        (
+            "engine: slurm\npartition: gpu",
+            "under options, such as sbatch's: {sbatch: {partition: gpu}}",
+        ),
+        ("engine: ray\noptions: {adress: x}", "adress"),
+        ("engine: manual\noptions: {x: 1}", "options"),
+        ("engine: slurm\nsetup: module load cuda", "setup"),
+    ],
+)
 def test_a_mistake_is_told_with_its_place(text: str, told: str, tmp_path: Path) -> None:
     """The file, the key, and what it may be."""
     (tmp_path / "p.yaml").write_text(text)
@@ -54,9 +63,15 @@ def test_a_mistake_is_told_with_its_place(text: str, told: str, tmp_path: Path) 
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("time", "seconds", "warned"), [
-    ("4:00:00", 14_400, 120), ("1-00:30:00", 88_200, 120), ("0:02:00", 120, 30), ("100:00:00", 360_000, 120),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("time", "seconds", "warned"),
+    [
+        ("4:00:00", 14_400, 120),
+        ("1-00:30:00", 88_200, 120),
+        ("0:02:00", 120, 30),
+        ("100:00:00", 360_000, 120),
+    ],
+)
 def test_a_time_limit_is_read_as_slurm_reads_it(time: str, seconds: float, warned: float) -> None:
     """Seconds, and those before it at which a job is asked to end."""
     profile = Profile(engine="slurm", time=time)
@@ -72,7 +87,9 @@ def test_ranks_are_shared_by_the_nodes() -> None:
         profile.ranks_per_node(3)
 
 
-def test_a_profile_is_found_by_path_by_name_or_as_an_engine(own_folder: Path, tmp_path: Path) -> None:
+def test_a_profile_is_found_by_path_by_name_or_as_an_engine(
+    own_folder: Path, tmp_path: Path
+) -> None:
     """In this order; what the command line says wins over the file."""
     (own_folder / "mine.yaml").write_text("engine: manual\nparallel: 3\n")
     assert load_profile("mine").parallel == 3
@@ -94,7 +111,9 @@ def test_clusters_and_engines_are_listed(own_folder: Path) -> None:
     lines = dict(line.split(maxsplit=1) for line in called("list", "clusters").output.splitlines())
     assert set(lines) == {*registry.names("engines"), "mine"}
     assert lines["mine"] == str(own_folder / "mine.yaml")
-    assert lines["slurm"] == str(own_folder / "slurm.yaml"), "one's own takes the place of the engine's defaults"
+    assert lines["slurm"] == str(own_folder / "slurm.yaml"), (
+        "one's own takes the place of the engine's defaults"
+    )
     assert lines["ray"] == "the engine with its defaults"
     engines = [line.split()[0] for line in called("list", "engines").output.splitlines()]
     assert engines == ["local", "manual", "ray", "slurm"]

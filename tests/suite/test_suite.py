@@ -46,7 +46,9 @@ def fault(path: str | Path, *overrides: str) -> str:
 
 
 def test_runs_are_methods_times_seeds(path: str) -> None:
-    """Every method at every seed, once; same settings for all; each folder name its own; the name is the file's."""
+    """Every method at every seed, once; same settings for all; each folder name its own; the
+    name is the file's.
+    """
     assert load_suite(path).name == "small"
     runs = load_suite(path).runs()
     assert [(run.method.name, run.seed) for run in runs] == [
@@ -57,13 +59,18 @@ def test_runs_are_methods_times_seeds(path: str) -> None:
 
 
 def test_a_method_is_completed_with_its_defaults(path: str) -> None:
-    """Options and learning rate left out are the method's own, and are written out in the specification.
+    """Options and learning rate left out are the method's own, and are written out in the
+    specification.
 
     A method outside the suite can be asked for, and any PEFT type by its name.
     """
     lora, wide, head = (load_suite(path).method(name) for name in ("lora", "wide", "head"))
     assert (lora.lr, lora.options["r"]) == (2e-3, 4)
-    assert (wide.method, wide.options["r"], wide.options["alpha"]) == ("lora", 32, lora.options["alpha"])
+    assert (wide.method, wide.options["r"], wide.options["alpha"]) == (
+        "lora",
+        32,
+        lora.options["alpha"],
+    )
     assert head.lr > 0
     runs = load_suite(path).runs(["full", "peft:IA3"], seeds=[7])
     methods = [(run.method.name, run.method.method, run.seed) for run in runs]
@@ -74,8 +81,8 @@ def test_a_method_is_completed_with_its_defaults(path: str) -> None:
 def test_an_override_reaches_settings_options_and_methods(path: str) -> None:
     """`--set` takes settings by their short name, and dotted keys of the suite; values are YAML.
 
-    Setting one of the two budgets drops the suite's other, and an empty one changes nothing; None, an option that is
-    not given, leaves the suite's value.
+    Setting one of the two budgets drops the suite's other, and an empty one changes nothing; None,
+    an option that is not given, leaves the suite's value.
     """
     overrides = ["max_length=64", "dataset.options.separator='; '", "methods.lora.lr=1e-4"]
     changed = load_suite(path, [*overrides, "settings.eps=1e-6", "clip_norm=null"])
@@ -90,55 +97,74 @@ def test_an_override_reaches_settings_options_and_methods(path: str) -> None:
 
 
 def test_paths_are_relative_to_the_suite_file(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`path:` in a file starts at that file; in `--set` at the working folder; below `~` it is the user's."""
+    """`path:` in a file starts at that file; in `--set` at the working folder; below `~` it is
+    the user's.
+    """
     folder = Path(path).parent
     monkeypatch.chdir(Path("/"))
     loaded = load_suite(path, ["dataset.options.test=path:etc/rows.csv"])
     assert loaded.settings.backbone == f"path:{folder / 'model'}"
-    assert loaded.settings.dataset.options == {"train": f"path:{folder / 'rows.csv'}", "test": "path:/etc/rows.csv"}
+    assert loaded.settings.dataset.options == {
+        "train": f"path:{folder / 'rows.csv'}",
+        "test": "path:/etc/rows.csv",
+    }
     monkeypatch.setenv("HOME", str(folder / "home"))
     Path(path).write_text(SUITE.replace("path:model", "path:~/model"))
     assert load_suite(path).settings.backbone == f"path:{folder}/home/model"
 
 
-@pytest.mark.parametrize(("override", "words"), [
-    ("train_sample=4", ["train_sample", "did you mean train_samples?"]),
-    ("settings.global_bath=4", ["settings.global_bath", "did you mean global_batch?", "allowed"]),
-    ("max_length=long", ["settings.max_length", "'long'", "integer"]),
-    ("device=tpu", ["settings.device", "'tpu'", "'cpu'", "'cuda'"]),
-    ("steps=0", ["settings.steps", "0"]),
-    ("seeds=0", ["seeds", "0"]),
-    ("dropout=1.0", ["settings.dropout"]),
-    ("steps", ["steps", "KEY=VALUE"]),
-    ("=4", ["KEY=VALUE"]),
-    ("steps=[", ["--set steps=[", "YAML"]),
-    ("steps.of=4", ["steps", "no keys of its own"]),
-    ("methods.lora.options.rank=4", ["lora", "rank", "allowed: r,"]),
-    ("methods.lora.lr=-1", ["methods.lora", "lr", "-1"]),
-    ("methods.none_such.lr=1", ["none_such", "choose from"]),
-    ("world_size=3", ["global_batch 8", "3 ranks", "--nproc"]),
-    ("train_samples=4", ["train_samples 4", "global_batch of 8"]),
-    ("name=../up", ["name", "../up"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train_sample=4", ["train_sample", "did you mean train_samples?"]),
+        (
+            "settings.global_bath=4",
+            ["settings.global_bath", "did you mean global_batch?", "allowed"],
+        ),
+        ("max_length=long", ["settings.max_length", "'long'", "integer"]),
+        ("device=tpu", ["settings.device", "'tpu'", "'cpu'", "'cuda'"]),
+        ("steps=0", ["settings.steps", "0"]),
+        ("seeds=0", ["seeds", "0"]),
+        ("dropout=1.0", ["settings.dropout"]),
+        ("steps", ["steps", "KEY=VALUE"]),
+        ("=4", ["KEY=VALUE"]),
+        ("steps=[", ["--set steps=[", "YAML"]),
+        ("steps.of=4", ["steps", "no keys of its own"]),
+        ("methods.lora.options.rank=4", ["lora", "rank", "allowed: r,"]),
+        ("methods.lora.lr=-1", ["methods.lora", "lr", "-1"]),
+        ("methods.none_such.lr=1", ["none_such", "choose from"]),
+        ("world_size=3", ["global_batch 8", "3 ranks", "--nproc"]),
+        ("train_samples=4", ["train_samples 4", "global_batch of 8"]),
+        ("name=../up", ["name", "../up"]),
+    ],
+)
 def test_a_wrong_override_is_one_sentence(path: str, override: str, words: list[str]) -> None:
     """The key, the value and what is allowed, and a hint at the key that was meant."""
     message = fault(path, override)
     assert [word for word in words if word not in message] == []
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("just words", ["mapping"]),
-    ("a: [1", ["line", "YAML"]),
-    ("settings: {steps: 3}\nmethods: {}", ["settings.backbone is missing"]),
-    (SUITE.replace("steps: 4", "steps: 4\n  epochs: 1"), ["exactly one of epochs and steps"]),
-    (SUITE.replace("  steps: 4\n", ""), ["exactly one of epochs and steps"]),
-    (SUITE.replace("backbone:", "backbon:"), ["settings.backbon is not known", "did you mean backbone?"]),
-    (SUITE.replace("seeds:", "seed:"), ["seed is not known", "did you mean seeds?"]),
-    (SUITE + "  lorra: {}\n", ["lorra", "choose from"]),
-    (b"\xff\xfe\x00", ["can't be read"]),
-    (b" " * 20_000_000, ["at most"]),
-])  # fmt: skip
-def test_a_wrong_file_is_one_sentence_with_its_name(text: str | bytes, words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("just words", ["mapping"]),
+        ("a: [1", ["line", "YAML"]),
+        ("settings: {steps: 3}\nmethods: {}", ["settings.backbone is missing"]),
+        (SUITE.replace("steps: 4", "steps: 4\n  epochs: 1"), ["exactly one of epochs and steps"]),
+        (SUITE.replace("  steps: 4\n", ""), ["exactly one of epochs and steps"]),
+        (
+            SUITE.replace("backbone:", "backbon:"),
+            ["settings.backbon is not known", "did you mean backbone?"],
+        ),
+        (SUITE.replace("seeds:", "seed:"), ["seed is not known", "did you mean seeds?"]),
+        (SUITE + "  lorra: {}\n", ["lorra", "choose from"]),
+        (b"\xff\xfe\x00", ["can't be read"]),
+        (b" " * 20_000_000, ["at most"]),
+    ],
+)
+def test_a_wrong_file_is_one_sentence_with_its_name(
+    text: str | bytes, words: list[str], tmp_path: Path
+) -> None:
     """The file is named, and the line or the key; a binary file is not read as a suite."""
     file = tmp_path / "wrong.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -154,7 +180,9 @@ def test_an_unknown_suite_names_the_known() -> None:
 
 @pytest.mark.parametrize("name", suites.packaged_suites())
 def test_packaged_suites_are_valid(name: str) -> None:
-    """Each file that comes with the package validates, describes itself, and its methods' options do too."""
+    """Each file that comes with the package validates, describes itself, and its methods'
+    options do too.
+    """
     packaged = load_suite(name)
     assert packaged.name == name
     assert packaged.description
@@ -164,13 +192,22 @@ def test_packaged_suites_are_valid(name: str) -> None:
         assert validate_options(kind, spec.name, spec.options, name)
 
 
-@pytest.mark.parametrize(("options", "seeds"), [
-    ({}, {"none": [0], "lora": [0, 1, 2]}),
-    ({"scorer": "exact", "temperature": 0.7}, {"none": [0, 1, 2], "lora": [0, 1, 2]}),
-])  # fmt: skip
-def test_a_method_that_answers_alike_has_one_run(options: dict[str, object], seeds: dict[str, list[int]]) -> None:
-    """The base model of a language model's task, unless answers are sampled; a single seed is run as it is given."""
-    suite = load_suite("chat", seeds=3, settings={"task": {"name": "causal_lm", "options": options}})
+@pytest.mark.parametrize(
+    ("options", "seeds"),
+    [
+        ({}, {"none": [0], "lora": [0, 1, 2]}),
+        ({"scorer": "exact", "temperature": 0.7}, {"none": [0, 1, 2], "lora": [0, 1, 2]}),
+    ],
+)
+def test_a_method_that_answers_alike_has_one_run(
+    options: dict[str, object], seeds: dict[str, list[int]]
+) -> None:
+    """The base model of a language model's task, unless answers are sampled; a single seed is
+    run as it is given.
+    """
+    suite = load_suite(
+        "chat", seeds=3, settings={"task": {"name": "causal_lm", "options": options}}
+    )
     found: dict[str, list[int]] = {}
     for spec in suite.runs(["none", "lora"]):
         found.setdefault(spec.method.name, []).append(spec.seed)
@@ -191,7 +228,9 @@ def run(folder: Path, prepared: Prepared, suite: str = "quickstart") -> RunRecor
 
 @pytest.mark.suites
 def test_the_pretrained_backbone_beats_a_random_one(tmp_path: Path) -> None:
-    """At the same budget the pretrained weights are worth at least 15 points, and nothing beats the best possible."""
+    """At the same budget the pretrained weights are worth at least 15 points, and nothing beats
+    the best possible.
+    """
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -214,8 +253,12 @@ def test_the_pretrained_backbone_beats_a_random_one(tmp_path: Path) -> None:
     ("suite", "metric", "low", "high"),
     [("regression", "rmse", 0.8, 1.8), ("tagging", "f1", 0.7, 1), ("chat", "score", 0.7, 0.99)],
 )
-def test_other_kinds_of_task_are_learnt(suite: str, metric: str, low: float, high: float, tmp_path: Path) -> None:
-    """LoRA is better than chance (an RMSE of 2.2, else 0), no better than possible, and its sums agree."""
+def test_other_kinds_of_task_are_learnt(
+    suite: str, metric: str, low: float, high: float, tmp_path: Path
+) -> None:
+    """LoRA is better than chance (an RMSE of 2.2, else 0), no better than possible, and its sums
+    agree.
+    """
     prepared = preparation.prepare(resolve_suite(load_suite(suite)).settings)
     record = run(tmp_path, prepared, suite)
     assert record.headline == f"test_{metric}"

@@ -1,4 +1,6 @@
-"""Looks that are declared before the first run: how the records keep them, what each may use, and what is refused."""
+"""Looks that are declared before the first run: how the records keep them, what each may use,
+and what is refused.
+"""
 
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from hpml_bench.system.errors import UserError
 
 
 def folder_of(tmp_path: Path, looks: int | None, stages: tuple[int, ...]) -> Path:
-    """Return the folder of a suite of two methods that was declared with so many seeds at a time."""
+    """Return the folder of a suite of two methods that was declared with so many seeds at a
+    time.
+    """
     runs, before = [], 0
     for seeds in stages:
         declared = Declared(seeds=seeds, margin=Margin(), looks=looks)
@@ -28,15 +32,24 @@ def folder_of(tmp_path: Path, looks: int | None, stages: tuple[int, ...]) -> Pat
 
 
 def test_declared_looks_have_equal_shares(tmp_path: Path) -> None:
-    """Of three declared looks the second has a third of 95 %; where none is declared, two thirds of what is left."""
-    declared, undeclared = (Results.load(folder_of(tmp_path / str(looks), looks, (3, 5))) for looks in (3, None))
+    """Of three declared looks the second has a third of 95 %; where none is declared, two thirds
+    of what is left.
+    """
+    declared, undeclared = (
+        Results.load(folder_of(tmp_path / str(looks), looks, (3, 5))) for looks in (3, None)
+    )
     assert (declared.verdicts.look, declared.aligned.declared_looks) == (2, 3)
     assert (undeclared.verdicts.look, undeclared.aligned.declared_looks) == (2, 0)
-    shares = [statistics.spent_at(results.look, results.aligned.declared_looks) for results in (declared, undeclared)]
+    shares = [
+        statistics.spent_at(results.look, results.aligned.declared_looks)
+        for results in (declared, undeclared)
+    ]
     assert shares == pytest.approx([0.95 / 3, 2 / 9])
     for one, other in zip(declared.verdicts.score, undeclared.verdicts.score, strict=True):
         assert one.p == other.p
-        assert (other.p_adjusted or 0) == pytest.approx(min(1, (one.p_adjusted or 0) * shares[0] / shares[1]))
+        assert (other.p_adjusted or 0) == pytest.approx(
+            min(1, (one.p_adjusted or 0) * shares[0] / shares[1])
+        )
 
 
 def test_a_suite_declares_its_looks_with_each_run() -> None:
@@ -56,7 +69,9 @@ def test_another_number_of_looks_is_refused(tmp_path: Path) -> None:
         if looks is None:
             assert list(rounds(request, print)) == [request]
             continue
-        with pytest.raises(UserError, match="its first run declares no looks, and looks count as declared"):
+        with pytest.raises(
+            UserError, match="its first run declares no looks, and looks count as declared"
+        ):
             list(rounds(request, print))
 
 

@@ -1,4 +1,6 @@
-"""What is said of a sweep: lines and bars while it goes on, and `hpml-bench status` on this machine."""
+"""What is said of a sweep: lines and bars while it goes on, and `hpml-bench status` on this
+machine.
+"""
 
 import io
 import os
@@ -26,7 +28,8 @@ from hpml_bench.system.heartbeat import Beat
 
 
 def test_a_tail_gives_whole_lines_once(tmp_path: Path) -> None:
-    """A line comes when its end has come, and once; it is decoded as one, and what is no UTF-8 stops nothing.
+    """A line comes when its end has come, and once; it is decoded as one, and what is no UTF-8
+    stops nothing.
 
     A file that isn't there yet has none.
     """
@@ -35,24 +38,36 @@ def test_a_tail_gives_whole_lines_once(tmp_path: Path) -> None:
     assert tail.lines() == []
     with path.open("ab", buffering=0) as file:
         for written, lines in (
-            (b"one\ntw", ["one"]), (b"", []), (b"o\nthree\nfo", ["two", "three"]), (b"ur\n", ["four"]),
-            (b"gr\xc3", []), (b"\xbcn\n\xff\n", ["gr\u00fcn", "\ufffd"]),
-        ):  # fmt: skip
+            (b"one\ntw", ["one"]),
+            (b"", []),
+            (b"o\nthree\nfo", ["two", "three"]),
+            (b"ur\n", ["four"]),
+            (b"gr\xc3", []),
+            (b"\xbcn\n\xff\n", ["gr\u00fcn", "\ufffd"]),
+        ):
             file.write(written)
             assert tail.lines() == lines
 
 
 @pytest.mark.parametrize("status", ["ok", "failed"])
 def test_a_run_is_a_line_where_there_is_no_terminal(status: str, tmp_path: Path) -> None:
-    """Its place, method, seed, status and what matters most; control characters of a message stay inert."""
+    """Its place, method, seed, status and what matters most; control characters of a message
+    stay inert.
+    """
     console = Console(file=io.StringIO(), width=200)
     message = "lost\x1b[31m [bold]all\nsecond line"
-    record = made_records.record("lora", 3) if status == "ok" else made_records.failed("lora", 3, status, message)
+    record = (
+        made_records.record("lora", 3)
+        if status == "ok"
+        else made_records.failed("lora", 3, status, message)
+    )
     with SweepProgress(console, 2) as progress:
         with progress.run(record.spec, tmp_path, 10):
             pass
         progress.finished(record)
-        progress.finished(record.model_copy(update={"metrics": record.metrics | {"selected_step": 1200.0}}))
+        progress.finished(
+            record.model_copy(update={"metrics": record.metrics | {"selected_step": 1200.0}})
+        )
     text = console.file.getvalue()
     assert text.count("of step 1,200 by validation rows") == 1
     assert f"[1/2] lora seed 3: {status}" in text
@@ -63,7 +78,9 @@ def test_a_run_is_a_line_where_there_is_no_terminal(status: str, tmp_path: Path)
 
 
 def test_a_line_tells_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other runs are taken to go on at the pace of this call's runs, without what came before; at the end none."""
+    """The other runs are taken to go on at the pace of this call's runs, without what came
+    before; at the end none.
+    """
     now = iter([960.0, 960.0, 1020.0])
     monkeypatch.setattr("hpml_bench.sweep.execute.time.monotonic", lambda: next(now))
     console = Console(file=io.StringIO(), width=200)
@@ -84,22 +101,31 @@ def test_a_closed_pipe_does_not_end_a_sweep() -> None:
     """As under `| head`: what is said is lost, what comes after it (runs, report) is done."""
     program = "import sys; from hpml_bench.sweep.execute import SweepProgress\n"
     program += "from hpml_bench.report.terminal import terminal\n"
-    program += "sys.stdin.read()\nwith SweepProgress(terminal(), 1) as progress: progress.say('lost')\n"
+    program += (
+        "sys.stdin.read()\nwith SweepProgress(terminal(), 1) as progress: progress.say('lost')\n"
+    )
     program += "print('went on', file=sys.stderr)"
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    ) as child:
         child.stdout.close()
         child.stdin.close()
         assert child.stderr.read() == "went on\n"
 
 
 def test_a_run_under_way_moves_both_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From its first second the bar names the stage; steps count as a share; why no state is saved is said."""
+    """From its first second the bar names the stage; steps count as a share; why no state is
+    saved is said.
+    """
     monkeypatch.setattr("hpml_bench.sweep.execute.POLL_SECONDS", 0.01)
     beats = [Beat(0, 1, 1, "building the model", 0.0)]
     monkeypatch.setattr("hpml_bench.sweep.execute.heartbeat.read", lambda _: beats)
     console = Console(file=io.StringIO(), width=200, force_terminal=True)
-    with SweepProgress(console, 4) as progress, progress.run(made_records.record("lora", 0).spec, tmp_path, 10):
+    with (
+        SweepProgress(console, 4) as progress,
+        progress.run(made_records.record("lora", 0).spec, tmp_path, 10),
+    ):
         overall, bar = progress._bars.tasks
         assert until(lambda: bar.description == "lora seed 0, building the model")
         beats[0] = Beat(0, 1, 2, "training step 5", 0.0)
@@ -122,11 +148,16 @@ BEAT = heartbeat.PATTERN.replace("*", "0")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return the folder of a sweep of two methods and three seeds, of which all but one run are done."""
+    """Return the folder of a sweep of two methods and three seeds, of which all but one run are
+    done.
+    """
     records = sweep(METHODS, 3)
     path = tmp_path / "quickstart"
     made_records.write(path, records)
-    entries = {r.spec.method.name: MethodEntry(**r.spec.method.model_dump(exclude={"name"})) for r in records}
+    entries = {
+        r.spec.method.name: MethodEntry(**r.spec.method.model_dump(exclude={"name"}))
+        for r in records
+    }
     spec = records[0].spec
     suite = Suite(name=spec.suite, settings=spec.settings, methods=entries, seeds=3)
     (path / SUITE).write_text(suite.model_dump_json())
@@ -149,9 +180,11 @@ def begin(folder: Path, pid: int | None = None) -> Path:
 
 
 def test_a_run_under_way_shows_its_step_and_the_time_left(folder: Path) -> None:
-    """A run without a record, whose process lives, is under way; the rest takes as long as its method's runs so far.
+    """A run without a record, whose process lives, is under way; the rest takes as long as its
+    method's runs so far.
 
-    Whether this call tries failed runs again isn't known, so the time left is that of the others, and says so.
+    Whether this call tries failed runs again isn't known, so the time left is that of the others,
+    and says so.
     """
     (begin(folder) / POINTS).write_text(
         '{"metric":"step_seconds","step":39,"value":0.5}\n{"metric":"train_loss","step":40,"value":1.0}\n'
@@ -169,9 +202,15 @@ def test_a_run_under_way_shows_its_step_and_the_time_left(folder: Path) -> None:
     assert rows[1][:3] == ("lora", "2 of 3", "1")
 
 
-@pytest.mark.parametrize(("pid", "since"), [(4194305, None), (os.getpid(), 1e9)], ids=["gone", "a later process"])
-def test_a_run_of_a_dead_process_is_not_under_way(pid: int, since: float | None, folder: Path) -> None:
-    """After a kill, also where a later process has its number: the line says how the sweep goes on."""
+@pytest.mark.parametrize(
+    ("pid", "since"), [(4194305, None), (os.getpid(), 1e9)], ids=["gone", "a later process"]
+)
+def test_a_run_of_a_dead_process_is_not_under_way(
+    pid: int, since: float | None, folder: Path
+) -> None:
+    """After a kill, also where a later process has its number: the line says how the sweep goes
+    on.
+    """
     beat = begin(folder, pid) / BEAT
     if since is not None:
         os.utime(beat, (since, since))
@@ -181,11 +220,15 @@ def test_a_run_of_a_dead_process_is_not_under_way(pid: int, since: float | None,
 
 
 def test_status_finds_the_only_sweep(folder: Path) -> None:
-    """A folder of one sweep is enough to name, a row counts a method's runs; one with a plan is a sweep by jobs.
+    """A folder of one sweep is enough to name, a row counts a method's runs; one with a plan is a
+    sweep by jobs.
 
     A mistyped name gets no advice about jobs; a suite.json that can't be read is named.
     """
-    assert [row[:3] for row in local_state(folder)[1][1:]] == [("lora", "3 of 3", "0"), ("full", "3 of 3", "0")]
+    assert [row[:3] for row in local_state(folder)[1][1:]] == [
+        ("lora", "3 of 3", "0"),
+        ("full", "3 of 3", "0"),
+    ]
     assert plain_sweep(folder.parent) == plain_sweep(folder) == folder
     shown = called("status", folder.parent)
     assert shown.output.splitlines()[0] == "6 of 6 runs are done"

@@ -51,19 +51,24 @@ def one_run(tmp_path: Path) -> tuple[JobSweep, RunSpec]:
     return sweep, spec
 
 
-@pytest.mark.parametrize(("status", "call", "again", "settled"), [
-    ("ok", 1, False, True),
-    ("ok", 1, True, True),
-    ("failed", 1, False, False),  # before it was asked for again
-    ("failed", None, False, False),
-    ("failed", 2, False, True),
-    ("failed", 2, True, False),
-    ("timeout", 2, False, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "call", "again", "settled"),
+    [
+        ("ok", 1, False, True),
+        ("ok", 1, True, True),
+        ("failed", 1, False, False),  # before it was asked for again
+        ("failed", None, False, False),
+        ("failed", 2, False, True),
+        ("failed", 2, True, False),
+        ("timeout", 2, False, True),
+    ],
+)
 def test_a_failed_run_is_done_again_once_a_call(
     status: Status, call: int | None, again: bool, settled: bool, tmp_path: Path
 ) -> None:
-    """By jobs of the call that asks for it again, and not by further jobs of one in which it failed."""
+    """By jobs of the call that asks for it again, and not by further jobs of one in which it
+    failed.
+    """
     planned = plan_jobs(*asked(), tmp_path, plan_jobs(*asked(), tmp_path, None))
     assert planned.call == 2
     made = record(status, call)
@@ -86,7 +91,9 @@ def test_who_waits_for_a_stopped_sweep_submits_nothing(tmp_path: Path) -> None:
     assert not read_plan(JobSweep.open(*asked(), sweep.folder, print).folder).stopped
 
 
-def test_two_that_submit_at_once_do_so_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_that_submit_at_once_do_so_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second waits until the first one's jobs can be seen, and gives up after a while."""
     said: list[str] = []
     monkeypatch.setattr("hpml_bench.sweep.jobs.SUBMITTED_SECONDS", 0.2)
@@ -101,8 +108,13 @@ def test_two_that_submit_at_once_do_so_one_after_the_other(tmp_path: Path, monke
 
 def test_a_job_that_could_not_be_launched_is_submitted_anew(tmp_path: Path, slurm: Path) -> None:
     """Slurm holds it, and would never begin it; a sweep that gets nowhere this way ends."""
-    submitted, cancelled = "$(ls given* 2>/dev/null | wc -l)", "$(cat cancelled 2>/dev/null | wc -l)"
-    (slurm / "squeue").write_text(f"#!/bin/bash\ncd {slurm}\n[ {submitted} -le {cancelled} ] || cat held\n")
+    submitted, cancelled = (
+        "$(ls given* 2>/dev/null | wc -l)",
+        "$(cat cancelled 2>/dev/null | wc -l)",
+    )
+    (slurm / "squeue").write_text(
+        f"#!/bin/bash\ncd {slurm}\n[ {submitted} -le {cancelled} ] || cat held\n"
+    )
     sweep = opened(tmp_path)
     (slurm / "held").write_text(line(sweep, "7_0", "PENDING|launch failed requeued held"))
     assert len(sweep.submit(again=True)) == 1
@@ -113,38 +125,59 @@ def test_a_job_that_could_not_be_launched_is_submitted_anew(tmp_path: Path, slur
 
 
 def test_jobs_that_the_engine_would_never_begin_end_the_wait(tmp_path: Path, slurm: Path) -> None:
-    """They are cancelled, and Slurm's reason is the sweep's: the same jobs submitted again would wait as well."""
+    """They are cancelled, and Slurm's reason is the sweep's: the same jobs submitted again would
+    wait as well.
+    """
     sweep = opened(tmp_path)
     assert len(sweep.submit(again=True)) == 1
     (slurm / "queue").write_text(line(sweep, "7_0", "PENDING|PartitionTimeLimit"))
     assert not sweep.wait(lambda _: None, poll=0.01)
     assert len(list(slurm.glob("given*"))) == 1
     assert (slurm / "cancelled").read_text() == "-- 7_[0]\n"
-    assert sweep.reasons() == ["Slurm would never begin such jobs: PartitionTimeLimit; change the profile's requests"]
+    assert sweep.reasons() == [
+        "Slurm would never begin such jobs: PartitionTimeLimit; change the profile's requests"
+    ]
     (slurm / "queue").write_text(line(sweep, "7_0", "PENDING|PartitionTimeLimit"))
     assert len(sweep.submit(again=True)) == 1, "of an earlier call, perhaps with another profile"
     assert sweep.reasons() == [
-        f"no job has left a log in {sweep.folder / 'logs'}: see that the nodes have this folder, under this path"
+        (
+            f"no job has left a log in {sweep.folder / 'logs'}: see that the nodes have this "
+            f"folder, under this path"
+        )
     ]
     (sweep.folder / "logs" / "7_0.log").write_text("loading\nline 12: module: command not found\n")
     told = "no job began its work; the last line of 7_0.log is: line 12: module: command not found"
     assert sweep.reasons() == [told]
-    write_job(sweep.folder, Job(engine="slurm", job="7_0", restart=0, unit=0, host="n", pid=1, began="2026"))
+    write_job(
+        sweep.folder,
+        Job(engine="slurm", job="7_0", restart=0, unit=0, host="n", pid=1, began="2026"),
+    )
     assert sweep.reasons() == []
 
 
 def test_why_jobs_wait_is_said_once(tmp_path: Path, slurm: Path) -> None:
     """While none runs: who waits for hours wants to know for what."""
     sweep = opened(tmp_path)
-    queue = [line(sweep, "7_0", f"PENDING|{reason}") for reason in ("Priority", "None", "Resources", "Priority")]
+    queue = [
+        line(sweep, "7_0", f"PENDING|{reason}")
+        for reason in ("Priority", "None", "Resources", "Priority")
+    ]
     find(sweep.folder, print).stop()  # so that it ends when the queue is empty
     in_turn(slurm, *queue, line(sweep, "7_0"), "")
     assert not sweep.wait(lambda _: None, poll=0.01)
-    assert sweep.said == ["no job runs, 1 wait: Priority", "no job runs, 1 wait: Resources", "the sweep was stopped"]
+    assert sweep.said == [
+        "no job runs, 1 wait: Priority",
+        "no job runs, 1 wait: Resources",
+        "the sweep was stopped",
+    ]
 
 
-def test_jobs_get_the_path_as_it_was_typed(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nodes may have a folder by a link alone; the jobs of a sweep are found by whatever path it is named."""
+def test_jobs_get_the_path_as_it_was_typed(
+    tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes may have a folder by a link alone; the jobs of a sweep are found by whatever path it
+    is named.
+    """
     real, link = tmp_path / "real", tmp_path / "home"
     real.mkdir()
     link.symlink_to(real)
@@ -155,49 +188,77 @@ def test_jobs_get_the_path_as_it_was_typed(tmp_path: Path, slurm: Path, monkeypa
         shown = called("run-all", "quickstart", "--on", "slurm", "--dry-run", *out)
         assert f" {link}/reports/quickstart/plan.json " in shown.output
         assert f"--output={link}/reports/quickstart/logs/" in shown.output
-    plans = [JobSweep.preview(*on_slurm(), folder / "reports/quickstart", print).plan for folder in (link, real)]
+    plans = [
+        JobSweep.preview(*on_slurm(), folder / "reports/quickstart", print).plan
+        for folder in (link, real)
+    ]
     assert plans[0].id == plans[1].id
-    monkeypatch.setenv("PWD", str(tmp_path))  # left by something that changed folders without a shell
-    shown = CliRunner().invoke(main, ["run-all", "quickstart", "--on", "slurm", "--dry-run", "--out", "reports"])
+    monkeypatch.setenv(
+        "PWD", str(tmp_path)
+    )  # left by something that changed folders without a shell
+    shown = CliRunner().invoke(
+        main, ["run-all", "quickstart", "--on", "slurm", "--dry-run", "--out", "reports"]
+    )
     assert f" {real}/reports/quickstart/plan.json " in shown.output
 
 
-@pytest.mark.parametrize(("status", "cut", "ended", "said"), [
-    ("ok", False, 0, ""),
-    ("ok", True, 1, "1 of 1 runs did not end well; see the report's failures\n"),
-    ("unsupported", False, 1, "all 1 runs are unsupported; see the report's failures\n"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "cut", "ended", "said"),
+    [
+        ("ok", False, 0, ""),
+        ("ok", True, 1, "1 of 1 runs did not end well; see the report's failures\n"),
+        ("unsupported", False, 1, "all 1 runs are unsupported; see the report's failures\n"),
+    ],
+)
 def test_a_sweep_without_a_good_record_is_no_success(
-    status: Status, cut: bool, ended: int, said: str, one_run: tuple[JobSweep, RunSpec],
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    status: Status,
+    cut: bool,
+    ended: int,
+    said: str,
+    one_run: tuple[JobSweep, RunSpec],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Whether a record was cut after it was counted, or no method can be run with the model."""
     sweep, spec = one_run
     made_records.write(sweep.folder, [record_of(spec).model_copy(update={"status": status})])
     monkeypatch.setattr(on, "_wait", lambda *_: True)
     if cut:
-        monkeypatch.setattr(on, "write", lambda *_: os.truncate(sweep.folder / spec.run_id / "run.json", 100))
+        monkeypatch.setattr(
+            on, "write", lambda *_: os.truncate(sweep.folder / spec.run_id / "run.json", 100)
+        )
     assert on._submit_and_wait(sweep, {}, detach=False) == ended
     assert capsys.readouterr().err == said
 
 
 def test_two_sweeps_do_not_mix_in_a_folder(tmp_path: Path, slurm: Path) -> None:
-    """The first is told that another was planned, before it has jobs; with jobs the second is refused."""
+    """The first is told that another was planned, before it has jobs; with jobs the second is
+    refused.
+    """
     first = opened(tmp_path)
     other = asked(profile=on_slurm()[1], suite=load_suite("quickstart", seeds=2))
     second = JobSweep.open(*other, first.folder, print)
-    with pytest.raises(UserError, match="another sweep, or this one with another profile, was begun here meanwhile"):
+    with pytest.raises(
+        UserError, match="another sweep, or this one with another profile, was begun here meanwhile"
+    ):
         first.submit(again=True)
     assert len(second.submit(again=True)) == 2
     (slurm / "queue").write_text(line(second, "7_0"))
-    with pytest.raises(UserError, match=r"jobs of another plan, or of another profile, work in it \(7_0\); end them"):
+    with pytest.raises(
+        UserError,
+        match=r"jobs of another plan, or of another profile, work in it \(7_0\); end them",
+    ):
         JobSweep.open(*on_slurm(), first.folder, print)
-    with pytest.raises(UserError, match=r"work in it \(7_0\); end them with hpml-bench stop"):  # also without jobs
+    with pytest.raises(
+        UserError, match=r"work in it \(7_0\); end them with hpml-bench stop"
+    ):  # also without jobs
         run_sweep(replace(asked()[0], out=first.folder.parent), Console(quiet=True))
 
 
 def test_jobs_that_resolve_otherwise_do_not_mix(tmp_path: Path, slurm: Path) -> None:
-    """Other cores give other threads: such a profile is refused while jobs live; later settings are resolved anew."""
+    """Other cores give other threads: such a profile is refused while jobs live; later settings
+    are resolved anew.
+    """
     sweep = JobSweep.open(*on_slurm(cpus_per_node=8), tmp_path / "quickstart", print)
     kept = resolved(sweep)
     (slurm / "queue").write_text(line(sweep, "7_0"))
@@ -205,7 +266,9 @@ def test_jobs_that_resolve_otherwise_do_not_mix(tmp_path: Path, slurm: Path) -> 
     with pytest.raises(UserError, match="of another profile"):
         JobSweep.open(*on_slurm(cpus_per_node=16), sweep.folder, print)
     assert kept.exists()
-    assert JobSweep.preview(*on_slurm(cpus_per_node=16), sweep.folder, print).watch.refresh() is None
+    assert (
+        JobSweep.preview(*on_slurm(cpus_per_node=16), sweep.folder, print).watch.refresh() is None
+    )
     (slurm / "queue").unlink()
     JobSweep.open(*on_slurm(cpus_per_node=16), sweep.folder, print)
     assert not kept.exists()
@@ -218,7 +281,10 @@ def test_an_array_that_is_refused_comes_later(tmp_path: Path, slurm: Path) -> No
     (slurm / "most").write_text("8")
     sweep = opened(tmp_path, seeds=5, options={"array": 2})
     assert len(sweep.submit(again=True)) == 4
-    assert sweep.said[-1] == "sbatch: too many jobs; the other 1 jobs are submitted when those before have ended"
+    assert (
+        sweep.said[-1]
+        == "sbatch: too many jobs; the other 1 jobs are submitted when those before have ended"
+    )
     assert "#SBATCH --dependency=afterany:7" in (slurm / "given8").read_text()
 
 
@@ -229,7 +295,9 @@ def test_a_detached_report_waits_for_all_jobs(tmp_path: Path, slurm: Path) -> No
     (slurm / "queue").write_text(line(sweep, "3_0") + line(sweep, "5_0"))
     assert sweep.submit_report()
     assert "#SBATCH --dependency=afterany:3,afterany:5" in (slurm / "given7").read_text()
-    (slurm / "queue").write_text(line(sweep, "3_0") + line(sweep, "7", "PENDING|Dependency", kind="report"))
+    (slurm / "queue").write_text(
+        line(sweep, "3_0") + line(sweep, "7", "PENDING|Dependency", kind="report")
+    )
     assert sweep.submit_report()
     assert len(list(slurm.glob("given*"))) == 1
     (slurm / "queue").write_text(line(sweep, "3_0"))
@@ -239,12 +307,16 @@ def test_a_detached_report_waits_for_all_jobs(tmp_path: Path, slurm: Path) -> No
 
 
 def test_a_dry_run_prints_all_jobs_that_are_not_there(tmp_path: Path, slurm: Path) -> None:
-    """A preparation, the units that have no job, the report; names that Slurm gives later stand in capitals."""
+    """A preparation, the units that have no job, the report; names that Slurm gives later stand
+    in capitals.
+    """
     wanted = on_slurm(prepare="job")
     printed = JobSweep.preview(*wanted, tmp_path / "quickstart", print).script(detach=True)
     assert [text.split()[-1] for text in printed.strip().split("#!/bin/bash")[1:]] == [
-        "--prepare", '"$SLURM_ARRAY_TASK_ID"', str(tmp_path / "quickstart"),
-    ]  # fmt: skip
+        "--prepare",
+        '"$SLURM_ARRAY_TASK_ID"',
+        str(tmp_path / "quickstart"),
+    ]
     assert "--dependency=afterok:PREPARE\n" in printed
     assert "--dependency=afterany:PREPARE,afterany:UNITS\n" in printed
     assert not (tmp_path / "quickstart").exists()
@@ -253,29 +325,44 @@ def test_a_dry_run_prints_all_jobs_that_are_not_there(tmp_path: Path, slurm: Pat
     assert sweep.submit(again=True) == (0,)
     given = "\n".join((slurm / name).read_text() for name in ("given7", "given8"))
     given = given.replace("afterok:7", "afterok:PREPARE")
-    first, second = (re.sub("(?m)^export HPML_BENCH_QUEUED=.*$", "", text).split() for text in (printed, given))
+    first, second = (
+        re.sub("(?m)^export HPML_BENCH_QUEUED=.*$", "", text).split() for text in (printed, given)
+    )
     assert first == second, "the very scripts, but for the time at which they are submitted"
     (slurm / "queue").write_text(line(sweep, "8_0"))
     assert sweep.script() == ""
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_fresh_sweep_of_some_methods_removes_runs_of_a_sweep_without_jobs(threads: int, tmp_path: Path) -> None:
-    """Whatever a machine decided of settings that are left open; runs of other settings or methods stay."""
+def test_a_fresh_sweep_of_some_methods_removes_runs_of_a_sweep_without_jobs(
+    threads: int, tmp_path: Path
+) -> None:
+    """Whatever a machine decided of settings that are left open; runs of other settings or
+    methods stay.
+    """
     suite = load_suite("quickstart", seeds=1)
     left_open = suite.settings.model_copy(update={"threads": None, "device": "auto"})
     made = []
     there: list[tuple[str, dict[str, object], dict[str, object]]] = [
-        ("head", {}, {}), ("head", {"steps": 3}, {}), ("head", {"dropout": 0.3}, {}), ("head", {}, {"lr": 1e-5}),
+        ("head", {}, {}),
+        ("head", {"steps": 3}, {}),
+        ("head", {"dropout": 0.3}, {}),
+        ("head", {}, {"lr": 1e-5}),
         ("lora", {}, {}),
-    ]  # fmt: skip
+    ]
     for name, setting, option in there:
-        settings = suite.settings.model_copy(update={"threads": threads, "device": "cpu", **setting})
+        settings = suite.settings.model_copy(
+            update={"threads": threads, "device": "cpu", **setting}
+        )
         (spec,) = suite.model_copy(update={"settings": settings}).runs([name])
         spec = spec.model_copy(update={"method": spec.method.model_copy(update=option)})
         folder = RunFolder(tmp_path / "quickstart" / spec.run_id)
         folder.begin()
-        folder.commit(made_records.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id}))
+        folder.commit(
+            made_records.sweep(("head",), 1)[0].model_copy(
+                update={"spec": spec, "run_id": spec.run_id}
+            )
+        )
         made.append(folder.path)
     wanted = asked(suite=suite.model_copy(update={"settings": left_open}), fresh=True)
     JobSweep.open(*wanted, tmp_path / "quickstart", print)
@@ -302,7 +389,9 @@ def publish_ok(sweep: JobSweep, number: int) -> None:
         publish(sweep, record_of(spec))
 
 
-def test_who_waits_reads_a_record_once(one_run: tuple[JobSweep, RunSpec], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_reads_a_record_once(
+    one_run: tuple[JobSweep, RunSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And again where it was replaced; thousands of records are not read at each look."""
     sweep, spec = one_run
     made = record_of(spec)
@@ -327,7 +416,8 @@ def test_who_waits_reads_a_record_once(one_run: tuple[JobSweep, RunSpec], monkey
 def in_turn(slurm: Path, *answers: str) -> None:
     """Let squeue give these answers one after another, and the last one from then on."""
     (slurm / "squeue").write_text(
-        f"#!/bin/bash\ncd {slurm}\nnumber=$(($(cat asked 2>/dev/null || echo 0) + 1))\necho $number > asked\n"
+        f"#!/bin/bash\ncd {slurm}\nnumber=$(($(cat asked 2>/dev/null || echo 0) + 1))\necho "
+        f"$number > asked\n"
         f"[ $number -le {len(answers)} ] || number={len(answers)}\ncat answer$number\n"
     )
     for number, text in enumerate(answers, start=1):
@@ -335,14 +425,20 @@ def in_turn(slurm: Path, *answers: str) -> None:
 
 
 def at_each_look(sweep: Any, work: Callable[[int], object], patch: pytest.MonkeyPatch) -> None:
-    """Let `work` be done with the number of each look in place of the wait after it; units without a job are due."""
+    """Let `work` be done with the number of each look in place of the wait after it; units
+    without a job are due.
+    """
     looks = count()
     patch.setattr(sweep.engine, "wait", lambda _: work(next(looks)))
     patch.setattr("hpml_bench.sweep.watch.AGAIN_SECONDS", 0.0)
 
 
-def test_an_old_answer_is_no_absence(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where squeue doesn't show a job yet that was submitted, its unit is not submitted again, also by another call."""
+def test_an_old_answer_is_no_absence(
+    tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where squeue doesn't show a job yet that was submitted, its unit is not submitted again,
+    also by another call.
+    """
     sweep = opened(tmp_path, lag=60)
     resolved(sweep)
     in_turn(slurm, *[""] * 4, line(sweep, "7_0"), "")
@@ -354,8 +450,12 @@ def test_an_old_answer_is_no_absence(tmp_path: Path, slurm: Path, monkeypatch: p
     assert not any("no job" in text for text in sweep.said)
 
 
-def test_an_absence_is_believed_after_a_while(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once where the job has said that it ended; it is the same unit's last start that counts."""
+def test_an_absence_is_believed_after_a_while(
+    tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once where the job has said that it ended; it is the same unit's last start that
+    counts.
+    """
     sweep = opened(tmp_path, lag=60)
     assert sweep.submit(again=True) == (0,)
     assert sweep.submit(again=True) == ()
@@ -372,8 +472,12 @@ def test_an_absence_is_believed_after_a_while(tmp_path: Path, slurm: Path, monke
     assert sweep.submit(again=True) == (0,)
 
 
-def test_a_refused_resubmission_is_tried_again(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait goes on for some minutes, and ends with the engine's own words where nothing changes."""
+def test_a_refused_resubmission_is_tried_again(
+    tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait goes on for some minutes, and ends with the engine's own words where nothing
+    changes.
+    """
     sweep = opened(tmp_path)
     assert sweep.submit(again=True) == (0,)
     (slurm / "most").write_text("7")
@@ -383,8 +487,12 @@ def test_a_refused_resubmission_is_tried_again(tmp_path: Path, slurm: Path, monk
     assert "sbatch: too many jobs; trying again" in sweep.said
 
 
-def test_a_full_queue_does_not_end_the_wait(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Units that a limit on jobs in the queue leaves out are submitted when others have ended, however late."""
+def test_a_full_queue_does_not_end_the_wait(
+    tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Units that a limit on jobs in the queue leaves out are submitted when others have ended,
+    however late.
+    """
     sweep = opened(tmp_path, seeds=2, options={"array": 1})
     resolved(sweep)
     (slurm / "most").write_text("7")
@@ -406,8 +514,12 @@ def test_a_full_queue_does_not_end_the_wait(tmp_path: Path, slurm: Path, monkeyp
     assert len(list(slurm.glob("given*"))) == 2
 
 
-def test_a_unit_is_given_up_while_others_go_on(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has so many submissions in a row that bring no new run, and doesn't wait for the others' end for them."""
+def test_a_unit_is_given_up_while_others_go_on(
+    tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has so many submissions in a row that bring no new run, and doesn't wait for the
+    others' end for them.
+    """
     sweep = opened(tmp_path, seeds=2)
     resolved(sweep)
     assert sweep.submit(again=True) == (0, 1)
@@ -426,7 +538,9 @@ def test_a_unit_is_given_up_while_others_go_on(tmp_path: Path, slurm: Path, monk
 
 
 def test_stop_ends_jobs_that_squeue_does_not_show_yet(tmp_path: Path, slurm: Path) -> None:
-    """By the number that sbatch returned; until then another plan is refused, and a report waits for them."""
+    """By the number that sbatch returned; until then another plan is refused, and a report waits
+    for them.
+    """
     sweep = opened(tmp_path, lag=60)
     assert sweep.submit(again=True) == (0,)
     with pytest.raises(UserError, match=r"of another profile, work in it \(7\)"):
@@ -438,12 +552,17 @@ def test_stop_ends_jobs_that_squeue_does_not_show_yet(tmp_path: Path, slurm: Pat
     assert find(sweep.folder, print).stop() == 0
 
 
-@pytest.mark.parametrize(("status", "said"), [
-    ("ok", "1 of 1 runs are done; units: 1 ended"),
-    ("failed", "0 of 1 runs are done, 1 failed; units: 1 ended"),
-    ("interrupted", "0 of 1 runs are done; units: 1 not begun"),
-])  # fmt: skip
-def test_an_interrupted_run_ends_no_unit(status: Status, said: str, one_run: tuple[JobSweep, RunSpec]) -> None:
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("ok", "1 of 1 runs are done; units: 1 ended"),
+        ("failed", "0 of 1 runs are done, 1 failed; units: 1 ended"),
+        ("interrupted", "0 of 1 runs are done; units: 1 not begun"),
+    ],
+)
+def test_an_interrupted_run_ends_no_unit(
+    status: Status, said: str, one_run: tuple[JobSweep, RunSpec]
+) -> None:
     """A run that its user ended is left, and didn't fail."""
     sweep, spec = one_run
     made_records.write(sweep.folder, [record_of(spec).model_copy(update={"status": status})])

@@ -1,4 +1,6 @@
-"""Jobs are known by the numbers that sbatch gave, whatever a site does with comments and whoever wrote the folder."""
+"""Jobs are known by the numbers that sbatch gave, whatever a site does with comments and whoever
+wrote the folder.
+"""
 
 import json
 import time
@@ -23,12 +25,18 @@ def given(slurm: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("comment", ["(null)", "project=x", "cut\noff"])
-def test_a_site_that_rewrites_comments_gets_each_unit_once(comment: str, tmp_path: Path, slurm: Path) -> None:
-    """Further calls see the jobs, `status` names them, a report waits for them, and `stop` ends them."""
+def test_a_site_that_rewrites_comments_gets_each_unit_once(
+    comment: str, tmp_path: Path, slurm: Path
+) -> None:
+    """Further calls see the jobs, `status` names them, a report waits for them, and `stop` ends
+    them.
+    """
     sweep = opened(tmp_path, seeds=2, prepare="job")
     assert sweep.submit(again=True) == (0, 1)
     waiting = "PENDING|Dependency"
-    queue = line(sweep, "7", waiting, comment=comment) + line(sweep, "8_0", waiting, comment=comment)
+    queue = line(sweep, "7", waiting, comment=comment) + line(
+        sweep, "8_0", waiting, comment=comment
+    )
     (slurm / "queue").write_text(queue + line(sweep, "8_1", waiting, comment=comment))
     assert opened(tmp_path, seeds=2, prepare="job").submit(again=True) == ()
     assert [row[3] for row in state(sweep)[1][1:]] == ["8_0", "8_1"]
@@ -42,7 +50,8 @@ def test_a_site_that_rewrites_comments_gets_each_unit_once(comment: str, tmp_pat
 
 
 def test_a_number_that_slurm_gave_anew_is_not_ours(tmp_path: Path, slurm: Path) -> None:
-    """Slurm counts from 1 again when its state is lost; the other job has another title, of which ours may be a part.
+    """Slurm counts from 1 again when its state is lost; the other job has another title, of which
+    ours may be a part.
 
     In a results folder of somebody else, with guessed numbers, each job of the user would be ended.
     """
@@ -53,7 +62,9 @@ def test_a_number_that_slurm_gave_anew_is_not_ours(tmp_path: Path, slurm: Path) 
         assert len(find(sweep.folder, print).watch.live()) == count
     assert find(sweep.folder, print).stop() == 0
     assert not (slurm / "cancelled").exists()
-    assert opened(tmp_path, options={"lag": 0, "sbatch": {"job-name": "a"}}).submit(again=True) == (0,)
+    assert opened(tmp_path, options={"lag": 0, "sbatch": {"job-name": "a"}}).submit(again=True) == (
+        0,
+    )
 
 
 def test_a_site_may_demand_a_comment(tmp_path: Path, slurm: Path) -> None:
@@ -68,13 +79,22 @@ def test_a_site_may_demand_a_comment(tmp_path: Path, slurm: Path) -> None:
 HOSTILE: list[Any] = [
     {"made": [{"name": "--user=root", "kind": "units", "units": [0], "first": 0, "at": 1e99}]},
     {"made": [{"name": "-u root", "kind": "units", "units": [0], "first": 0, "at": "now"}]},
-    {"made": 3}, [], "x", {"0": {"name": "--user=root", "at": 1e99, "began": ""}}, {"0": 7}, {"x": {}},
-]  # fmt: skip
+    {"made": 3},
+    [],
+    "x",
+    {"0": {"name": "--user=root", "at": 1e99, "began": ""}},
+    {"0": 7},
+    {"x": {}},
+]
 
 
 @pytest.mark.parametrize("content", [*map(json.dumps, HOSTILE), "{", ""])
-def test_no_word_of_a_results_folder_reaches_slurm(content: str, tmp_path: Path, slurm: Path) -> None:
-    """A name that is no number would be an option of scancel; a file of another shape holds no submissions."""
+def test_no_word_of_a_results_folder_reaches_slurm(
+    content: str, tmp_path: Path, slurm: Path
+) -> None:
+    """A name that is no number would be an option of scancel; a file of another shape holds no
+    submissions.
+    """
     sweep = opened(tmp_path, lag=60)
     (sweep.folder / "submitted.json").write_text(content.replace("1e+99", str(time.time())))
     assert find(sweep.folder, print).stop() == 0
@@ -83,7 +103,9 @@ def test_no_word_of_a_results_folder_reaches_slurm(content: str, tmp_path: Path,
 
 
 def test_a_plan_of_another_folder_ends_no_jobs(tmp_path: Path, slurm: Path) -> None:
-    """Such as of a copy: `stop` and `status` refuse it, and run-all makes a plan of this folder's own."""
+    """Such as of a copy: `stop` and `status` refuse it, and run-all makes a plan of this
+    folder's own.
+    """
     sweep = opened(tmp_path)
     assert sweep.submit(again=True) == (0,)
     (slurm / "queue").write_text(line(sweep, "7_0"))
@@ -92,21 +114,29 @@ def test_a_plan_of_another_folder_ends_no_jobs(tmp_path: Path, slurm: Path) -> N
     sweep.folder.rename(moved)
     for command in ("stop", "status"):
         told = called(command, moved, status=2)
-        assert "its plan was made for another folder; run-all --on PROFILE makes one here" in told.output
+        assert (
+            "its plan was made for another folder; run-all --on PROFILE makes one here"
+            in told.output
+        )
     assert not (slurm / "cancelled").exists()
     assert opened(moved.parent).plan.id != sweep.plan.id
 
 
-@pytest.mark.parametrize(("changes", "wrong"), [
-    ({"steps": 3}, "steps is 3, and 100 in the suite"),
-    ({"global_batch": 4}, "global_batch is 4, and 16 in the suite"),
-    ({"backbone": 3}, "can't be read"),
-    (None, "can't be read"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"steps": 3}, "steps is 3, and 100 in the suite"),
+        ({"global_batch": 4}, "global_batch is 4, and 16 in the suite"),
+        ({"backbone": 3}, "can't be read"),
+        (None, "can't be read"),
+    ],
+)
 def test_settings_that_are_not_the_suites_are_resolved_anew(
     changes: dict[str, Any] | None, wrong: str, tmp_path: Path, slurm: Path
 ) -> None:
-    """Damaged by a crash, or planted: a job and who waits refuse them, and the next call removes them."""
+    """Damaged by a crash, or planted: a job and who waits refuse them, and the next call removes
+    them.
+    """
     sweep, said = opened(tmp_path), list[str]()
     file = resolved(sweep)
     file.write_text("" if changes is None else json.dumps(json.loads(file.read_text()) | changes))
@@ -129,12 +159,16 @@ SETUP = {  # lines of the job -> what a dry run shows of them
     "export A_TOKEN=$'hf_9876543210'": "export A_TOKEN='[redacted]'",
     "export B_TOKEN=${B_TOKEN:-hf_default}": "export B_TOKEN='[redacted]'",
     'export "C_TOKEN=hf of several words"': "export C_TOKEN='[redacted]'",
-    'export D_TOKEN="$(cat ~/.token)" E_TOKEN=${MINE}': 'export D_TOKEN="$(cat ~/.token)" E_TOKEN=${MINE}',
+    'export D_TOKEN="$(cat ~/.token)" E_TOKEN=${MINE}': (
+        'export D_TOKEN="$(cat ~/.token)" E_TOKEN=${MINE}'
+    ),
 }
 
 
 def test_secrets_of_the_setup_stay_with_the_job(tmp_path: Path, slurm: Path) -> None:
-    """Neither the plan nor a dry run holds them, nor the variables' values; what is given from elsewhere is shown."""
+    """Neither the plan nor a dry run holds them, nor the variables' values; what is given from
+    elsewhere is shown.
+    """
     sweep = opened(tmp_path, setup=[*SETUP], env={"OUR_KEY": "$no-variable", "NCCL_DEBUG": "INFO"})
     printed = sweep.script()
     assert "\nexport OUR_KEY='[redacted]'\nexport NCCL_DEBUG=INFO\n" in printed
@@ -146,11 +180,16 @@ def test_secrets_of_the_setup_stay_with_the_job(tmp_path: Path, slurm: Path) -> 
     assert sweep.plan.profile.env["OUR_KEY"] == "$no-variable"
 
 
-@pytest.mark.parametrize("changes", [
-    {"launcher": ["apptainer", "exec", "--env", "WANDB_API_KEY=abc", "image"]},
-    {"options": {"sbatch": {"export": "ALL,HF_TOKEN=abc"}}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"launcher": ["apptainer", "exec", "--env", "WANDB_API_KEY=abc", "image"]},
+        {"options": {"sbatch": {"export": "ALL,HF_TOKEN=abc"}}},
+    ],
+)
 def test_secrets_where_a_plan_would_hold_them_are_refused(changes: dict[str, Any]) -> None:
     """The sentence says where they belong."""
-    with pytest.raises(UserError, match="is written down and has the value of a secret variable; give it under env"):
+    with pytest.raises(
+        UserError, match="is written down and has the value of a secret variable; give it under env"
+    ):
         load_profile("slurm", changes.items())

@@ -34,7 +34,9 @@ def run_all(suite: Path, out: Path, *options: str, status: int = 0) -> Result:
 
 @pytest.fixture(scope="module")
 def finished_sweep(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A sweep of two methods x two seeds that went well: suite, results folder, and what the command said."""
+    """A sweep of two methods x two seeds that went well: suite, results folder, and what the
+    command said.
+    """
     folder = tmp_path_factory.mktemp("colours")
     suite = tiny.local_suite(folder)
     return suite, folder / "out/colours", run_all(suite, folder / "out")
@@ -54,7 +56,8 @@ def stamps(folder: Path) -> dict[str, int]:
 def test_a_sweep_ends_well(finished_sweep: Finished) -> None:
     """Status 0, four ok records of one protocol, and everything a later reader needs.
 
-    All methods of seed 0 come before those of seed 1; within a seed all consumed the same samples in one order.
+    All methods of seed 0 come before those of seed 1; within a seed all consumed the same samples
+    in one order.
     """
     _, folder, result = finished_sweep
     loaded = load_records(folder)
@@ -76,9 +79,11 @@ def test_a_sweep_ends_well(finished_sweep: Finished) -> None:
 
 
 def test_what_is_missing_or_damaged_is_run_again(finished_sweep: Finished, copy: Path) -> None:
-    """A record gone, one torn, predictions cut: said, kept aside, done anew at their old places, to the same bits.
+    """A record gone, one torn, predictions cut: said, kept aside, done anew at their old places, to
+    the same bits.
 
-    What is recorded stays as it is, to the byte's time stamp, also in a results folder that was moved.
+    What is recorded stays as it is, to the byte's time stamp, also in a results folder that was
+    moved.
     """
     folder = copy / "colours"
     before = stamps(folder)
@@ -90,7 +95,10 @@ def test_what_is_missing_or_damaged_is_run_again(finished_sweep: Finished, copy:
         (folder / run / "leftover").write_text("of the earlier attempt")
     loaded = load_records(folder)
     assert [record.run_id for record in loaded.records] == [whole]
-    assert [any(run in problem for problem in loaded.problems) for run in (torn, cut)] == [True, True]
+    assert [any(run in problem for problem in loaded.problems) for run in (torn, cut)] == [
+        True,
+        True,
+    ]
     result = run_all(finished_sweep[0], copy)
     assert "1 of 4 runs are recorded already" in result.output
     after = stamps(folder)
@@ -104,8 +112,19 @@ def test_what_is_missing_or_damaged_is_run_again(finished_sweep: Finished, copy:
 
 
 def test_a_failed_run_costs_the_others_nothing(finished_sweep: Finished, tmp_path: Path) -> None:
-    """Status 1; what diverged is recorded with the reason, the rest is ok, and the report is written."""
-    options = ["--methods", "full,head", "--seeds", "1", "--set", "methods.full.lr=1e30", "--set", "clip_norm=null"]
+    """Status 1; what diverged is recorded with the reason, the rest is ok, and the report is
+    written.
+    """
+    options = [
+        "--methods",
+        "full,head",
+        "--seeds",
+        "1",
+        "--set",
+        "methods.full.lr=1e30",
+        "--set",
+        "clip_norm=null",
+    ]
     result = run_all(finished_sweep[0], tmp_path, *options, status=1)
     statuses = {r.spec.method.name: r.status for r in load_records(tmp_path / "colours").records}
     assert statuses == {"full": "diverged", "head": "ok"}
@@ -113,14 +132,21 @@ def test_a_failed_run_costs_the_others_nothing(finished_sweep: Finished, tmp_pat
     assert "diverged" in (tmp_path / "colours/report.md").read_text()
 
 
-@pytest.mark.parametrize(("setting", "words"), [
-    ("dataset.options.train=path:nowhere.csv", ["nowhere.csv"]),
-    ("backbone=path:nowhere", ["nowhere"]),
-    ("dataset.options.label=colour", ["colour", "text"]),
-    ("max_length=1000", ["max_length", "1000", "64"]),
-])  # fmt: skip
-def test_what_cannot_be_had_is_told(finished_sweep: Finished, setting: str, words: list[str], tmp_path: Path) -> None:
-    """Files, model and rows are looked at once, before any run: status 2, and no record is written."""
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("dataset.options.train=path:nowhere.csv", ["nowhere.csv"]),
+        ("backbone=path:nowhere", ["nowhere"]),
+        ("dataset.options.label=colour", ["colour", "text"]),
+        ("max_length=1000", ["max_length", "1000", "64"]),
+    ],
+)
+def test_what_cannot_be_had_is_told(
+    finished_sweep: Finished, setting: str, words: list[str], tmp_path: Path
+) -> None:
+    """Files, model and rows are looked at once, before any run: status 2, and no record is
+    written.
+    """
     result = run_all(finished_sweep[0], tmp_path, "--set", setting, status=2)
     line, *others = result.stderr.splitlines()
     assert not others, result.stderr
@@ -137,7 +163,9 @@ def go(suite: Suite, out: Path, **options: object) -> sweep.SweepResult:
     return sweep.run_sweep(SweepRequest(suite, out, **options), Console(quiet=True))
 
 
-def test_a_sweep_in_which_nothing_could_be_done_is_no_success(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_sweep_in_which_nothing_could_be_done_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Status 1 where every method is unsupported; one that is, is none."""
     arrange(monkeypatch, {"x": "unsupported"})
     suite = tmp_path / "quick.yaml"
@@ -147,8 +175,12 @@ def test_a_sweep_in_which_nothing_could_be_done_is_no_success(monkeypatch: pytes
         assert ("all 1 runs are unsupported" in result.stderr) is bool(status)
 
 
-def test_a_record_that_is_lost_meanwhile_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk may cut it after it was written: status 1, and the same command does that run again."""
+def test_a_record_that_is_lost_meanwhile_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk may cut it after it was written: status 1, and the same command does that run
+    again.
+    """
     ran, finished = arrange(monkeypatch, {}), SweepProgress.finished
     suite = tmp_path / "quick.yaml"
     suite.write_text(suite_of("x", "y", seeds=1).model_dump_json())
@@ -166,32 +198,47 @@ def test_a_record_that_is_lost_meanwhile_is_no_success(tmp_path: Path, monkeypat
 
 
 def names_by_seed(runs: list[RunSpec]) -> dict[int, str]:
-    return {seed: "".join(run.method.name for run in runs if run.seed == seed) for seed in {run.seed for run in runs}}
+    return {
+        seed: "".join(run.method.name for run in runs if run.seed == seed)
+        for seed in {run.seed for run in runs}
+    }
 
 
 def test_methods_take_turns_within_a_seed() -> None:
-    """Seeds come one after the other, each with all methods; over many seeds each method has each place as often."""
+    """Seeds come one after the other, each with all methods; over many seeds each method has
+    each place as often.
+    """
     suite = suite_of(*"abcde", seeds=500)
     order = shuffled(suite.runs(), suite)
     assert [run.seed for run in order] == sorted(run.seed for run in order)
     by_seed = names_by_seed(order)
     assert all(sorted(names) == list("abcde") for names in by_seed.values())
-    counts = [Counter(names[place] for names in by_seed.values())[method] for place in range(5) for method in "abcde"]
+    counts = [
+        Counter(names[place] for names in by_seed.values())[method]
+        for place in range(5)
+        for method in "abcde"
+    ]
     assert chisquare(counts).pvalue > 0.001
     assert shuffled(sorted(suite.runs(), key=lambda run: -run.seed), suite) == order
 
 
 def test_an_order_stays_when_more_or_less_is_asked_for() -> None:
-    """More seeds, one seed or some methods don't move the others; a method from outside the suite comes last."""
+    """More seeds, one seed or some methods don't move the others; a method from outside the
+    suite comes last.
+    """
     suite = suite_of(*"abcde", seeds=3)
     whole = names_by_seed(shuffled(suite.runs(seeds=range(12)), suite))
     assert names_by_seed(shuffled(suite.runs(), suite)) == {seed: whole[seed] for seed in range(3)}
     assert names_by_seed(shuffled(suite.runs(seeds=[7]), suite)) == {7: whole[7]}
     some = names_by_seed(shuffled(suite.runs(["full", "d", "b"], range(12)), suite))
-    assert some == {seed: "".join(name for name in whole[seed] if name in "bd") + "full" for seed in range(12)}
+    assert some == {
+        seed: "".join(name for name in whole[seed] if name in "bd") + "full" for seed in range(12)
+    }
 
 
-def test_ok_and_unsupported_are_settled_others_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ok_and_unsupported_are_settled_others_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A second sweep runs only what ended otherwise; `unsupported` is a finding, not a failure."""
     statuses = {"a": "ok", "b": "unsupported", "c": "failed", "d": "timeout"}
     ran = arrange(monkeypatch, statuses)
@@ -204,23 +251,34 @@ def test_ok_and_unsupported_are_settled_others_tried_again(tmp_path: Path, monke
     assert Counter(record.status for record in result.records) == {"ok": 3, "unsupported": 1}
 
 
-def test_runs_on_other_rows_are_kept_and_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A good record of other rows is no record of this sweep: it is set aside, whole, and the run is done anew."""
+def test_runs_on_other_rows_are_kept_and_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A good record of other rows is no record of this sweep: it is set aside, whole, and the
+    run is done anew.
+    """
     arrange(monkeypatch, {})
     go(suite_of("a", seeds=1), tmp_path)
     (before,) = load_records(tmp_path / "quick").records
     ran = arrange(monkeypatch, {})
-    changed = tiny.NOTHING.model_copy(update={"digests": Digests(weights="w", tokenizer="t", data="other")})
+    changed = tiny.NOTHING.model_copy(
+        update={"digests": Digests(weights="w", tokenizer="t", data="other")}
+    )
     monkeypatch.setattr(preparation, "prepare", lambda *_: changed)
     go(suite_of("a", seeds=1), tmp_path)
     assert ran == ["a-0"]
     (after,) = load_records(tmp_path / "quick").records
     assert (before.protocol_id == after.protocol_id, before.run_id == after.run_id) == (False, True)
     (kept,) = (tmp_path / "quick" / SET_ASIDE).iterdir()
-    assert RunRecord.model_validate_json((kept / "run.json.damaged").read_text()).protocol_id == before.protocol_id
+    assert (
+        RunRecord.model_validate_json((kept / "run.json.damaged").read_text()).protocol_id
+        == before.protocol_id
+    )
 
 
-def test_fresh_forgets_the_runs_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fresh_forgets_the_runs_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All is run again; what someone else put into the folder stays."""
     arrange(monkeypatch, {})
     go(suite_of("a", "b"), tmp_path)
@@ -244,13 +302,18 @@ def test_an_interruption_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.Mon
 def test_each_method_follows_each_other_as_often() -> None:
     """Over many seeds the 20 pairs of neighbours of five methods are equally frequent.
 
-    In three seeds that follow each other both orders of two methods come; over many seeds each is as frequent.
+    In three seeds that follow each other both orders of two methods come; over many seeds each is
+    as frequent.
     """
     rows = [methods_of_seed(5, seed, "some") for seed in range(1000)]
     neighbours = Counter(pair for row in rows for pair in pairwise(row))
     assert len(neighbours) == 20
     assert chisquare(list(neighbours.values())).pvalue > 0.001
     orders = [methods_of_seed(2, seed, "some") for seed in range(3000)]
-    assert all(len({*three}) == 2 for three in zip(orders[::3], orders[1::3], orders[2::3], strict=True))
+    assert all(
+        len({*three}) == 2 for three in zip(orders[::3], orders[1::3], orders[2::3], strict=True)
+    )
     assert 1400 < orders.count((0, 1)) < 1600
-    assert methods_of_seed(0, 3, "some") == (), "of a suite that names none, with methods given on the command line"
+    assert methods_of_seed(0, 3, "some") == (), (
+        "of a suite that names none, with methods given on the command line"
+    )

@@ -1,4 +1,6 @@
-"""Tuning: equal trials for all methods, never on the test rows, resumed, and its result in suite file and report."""
+"""Tuning: equal trials for all methods, never on the test rows, resumed, and its result in suite
+file and report.
+"""
 
 import json
 import shutil
@@ -29,7 +31,13 @@ from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec, TaskSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.plan import SweepRequest
-from hpml_bench.sweep.tune import FIRST_SEED, TuningRequest, next_rate, run_tuning, validation_for_test
+from hpml_bench.sweep.tune import (
+    FIRST_SEED,
+    TuningRequest,
+    next_rate,
+    run_tuning,
+    validation_for_test,
+)
 from hpml_bench.system.files import read_model
 from hpml_bench.training.request import RunRequest
 
@@ -63,8 +71,16 @@ def rate(method: str) -> float:
     return load_suite("quickstart").method(method).lr
 
 
-def trial(number: int = 0, lr: float = 1e-3, accuracy: float | None = 0.5, loss: float = 1.0, **more: Any) -> Trial:
-    values = {"seed": FIRST_SEED + number, "status": "ok", "seconds": 2.0, "samples": 32, "parameters": 9}
+def trial(
+    number: int = 0, lr: float = 1e-3, accuracy: float | None = 0.5, loss: float = 1.0, **more: Any
+) -> Trial:
+    values = {
+        "seed": FIRST_SEED + number,
+        "status": "ok",
+        "seconds": 2.0,
+        "samples": 32,
+        "parameters": 9,
+    }
     own = {"number": number, "lr": lr, "score": accuracy, "loss": loss, "run_id": "r"}
     return Trial.model_validate(own | values | more)
 
@@ -76,19 +92,29 @@ def method(*trials: Trial, name: str = "lora") -> TunedMethod:
 
 def made_up(*methods: TunedMethod) -> TuningRecord:
     return TuningRecord(
-        suite=made_records.sweep(("lora",), 1)[0].spec.suite, sampler="qmc", factor=10, settings=made_records.SETTINGS,
-        digests={}, methods=methods, validation_rows=500, headline=ACCURACY,
-    )  # fmt: skip
+        suite=made_records.sweep(("lora",), 1)[0].spec.suite,
+        sampler="qmc",
+        factor=10,
+        settings=made_records.SETTINGS,
+        digests={},
+        methods=methods,
+        validation_rows=500,
+        headline=ACCURACY,
+    )
 
 
 class Launcher:
-    """Stands in for the launcher: made-up outcomes at once, or an interruption or failure at a chosen run."""
+    """Stands in for the launcher: made-up outcomes at once, or an interruption or failure at a
+    chosen run.
+    """
 
     def __init__(self, patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         self.specs: list[RunSpec] = []
         self.interrupt_at: int | None = None
         self.diverging: set[str] = set()
-        prepared = tiny.NOTHING.model_copy(update={"data": str(tmp_path), "digests": made_records.DIGESTS})
+        prepared = tiny.NOTHING.model_copy(
+            update={"data": str(tmp_path), "digests": made_records.DIGESTS}
+        )
         patch.setattr(preparation, "prepare", lambda *_: prepared)
         patch.setattr(launch, "run", self.run)
 
@@ -102,10 +128,16 @@ class Launcher:
         accuracy = 0.9 - abs(float(np.log10(spec.method.lr / 3e-2))) / 10
         return made_records.sweep(("lora",), 1)[0].model_copy(
             update={
-                "status": status, "spec": spec, "run_id": spec.run_id,
-                "metrics": {"test_accuracy": accuracy, "test_loss": 1 - accuracy, "trainable_parameters": 5.0},
+                "status": status,
+                "spec": spec,
+                "run_id": spec.run_id,
+                "metrics": {
+                    "test_accuracy": accuracy,
+                    "test_loss": 1 - accuracy,
+                    "trainable_parameters": 5.0,
+                },
             }
-        )  # fmt: skip
+        )
 
     @property
     def rates(self) -> list[tuple[str, float, int]]:
@@ -118,9 +150,11 @@ def launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Launcher:
 
 
 def test_every_method_gets_the_same_trials_and_budget(tuned: Tuned) -> None:
-    """Two trials each, with the same seeds and samples, the first at the suite's rate, all within the range.
+    """Two trials each, with the same seeds and samples, the first at the suite's rate, all within
+    the range.
 
-    The result is a suite that loads from elsewhere, under its own name, with the chosen rate and otherwise the same.
+    The result is a suite that loads from elsewhere, under its own name, with the chosen rate and
+    otherwise the same.
     """
     record = read(tuned[1])
     assert {method.name: len(method.trials) for method in record.methods} == {"lora": 2, "head": 2}
@@ -133,21 +167,31 @@ def test_every_method_gets_the_same_trials_and_budget(tuned: Tuned) -> None:
     assert multiples[0] == pytest.approx(multiples[1], rel=0.06)  # two significant digits
     path, before = tuned[1] / "colours-tuned.yaml", load_suite(str(tuned[0]))
     after = load_suite(str(path))
-    assert (after.name, after.settings, after.seeds) == ("colours-tuned", before.settings, before.seeds)
-    assert after.method("lora").lr == next(one.chosen for one in record.methods if one.name == "lora")
+    assert (after.name, after.settings, after.seeds) == (
+        "colours-tuned",
+        before.settings,
+        before.seeds,
+    )
+    assert after.method("lora").lr == next(
+        one.chosen for one in record.methods if one.name == "lora"
+    )
     assert after.methods["head"] == before.methods["head"]  # its rate reaches no parameter
     assert str(path) in tuned[2].output
     assert "validation accuracy" in tuned[2].output
 
 
 def test_the_test_rows_are_never_evaluated(tuned: Tuned) -> None:
-    """Every trial predicts the 16 validation rows, and its result is the last validation point; 24 are for the test."""
+    """Every trial predicts the 16 validation rows, and its result is the last validation point;
+    24 are for the test.
+    """
     folder = tuned[1]
     for path in folder.glob("*/run.json"):
         run = load_record(path)
         points = {point.metric: point.value for point in read_points(path.parent)}
         frame = read_predictions(path.parent)
-        assert len(frame) == run.spec.settings.validation_samples == read(folder).validation_rows == 16
+        assert (
+            len(frame) == run.spec.settings.validation_samples == read(folder).validation_rows == 16
+        )
         assert run.metrics["test_accuracy"] == points["validation_accuracy"]
         assert run.metrics["test_loss"] == pytest.approx(points["validation_loss"])
         assert "none of which is read" in run.notes["a trial of tuning"]
@@ -179,8 +223,12 @@ def go(tmp_path: Path, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize("sampler", ["qmc", "tpe"])
-def test_an_interrupted_tuning_tries_what_a_whole_one_does(launcher: Launcher, tmp_path: Path, sampler: Any) -> None:
-    """Interrupted in the sixth run: equal trials until then, no suite file; resumed, the same eight runs."""
+def test_an_interrupted_tuning_tries_what_a_whole_one_does(
+    launcher: Launcher, tmp_path: Path, sampler: Any
+) -> None:
+    """Interrupted in the sixth run: equal trials until then, no suite file; resumed, the same
+    eight runs.
+    """
     go(tmp_path / "a", sampler=sampler)
     unbroken, launcher.specs = launcher.rates, []
     launcher.interrupt_at = 5
@@ -194,8 +242,12 @@ def test_an_interrupted_tuning_tries_what_a_whole_one_does(launcher: Launcher, t
     assert [len(one.trials) for one in done.record.methods] == [4, 4]
 
 
-def test_a_trial_lost_by_a_kill_counts(launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that dies between a trial's record and trials.json: the next call takes it and runs the rest."""
+def test_a_trial_lost_by_a_kill_counts(
+    launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies between a trial's record and trials.json: the next call takes it and
+    runs the rest.
+    """
 
     def die(request: RunRequest, *_: object) -> RunRecord:
         digests = request.prepared.digests
@@ -210,11 +262,16 @@ def test_a_trial_lost_by_a_kill_counts(launcher: Launcher, tmp_path: Path, monke
             go(tmp_path, trials=1)
     done = go(tmp_path, trials=1)
     assert len(launcher.rates) == 2
-    assert [[t.lr for t in one.trials] for one in done.record.methods] == [[rate("lora")], [rate("full")]]
+    assert [[t.lr for t in one.trials] for one in done.record.methods] == [
+        [rate("lora")],
+        [rate("full")],
+    ]
 
 
 def test_a_failing_method_spends_its_trials_too(launcher: Launcher, tmp_path: Path) -> None:
-    """All its trials count, it keeps its rate, and a sentence says so; the other is tuned as if alone."""
+    """All its trials count, it keeps its rate, and a sentence says so; the other is tuned as if
+    alone.
+    """
     launcher.diverging = {"full"}
     result = go(tmp_path)
     lora, full = result.record.methods
@@ -225,7 +282,9 @@ def test_a_failing_method_spends_its_trials_too(launcher: Launcher, tmp_path: Pa
 
 
 def test_other_conditions_are_another_tuning(launcher: Launcher, tmp_path: Path) -> None:
-    """With other steps nothing is taken over; with other methods the earlier ones stay in the record."""
+    """With other steps nothing is taken over; with other methods the earlier ones stay in the
+    record.
+    """
     go(tmp_path, trials=1)
     both = go(tmp_path, trials=1, methods=("head",))
     assert [one.name for one in both.record.methods] == ["lora", "full", "head"]
@@ -240,14 +299,20 @@ def test_other_conditions_are_another_tuning(launcher: Launcher, tmp_path: Path)
 def test_the_best_is_the_most_accurate_then_the_lowest_loss() -> None:
     """A failed trial is never it, and a tie in accuracy goes to the lower loss."""
     failed = trial(3, 1e-1, None, status="diverged")
-    assert method(failed, trial(0, 1, 0.0), trial(1, 2, 0.6, 0.9), trial(2, 3, 0.6, 0.8)).chosen == 3
+    assert (
+        method(failed, trial(0, 1, 0.0), trial(1, 2, 0.6, 0.9), trial(2, 3, 0.6, 0.8)).chosen == 3
+    )
     assert method(failed).chosen == 1e-3
 
 
 @pytest.mark.parametrize("better", ["higher", "lower"])
 def test_the_estimator_goes_the_metrics_way(better: str) -> None:
-    """Towards the rates with the better scores, of which a failed trial has the worst there can be."""
-    made = [trial(k, 10 ** (-4 + k / 5), 0.09 * k) for k in range(10)] + [trial(10, 1e-3, None, status="failed")]
+    """Towards the rates with the better scores, of which a failed trial has the worst there can
+    be.
+    """
+    made = [trial(k, 10 ** (-4 + k / 5), 0.09 * k) for k in range(10)] + [
+        trial(10, 1e-3, None, status="failed")
+    ]
     metric = ACCURACY.model_copy(update={"better": better})
     record = made_up().model_copy(update={"sampler": "tpe", "headline": metric})
     rate = next_rate(record, method().spec, made)
@@ -257,20 +322,27 @@ def test_the_estimator_goes_the_metrics_way(better: str) -> None:
 @pytest.mark.parametrize(("best", "edge"), [(1e-4, True), (1e-3, False), (1e-2, True)])
 def test_a_best_rate_at_the_edge_is_told(best: float, edge: bool) -> None:
     """The hint names the side to go on at; within the range there is none."""
-    one = method(*(trial(k, lr, 0.9 if lr == best else 0.5) for k, lr in enumerate((1e-3, 1e-4, 1e-2))))
+    one = method(
+        *(trial(k, lr, 0.9 if lr == best else 0.5) for k, lr in enumerate((1e-3, 1e-4, 1e-2)))
+    )
     told = hints(made_up(one))
     assert bool(told) == edge
     assert not edge or ("below 0.0001" if best == 1e-4 else "above 0.01") in told[0]
 
 
-@pytest.mark.parametrize(("option", "value", "said"), [
-    ("--sampler", "tpe", "pip install 'optuna"),
-    ("--write", "my best!.yaml", "--write my best!.yaml: the file's name becomes the suite's"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--sampler", "tpe", "pip install 'optuna"),
+        ("--write", "my best!.yaml", "--write my best!.yaml: the file's name becomes the suite's"),
+    ],
+)
 def test_what_cannot_be_is_refused_at_once(
     option: str, value: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything runs: a sampler whose library is missing, and a name that no suite can have."""
+    """Before anything runs: a sampler whose library is missing, and a name that no suite can
+    have.
+    """
     monkeypatch.setitem(sys.modules, "optuna", None)
     result = tune(Path("quickstart"), tmp_path, option, value, status=2)
     assert said in result.stderr
@@ -293,40 +365,74 @@ def pooled(how: str) -> dict[str, Any]:
 
 NEVER = "never on the test rows"
 OTHER_DATA = made_records.DIGESTS.model_dump(exclude_none=True) | {"data": "d" * 64}
-RANK_64 = method(trial()).model_copy(update={"spec": MethodSpec(
-    name="lora", method="lora", lr=1e-3, options=made_records.OPTIONS["lora"] | {"r": 64})})  # fmt: skip
+RANK_64 = method(trial()).model_copy(
+    update={
+        "spec": MethodSpec(
+            name="lora", method="lora", lr=1e-3, options=made_records.OPTIONS["lora"] | {"r": 64}
+        )
+    }
+)
 
 
-@pytest.mark.parametrize(("changes", "said", "unsaid"), [
-    (pooled("last"), NEVER, "differ"),  # a default that is written out
-    (pooled("mean"), "The tuning's settings were not those of these runs: task differ.", " rows of other data"),
-    ({"digests": OTHER_DATA}, "validation rows of other data, which may hold test rows of these runs", NEVER),
-    ({"digests": OTHER_DATA}, "by their digests, other data.", NEVER),
-    ({"methods": (RANK_64,)}, "These runs had other options than the tuning's trials: lora (r).",
-     " rows of other data"),
-])  # fmt: skip
-def test_differences_of_a_tuning_are_named(changes: dict[str, Any], said: str, unsaid: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "said", "unsaid"),
+    [
+        (pooled("last"), NEVER, "differ"),  # a default that is written out
+        (
+            pooled("mean"),
+            "The tuning's settings were not those of these runs: task differ.",
+            " rows of other data",
+        ),
+        (
+            {"digests": OTHER_DATA},
+            "validation rows of other data, which may hold test rows of these runs",
+            NEVER,
+        ),
+        ({"digests": OTHER_DATA}, "by their digests, other data.", NEVER),
+        (
+            {"methods": (RANK_64,)},
+            "These runs had other options than the tuning's trials: lora (r).",
+            " rows of other data",
+        ),
+    ],
+)
+def test_differences_of_a_tuning_are_named(
+    changes: dict[str, Any], said: str, unsaid: str, tmp_path: Path
+) -> None:
     """In settings, data, of which nothing is then said about test rows, and options of a method."""
     text = sentences(tmp_path, **changes)
     assert said in text
     assert unsaid not in text
 
 
-@pytest.mark.parametrize(("changes", "said"), [
-    ({}, "learning rates tuned alike, 1 trials each"),
-    ({"settings": made_records.SETTINGS.model_copy(update={"eval_batch": 3})},
-     "learning rates tuned alike, 1 trials each"),
-    ({"settings": made_records.SETTINGS.model_copy(update={"max_length": 48})},
-     "learning rates tuned in other settings, 1 trials each"),
-])  # fmt: skip
-def test_the_first_screen_says_how_rates_were_tuned(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
-    """By the rule of the section on tuning: those that bear on training were not those of the runs."""
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "learning rates tuned alike, 1 trials each"),
+        (
+            {"settings": made_records.SETTINGS.model_copy(update={"eval_batch": 3})},
+            "learning rates tuned alike, 1 trials each",
+        ),
+        (
+            {"settings": made_records.SETTINGS.model_copy(update={"max_length": 48})},
+            "learning rates tuned in other settings, 1 trials each",
+        ),
+    ],
+)
+def test_the_first_screen_says_how_rates_were_tuned(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """By the rule of the section on tuning: those that bear on training were not those of the
+    runs.
+    """
     sentences(tmp_path, methods=(method(trial()), method(trial(), name="full")), **changes)
     assert answer_of(Results.load(tmp_path)).setup.rates == said
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"schema_version": 99}', None])
-def test_a_report_without_a_readable_tuning_has_no_section(tmp_path: Path, damage: str | None) -> None:
+def test_a_report_without_a_readable_tuning_has_no_section(
+    tmp_path: Path, damage: str | None
+) -> None:
     """Missing, torn, or of another version: left out, and no error."""
     made_records.write(tmp_path, made_records.sweep(("lora",), 2))
     (tmp_path / "tuning").mkdir()
@@ -335,8 +441,12 @@ def test_a_report_without_a_readable_tuning_has_no_section(tmp_path: Path, damag
     assert section(tmp_path) is None
 
 
-def test_a_packaged_suite_brings_its_tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the folder has none, the committed record of that suite is shown; a tuned suite finds its original's."""
+def test_a_packaged_suite_brings_its_tuning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the folder has none, the committed record of that suite is shown; a tuned suite
+    finds its original's.
+    """
     committed = made_up(method(trial()))
     monkeypatch.setattr(records, "packaged", lambda *_: tmp_path / "packaged")
     (tmp_path / "packaged").mkdir()
@@ -347,7 +457,9 @@ def test_a_packaged_suite_brings_its_tuning(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_committed_records_are_those_of_their_suites() -> None:
-    """Every benchmarks/tuning/SUITE.json can be read, is that suite's, and its choices are the suite's rates."""
+    """Every benchmarks/tuning/SUITE.json can be read, is that suite's, and its choices are the
+    suite's rates.
+    """
     for path in (Path(__file__).parents[2] / "benchmarks/tuning").glob("*.json"):
         found = read_model(path, TuningRecord)
         assert found is not None, path

@@ -1,4 +1,6 @@
-"""Claims: one job holds a unit, and two that break a dead job's claim at once don't break each other's; neighbours."""
+"""Claims: one job holds a unit, and two that break a dead job's claim at once don't break each
+other's; neighbours.
+"""
 
 import errno
 import json
@@ -13,7 +15,15 @@ import pytest
 from helpers import made_records
 from hpml_bench.builtin.engines.manual import Manual
 from hpml_bench.records.folder import SharedResults
-from hpml_bench.records.jobs import RUNNING, Job, claims, ended_here, holder, left_attempts, refuse_if_worked_on
+from hpml_bench.records.jobs import (
+    RUNNING,
+    Job,
+    claims,
+    ended_here,
+    holder,
+    left_attempts,
+    refuse_if_worked_on,
+)
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
 from hpml_bench.sweep import watch
@@ -39,7 +49,15 @@ def engine(*gone: str) -> Knowing:
 
 
 def job(name: str, restart: int = 0) -> Job:
-    return Job(engine="x", job=name, restart=restart, unit=0, host="n1", pid=1, began="2026-01-01T00:00:00Z")
+    return Job(
+        engine="x",
+        job=name,
+        restart=restart,
+        unit=0,
+        host="n1",
+        pid=1,
+        began="2026-01-01T00:00:00Z",
+    )
 
 
 def held(folder: Path) -> list[str]:
@@ -47,13 +65,17 @@ def held(folder: Path) -> list[str]:
 
 
 def test_a_unit_is_held_by_one(tmp_path: Path) -> None:
-    """Until it is given up; a dead job's claim is broken, and one's own is taken back by another start.
+    """Until it is given up; a dead job's claim is broken, and one's own is taken back by another
+    start.
 
     A claim without a readable name, as a full disk may leave it, is nobody's.
     """
     with claimed(tmp_path, job("a"), engine()) as claim:
         assert claim.held
-        with pytest.raises(UserError, match="unit 0 is held by job a on n1"), claimed(tmp_path, job("b"), engine()):
+        with (
+            pytest.raises(UserError, match="unit 0 is held by job a on n1"),
+            claimed(tmp_path, job("b"), engine()),
+        ):
             pass
         with claimed(tmp_path, job("a", 1), engine()):
             assert not claim.held, "it was begun anew"
@@ -70,7 +92,9 @@ def test_a_unit_is_held_by_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("looked_at", [None, job("a")], ids=["unreadable", "an earlier start"])
 def test_a_claim_that_was_replaced_since_is_put_back(looked_at: Job | None, tmp_path: Path) -> None:
-    """Whether the one that was looked at couldn't be read, or was of an earlier start of the same job."""
+    """Whether the one that was looked at couldn't be read, or was of an earlier start of the
+    same job.
+    """
     claim = Claim(tmp_path, job("a", 1))
     assert claim.take()
     (path,) = (tmp_path / "claims").iterdir()
@@ -80,7 +104,9 @@ def test_a_claim_that_was_replaced_since_is_put_back(looked_at: Job | None, tmp_
     assert held(tmp_path) == []
 
 
-def test_the_claim_of_one_who_came_between_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_claim_of_one_who_came_between_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two see a dead job's claim; the first breaks it and holds the unit, the second is refused."""
     Claim(tmp_path, job("dead")).take()
     looked: list[Job | None] = []
@@ -94,7 +120,10 @@ def test_the_claim_of_one_who_came_between_stays(tmp_path: Path, monkeypatch: py
         return found
 
     monkeypatch.setattr(watch, "holder", slow)
-    with pytest.raises(UserError, match="held by job first"), claimed(tmp_path, job("second"), engine("dead")):
+    with (
+        pytest.raises(UserError, match="held by job first"),
+        claimed(tmp_path, job("second"), engine("dead")),
+    ):
         pass
     assert [owner.job for owner in looked] == ["dead"]
     assert held(tmp_path) == ["first.0"]
@@ -113,14 +142,24 @@ def test_release_leaves_the_claim_of_a_later_start(tmp_path: Path) -> None:
 def here(name: str, alive: bool) -> Job:
     own = processes.identity(os.getpid())
     process = own if alive else f"{own.rpartition(':')[0]}:1"
-    return job(name).model_copy(update={"host": socket.gethostname(), "pid": os.getpid(), "process": process})
+    return job(name).model_copy(
+        update={"host": socket.gethostname(), "pid": os.getpid(), "process": process}
+    )
 
 
 def test_a_second_process_of_a_job_is_no_restart_of_it(tmp_path: Path) -> None:
-    """Two steps of one allocation have its name: the second is refused while the first lives, wherever that is."""
-    for first, other in ((here("a", alive=True), here("a", alive=True)), (job("a"), here("a", alive=True))):
+    """Two steps of one allocation have its name: the second is refused while the first lives,
+    wherever that is.
+    """
+    for first, other in (
+        (here("a", alive=True), here("a", alive=True)),
+        (job("a"), here("a", alive=True)),
+    ):
         Claim(tmp_path, first).take()
-        with pytest.raises(UserError, match="unit 0 is held by job a on "), claimed(tmp_path, other, engine()):
+        with (
+            pytest.raises(UserError, match="unit 0 is held by job a on "),
+            claimed(tmp_path, other, engine()),
+        ):
             pass
         discard(tmp_path / "claims" / "0", first)
     Claim(tmp_path, here("a", alive=False)).take()
@@ -131,8 +170,12 @@ def test_a_second_process_of_a_job_is_no_restart_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
-def test_a_claim_that_cant_be_read_is_somebodys(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A colleague's, made with umask 077, or on a disk that fails: no job takes the unit, and no sweep the folder."""
+def test_a_claim_that_cant_be_read_is_somebodys(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A colleague's, made with umask 077, or on a disk that fails: no job takes the unit, and no
+    sweep the folder.
+    """
     assert Claim(tmp_path, job("a")).take()
     record, read = tmp_path / "claims/0/owner.json", Path.read_bytes
 
@@ -152,11 +195,17 @@ def test_a_claim_that_cant_be_read_is_somebodys(number: int, tmp_path: Path, mon
     assert held(tmp_path) == ["a.0"]
 
 
-def test_a_job_of_this_host_has_ended_where_another_process_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also after a reboot; of a job whose record doesn't say which process it was, the number alone is known."""
+def test_a_job_of_this_host_has_ended_where_another_process_has_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also after a reboot; of a job whose record doesn't say which process it was, the number
+    alone is known.
+    """
     monkeypatch.setattr(processes, "home", lambda: "machine:4026531836")
     own = processes.identity(os.getpid())
-    here = job("a").model_copy(update={"host": socket.gethostname(), "pid": os.getpid(), "process": own})
+    here = job("a").model_copy(
+        update={"host": socket.gethostname(), "pid": os.getpid(), "process": own}
+    )
     home, boot, began = own.rsplit(":", 2)
     assert not ended_here(here)
     assert not ended_here(here.model_copy(update={"process": None}))
@@ -164,11 +213,17 @@ def test_a_job_of_this_host_has_ended_where_another_process_has_its_number(monke
     assert ended_here(here.model_copy(update={"process": f"{home}:another:{began}"}))
     monkeypatch.setattr(processes, "home", lambda: ":4026531836")
     nameless = f":4026531836:another:{began}"
-    assert not ended_here(here.model_copy(update={"process": nameless})), "a machine without an id: it may be another"
+    assert not ended_here(here.model_copy(update={"process": nameless})), (
+        "a machine without an id: it may be another"
+    )
     assert ended_here(here.model_copy(update={"process": f":4026531836:{boot}:1"}))
     elsewhere = f"another-machine:4026531836:{boot}:1"
-    assert not ended_here(here.model_copy(update={"process": elsewhere})), "a container with the same name"
-    assert not ended_here(here.model_copy(update={"process": f"{home}:another:1", "host": "elsewhere"}))
+    assert not ended_here(here.model_copy(update={"process": elsewhere})), (
+        "a container with the same name"
+    )
+    assert not ended_here(
+        here.model_copy(update={"process": f"{home}:another:1", "host": "elsewhere"})
+    )
 
 
 def test_claims_of_dead_jobs_are_removed(tmp_path: Path) -> None:
@@ -213,7 +268,9 @@ def test_runs_over_nodes_see_those_on_each_node(tmp_path: Path) -> None:
     assert told(tmp_path, elsewhere, third, do=False) == ()
 
 
-@pytest.mark.parametrize("where", ["gone", "a later process has its number", "its job holds no unit"])
+@pytest.mark.parametrize(
+    "where", ["gone", "a later process has its number", "its job holds no unit"]
+)
 def test_a_run_whose_process_was_killed_is_no_neighbour(where: str, tmp_path: Path) -> None:
     """Its file is removed: here for the process, elsewhere for the claim."""
     first, killed, _ = RECORDS
@@ -222,8 +279,12 @@ def test_a_run_whose_process_was_killed_is_no_neighbour(where: str, tmp_path: Pa
     pid = 2**22 + 1 if where == "gone" else os.getpid()  # above the kernel's largest
     host = "n2" if where == "its job holds no unit" else HERE
     home = processes.home()
-    owner = job("k").model_copy(update={"host": host, "pid": pid, "process": f"{home}:{processes.boot()}:3"})
-    left.write_text(json.dumps({"run": killed.spec.run_id, "hosts": ["n2", HERE], "owner": owner.model_dump()}))
+    owner = job("k").model_copy(
+        update={"host": host, "pid": pid, "process": f"{home}:{processes.boot()}:3"}
+    )
+    left.write_text(
+        json.dumps({"run": killed.spec.run_id, "hosts": ["n2", HERE], "owner": owner.model_dump()})
+    )
     assert told(tmp_path, under_way(tmp_path, first, HERE), first) == ()
     assert not left.exists()
 
@@ -236,7 +297,9 @@ def test_a_run_of_another_shape_is_no_neighbour(content: str, tmp_path: Path) ->
     assert told(tmp_path, under_way(tmp_path, RECORDS[0], HERE), RECORDS[0]) == ()
 
 
-def test_a_run_that_began_on_another_host_is_seen_by_its_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_began_on_another_host_is_seen_by_its_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its process is not to be seen from here; while its job holds a unit it is under way."""
     first, second, third = RECORDS
     with monkeypatch.context() as there:

@@ -1,4 +1,6 @@
-"""`hpml-bench work`, by hand or by any scheduler: on two units at once, on a held one, after a kill, and again."""
+"""`hpml-bench work`, by hand or by any scheduler: on two units at once, on a held one, after a
+kill, and again.
+"""
 
 import os
 import shlex
@@ -45,7 +47,15 @@ def planned(suite: Path, room: Path) -> str:
 
 def begin(room: Path, number: int, **variables: str) -> WarmProcess:
     """Begin the work on a unit of a planned sweep, with variables of its environment."""
-    command = [sys.executable, "-m", "hpml_bench", "work", str(room / "colours/plan.json"), "--unit", str(number)]
+    command = [
+        sys.executable,
+        "-m",
+        "hpml_bench",
+        "work",
+        str(room / "colours/plan.json"),
+        "--unit",
+        str(number),
+    ]
     return WarmProcess(command, {**os.environ, "TMPDIR": str(room), **variables})
 
 
@@ -70,21 +80,37 @@ def ended(work: WarmProcess, status: int = 0) -> str:
 
 def training(room: Path, work: WarmProcess) -> None:
     deadline = time.monotonic() + 240
-    while not any("step" in beat.where for one in room.glob("*/attempts/*/") for beat in heartbeat.read(one)):
+    while not any(
+        "step" in beat.where for one in room.glob("*/attempts/*/") for beat in heartbeat.read(one)
+    ):
         assert work.poll() is None, work.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def test_a_plan_and_its_commands_are_all_that_manual_makes(one_rank_suite: Path, room: Path) -> None:
+def test_a_plan_and_its_commands_are_all_that_manual_makes(
+    one_rank_suite: Path, room: Path
+) -> None:
     """A command for each unit, as a shell takes it; --dry-run prints nothing else."""
     said = planned(one_rank_suite, room / "a b")
     plan = room / "a b/colours/plan.json"
-    commands = [shlex.split(line) for line in said.splitlines() if line.startswith("hpml-bench work ")]
-    assert commands == [["hpml-bench", "work", str(plan), "--unit", str(number)] for number in (0, 1)]
+    commands = [
+        shlex.split(line) for line in said.splitlines() if line.startswith("hpml-bench work ")
+    ]
+    assert commands == [
+        ["hpml-bench", "work", str(plan), "--unit", str(number)] for number in (0, 1)
+    ]
     assert plan.is_file()
     assert read_jobs(plan.parent) == ()
-    asked = ["run-all", str(one_rank_suite), "--on", "manual", "--out", str(room / "a b"), "--dry-run"]
+    asked = [
+        "run-all",
+        str(one_rank_suite),
+        "--on",
+        "manual",
+        "--out",
+        str(room / "a b"),
+        "--dry-run",
+    ]
     shown = CliRunner().invoke(main, asked).output.splitlines()
     assert [shlex.split(line) for line in shown] == commands
     stopped = called("stop", plan.parent, status=2)
@@ -92,7 +118,9 @@ def test_a_plan_and_its_commands_are_all_that_manual_makes(one_rank_suite: Path,
 
 
 def test_two_at_once_do_a_sweep(unit: Unit, one_rank_suite: Path, room: Path) -> None:
-    """With one machine's results to the bit; planned again, it is reported, and nothing is left but a damaged run."""
+    """With one machine's results to the bit; planned again, it is reported, and nothing is left
+    but a damaged run.
+    """
     works = [unit(0, HPML_BENCH_JOB="mine.1[0]"), unit(1)]
     for work in works:
         ended(work)
@@ -112,7 +140,9 @@ def test_two_at_once_do_a_sweep(unit: Unit, one_rank_suite: Path, room: Path) ->
     times = {path: path.stat().st_mtime_ns for path in room.glob("colours/*/run.json")}
     assert "2 of 2 runs are recorded already" in ended(unit(0))
     assert {path: path.stat().st_mtime_ns for path in room.glob("colours/*/run.json")} == times
-    (victim,) = room.glob("colours/lora-s1-*/points.jsonl")  # as without jobs, a damaged run is set aside
+    (victim,) = room.glob(
+        "colours/lora-s1-*/points.jsonl"
+    )  # as without jobs, a damaged run is set aside
     victim.write_text(victim.read_text()[:-20])
     said = planned(one_rank_suite, room)
     assert "points.jsonl is not the file that was recorded" in said
@@ -132,11 +162,15 @@ def test_a_unit_that_is_held_is_refused(held_unit: Unit, gates: Gates, room: Pat
     assert [line.split()[3] for line in shown.splitlines()[2:4]] == ["running", "not"]
     gates.open()
     ended(first)
-    assert [job.job for job in read_jobs(room / "colours")] == ["one"], "one that is refused has done no work"
+    assert [job.job for job in read_jobs(room / "colours")] == ["one"], (
+        "one that is refused has done no work"
+    )
 
 
 def test_after_a_kill_the_rest_is_done(held_unit: Unit, gates: Gates, room: Path) -> None:
-    """The claim of a process that is gone from this host is taken; of the process itself nothing is left."""
+    """The claim of a process that is gone from this host is taken; of the process itself nothing
+    is left.
+    """
     first = held_unit(0)
     training(room, first)
     family = psutil.Process(first.pid).children(recursive=True)
@@ -146,25 +180,34 @@ def test_after_a_kill_the_rest_is_done(held_unit: Unit, gates: Gates, room: Path
     assert len(claims(room / "colours")) == 1
     gates.open()
     ended(held_unit(0))
-    assert {key: record.status for key, record in tiny.records(room).items()} == {("a", 0): "ok", ("b", 0): "ok"}
+    assert {key: record.status for key, record in tiny.records(room).items()} == {
+        ("a", 0): "ok",
+        ("b", 0): "ok",
+    }
     assert [job.how for job in read_jobs(room / "colours")] == [None, "done"]
 
 
-@pytest.mark.parametrize(("words", "told"), [
-    (("plan.json", "--unit", "7"), "the plan has units 0 to 1, and no 7"),
-    (("plan.json",), "give either --unit K or --prepare"),
-    (("plan.json", "--unit", "0", "--prepare"), "give either --unit K or --prepare"),
-    (("nowhere", "--unit", "0"), "there is no plan; run-all SUITE --on PROFILE makes one"),
-    (("suite.json", "--unit", "0"), "can't be read as a plan"),
-])  # fmt: skip
-def test_a_mistake_is_one_sentence(words: tuple[str, ...], told: str, unit: Unit, room: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("plan.json", "--unit", "7"), "the plan has units 0 to 1, and no 7"),
+        (("plan.json",), "give either --unit K or --prepare"),
+        (("plan.json", "--unit", "0", "--prepare"), "give either --unit K or --prepare"),
+        (("nowhere", "--unit", "0"), "there is no plan; run-all SUITE --on PROFILE makes one"),
+        (("suite.json", "--unit", "0"), "can't be read as a plan"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    words: tuple[str, ...], told: str, unit: Unit, room: Path
+) -> None:
     """With status 2."""
     found = called("work", room / "colours" / words[0], *words[1:], status=2)
     assert told in found.output
     assert found.output.count("\n") == 1
 
 
-# Time limits of jobs: which runs are begun, and what counts as too long; and nodes that would resolve otherwise
+# Time limits of jobs: which runs are begun, and what counts as too long; and nodes that would
+# resolve otherwise
 
 
 def plan_of(folder: Path, settings: dict[str, Any] | None = None, **profile: Any) -> JobPlan:
@@ -175,25 +218,42 @@ def plan_of(folder: Path, settings: dict[str, Any] | None = None, **profile: Any
 
 
 def job_work(folder: Path, plan: JobPlan, name: str = "j") -> JobWork:
-    job = Job(engine="x", job=name, restart=0, unit=0, host="n1", pid=os.getpid(), began="2026-01-01T00:00:00Z")
+    job = Job(
+        engine="x",
+        job=name,
+        restart=0,
+        unit=0,
+        host="n1",
+        pid=os.getpid(),
+        began="2026-01-01T00:00:00Z",
+    )
     return JobWork(plan, folder, job, Claim(folder, job), make_engine(plan.profile))
 
 
-@pytest.mark.parametrize(("left", "profile", "longest", "begun"), [
-    (3600, {}, 300, (True, True)),
-    (3600, {}, 3500, (True, False)),  # no job has more for its first run
-    (600, {}, 600, (True, False)),
-    (600, {"time": "1:00:00"}, 600, (False, False)),  # another job has
-    (3600, {"time": "1:00:00"}, 3500, (True, False)),
-    (3300, {"time": "1:00:00"}, 3000, (True, False)),  # a slow start took the rest
-    (None, {"time": "1:00:00"}, 3500, (True, False)),
-    (None, {}, 10**9, (True, True)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("left", "profile", "longest", "begun"),
+    [
+        (3600, {}, 300, (True, True)),
+        (3600, {}, 3500, (True, False)),  # no job has more for its first run
+        (600, {}, 600, (True, False)),
+        (600, {"time": "1:00:00"}, 600, (False, False)),  # another job has
+        (3600, {"time": "1:00:00"}, 3500, (True, False)),
+        (3300, {"time": "1:00:00"}, 3000, (True, False)),  # a slow start took the rest
+        (None, {"time": "1:00:00"}, 3500, (True, False)),
+        (None, {}, 10**9, (True, True)),
+    ],
+)
 def test_a_run_is_begun_where_it_can_end_or_no_job_has_longer(
-    left: int | None, profile: dict[str, str], longest: float, begun: tuple[bool, bool], tmp_path: Path,
+    left: int | None,
+    profile: dict[str, str],
+    longest: float,
+    begun: tuple[bool, bool],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """Of a job's runs the first and a later one, by the longest so far, whoever says what the limit is."""
+) -> None:
+    """Of a job's runs the first and a later one, by the longest so far, whoever says what the
+    limit is.
+    """
     if left is not None:
         monkeypatch.setenv("HPML_BENCH_UNTIL", str(int(time.time()) + left))
     slowest = made_records.sweep(("head",), 1)[0].model_copy(update={"seconds": float(longest)})
@@ -206,13 +266,19 @@ def test_a_run_is_begun_where_it_can_end_or_no_job_has_longer(
         assert (ended and ended.how) == (None if expected else "time")
 
 
-def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After more time a run has two attempts again; the limit is named, and why no state was saved."""
+def test_attempts_of_an_earlier_call_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After more time a run has two attempts again; the limit is named, and why no state was
+    saved.
+    """
     made = made_records.sweep(("head",), 1)[0].model_copy(update={"status": "interrupted"})
     monkeypatch.setenv("HPML_BENCH_UNTIL", str(int(time.time()) + 1800))
 
     def late(name: str, call: int) -> RunRecord | None:
-        record = made.model_copy(update={"environment": made.environment | {"where": {"call": call}}})
+        record = made.model_copy(
+            update={"environment": made.environment | {"where": {"call": call}}}
+        )
         found = job_work(tmp_path, plan_of(tmp_path).model_copy(update={"call": call}), name)
         found.until = time.time() + 30
         folder = found.results.begin(record.spec)
@@ -224,13 +290,22 @@ def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: p
     assert late("a", 1) is None
     assert late("b", 2) is None
     second = late("c", 2)
-    reason = "not done in the job's time limit of 30 minutes, 2 times without progress (no checkpoint: a plug-in); give"
+    reason = (
+        "not done in the job's time limit of 30 minutes, 2 times without progress (no checkpoint: "
+        "a plug-in); give"
+    )
     assert second.error.message == f"{reason} the profile more time"
 
 
-@pytest.mark.parametrize(("settings", "named"), [({"threads": None}, "threads"), ({"device": "auto"}, "device")])
-def test_a_node_that_would_resolve_otherwise_is_refused(settings: dict[str, Any], named: str, tmp_path: Path) -> None:
-    """The first job decides what the suite leaves open; a later one on another kind of node says what differs."""
+@pytest.mark.parametrize(
+    ("settings", "named"), [({"threads": None}, "threads"), ({"device": "auto"}, "device")]
+)
+def test_a_node_that_would_resolve_otherwise_is_refused(
+    settings: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    """The first job decides what the suite leaves open; a later one on another kind of node says
+    what differs.
+    """
     plan = plan_of(tmp_path, settings)
     first = resolve_for_job(plan, tmp_path, Limits()).suite.settings
     assert resolve_for_job(plan, tmp_path, Limits()).suite.settings == first

@@ -16,7 +16,9 @@ from hpml_bench.system.errors import UserError
 
 
 class Card(SimpleNamespace):
-    """A card or an instance; what is None the driver doesn't say, and what `forbidden` says it won't open it."""
+    """A card or an instance; what is None the driver doesn't say, and what `forbidden` says it
+    won't open it.
+    """
 
     uuid: str
     used: float | None = 3e9
@@ -35,15 +37,21 @@ def card(uuid: str, **values: Any) -> Card:
 ANSWERS: dict[str, Callable[[Card], Any]] = {
     "nvmlDeviceGetClockInfo": lambda _: 1200,
     "nvmlDeviceGetMaxClockInfo": lambda _: 1980,
-    "nvmlDeviceGetCurrentClocksThrottleReasons": lambda _: 1 | 4,  # it is idle, and its power is at the limit
+    "nvmlDeviceGetCurrentClocksThrottleReasons": lambda _: (
+        1 | 4
+    ),  # it is idle, and its power is at the limit
     "nvmlDeviceGetEccMode": lambda _: None,
     "nvmlDeviceGetComputeRunningProcesses": lambda _: [object()] * 2,
-    "nvmlDeviceGetMigMode": lambda card: None if card.instances is None else [1, 1],  # now, and later
+    "nvmlDeviceGetMigMode": lambda card: (
+        None if card.instances is None else [1, 1]
+    ),  # now, and later
     "nvmlDeviceGetMaxMigDeviceCount": lambda _: 7,  # as A100 and H100 have
     "nvmlDeviceGetName": lambda card: f"card {card.uuid}",
     "nvmlDeviceGetUUID": lambda card: card.uuid,
     "nvmlDeviceGetCudaComputeCapability": lambda card: card.capability,
-    "nvmlDeviceGetMemoryInfo": lambda card: card.total and SimpleNamespace(total=card.total, used=card.used),
+    "nvmlDeviceGetMemoryInfo": lambda card: (
+        card.total and SimpleNamespace(total=card.total, used=card.used)
+    ),
     "nvmlDeviceGetEnforcedPowerLimit": lambda card: card.watts and int(1000 * card.watts),
     "nvmlDeviceGetTotalEnergyConsumption": lambda card: card.joules and int(1000 * card.joules),
 }
@@ -59,15 +67,21 @@ class Nvml:
     def calls(self) -> dict[str, Callable[..., Any]]:
         every = [*self.cards, *(part for whole in self.cards for part in whole.instances or ())]
         by_uuid, by_index = {each.uuid: each for each in every}, dict(enumerate(self.cards))
-        found: dict[str, Callable[..., Any]] = {name: lambda card, *_, of=of: of(card) for name, of in ANSWERS.items()}
+        found: dict[str, Callable[..., Any]] = {
+            name: lambda card, *_, of=of: of(card) for name, of in ANSWERS.items()
+        }
         found |= {
             "nvmlInit": lambda: "begun",
             "nvmlShutdown": lambda: "ended",
             "nvmlSystemGetDriverVersion": lambda: "580.95",
             "nvmlDeviceGetCount": lambda: len(self.cards),  # forbidden ones too
-            "nvmlDeviceGetHandleByIndex": lambda index: None if by_index[index].forbidden else by_index[index],
+            "nvmlDeviceGetHandleByIndex": lambda index: (
+                None if by_index[index].forbidden else by_index[index]
+            ),
             "nvmlDeviceGetHandleByUUID": by_uuid.get,
-            "nvmlDeviceGetMigDeviceHandleByIndex": lambda card, at: dict(enumerate(card.instances or ())).get(at),
+            "nvmlDeviceGetMigDeviceHandleByIndex": lambda card, at: dict(
+                enumerate(card.instances or ())
+            ).get(at),
         }
         return {name: partial(self._answer, name, call) for name, call in found.items()}
 
@@ -99,19 +113,40 @@ def install_cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     gpus.visible_gpus.cache_clear()
 
 
-MIG = card("GPU-a", instances=(card("MIG-p", total=10e9, used=1e9, joules=None), card("MIG-q", total=20e9)))
+MIG = card(
+    "GPU-a", instances=(card("MIG-p", total=10e9, used=1e9, joules=None), card("MIG-q", total=20e9))
+)
 ABC = tuple(card(f"GPU-{letter}") for letter in "abc")
 CHOSEN: list[tuple[tuple[Card, ...], str | None, str]] = [
-    *((ABC, *case) for case in (
-        (None, "GPU-a GPU-b GPU-c"), ("", ""), ("2,0", "GPU-c GPU-a"), ("GPU-b", "GPU-b"), ("-1", ""), (" 1 ", "GPU-b"),
-        ("0,0", "GPU-a"), ("GPU-a,0", "GPU-a"), ("0,7,1", "GPU-a"), ("0,-1,1", "GPU-a"), ("MIG-none", ""),
-    )),
+    *(
+        (ABC, *case)
+        for case in (
+            (None, "GPU-a GPU-b GPU-c"),
+            ("", ""),
+            ("2,0", "GPU-c GPU-a"),
+            ("GPU-b", "GPU-b"),
+            ("-1", ""),
+            (" 1 ", "GPU-b"),
+            ("0,0", "GPU-a"),
+            ("GPU-a,0", "GPU-a"),
+            ("0,7,1", "GPU-a"),
+            ("0,-1,1", "GPU-a"),
+            ("MIG-none", ""),
+        )
+    ),
     ((card("GPU-a", forbidden=True), *ABC[1:]), "0", "GPU-b"),  # as in a control group of Slurm's
-    *(((MIG,), *case) for case in (
-        (None, "MIG-p MIG-q"), ("MIG-q", "MIG-q"), ("MIG-q,MIG-p", "MIG-q MIG-p"), ("0", "MIG-p"), ("MIG-none", ""),
-    )),
+    *(
+        ((MIG,), *case)
+        for case in (
+            (None, "MIG-p MIG-q"),
+            ("MIG-q", "MIG-q"),
+            ("MIG-q,MIG-p", "MIG-q MIG-p"),
+            ("0", "MIG-p"),
+            ("MIG-none", ""),
+        )
+    ),
     ((MIG, *ABC[1:]), None, "GPU-b GPU-c"),
-]  # fmt: skip
+]
 """Cards, CUDA_VISIBLE_DEVICES, and the devices that processes can share."""
 
 
@@ -119,7 +154,9 @@ CHOSEN: list[tuple[tuple[Card, ...], str | None, str]] = [
 def test_visible_devices_count(
     cards: tuple[Card, ...], visible: str | None, shared: str, install_cards: Machine
 ) -> None:
-    """By index or UUID, in order, each once, up to the first unknown name, as CUDA does; in MIG mode one instance."""
+    """By index or UUID, in order, each once, up to the first unknown name, as CUDA does; in MIG
+    mode one instance.
+    """
     install_cards(*cards, visible=visible)
     assert [gpu["uuid"] for gpu in gpus.shareable_gpus()] == shared.split()
     found = gpus.visible_gpus()
@@ -129,8 +166,11 @@ def test_visible_devices_count(
     assert all(gpu["memory_mb"] == memory.get(gpu["uuid"], 80_000) for gpu in found)
 
 
-def test_what_the_driver_does_not_say_is_unknown(install_cards: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory of a card's own (GB10), a capability, a limit, a call that an old or a new pynvml doesn't have.
+def test_what_the_driver_does_not_say_is_unknown(
+    install_cards: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory of a card's own (GB10), a capability, a limit, a call that an old or a new pynvml
+    doesn't have.
 
     A driver that answers nothing has no GPU, nor a version; without pynvml one sentence says so.
     """
@@ -138,7 +178,9 @@ def test_what_the_driver_does_not_say_is_unknown(install_cards: Machine, monkeyp
     (gpu,) = gpus.visible_gpus()
     assert (gpu["memory_mb"], gpu["capability"], gpu["power_limit_w"]) == (None, None, None)
     assert not environment.has_bf16("cuda")
-    assert environment.describe()["hardware"]["gpus"] == [{"name": "card GPU-a", "memory_mb": None, "capability": None}]
+    assert environment.describe()["hardware"]["gpus"] == [
+        {"name": "card GPU-a", "memory_mb": None, "capability": None}
+    ]
     install_cards(card("GPU-a")).broken = True
     assert (gpus.visible_gpus(), environment.describe()["driver"]) == ((), None)
     assert math.isnan(energy.gpu_joules("a"))
@@ -146,24 +188,41 @@ def test_what_the_driver_does_not_say_is_unknown(install_cards: Machine, monkeyp
     monkeypatch.delattr(pynvml, "nvmlDeviceGetCurrentClocksThrottleReasons")
     assert gpus.states()[0]["slowed_by"] is None
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with pytest.raises(UserError, match="nvidia-ml-py, by which GPUs are found, is missing"), gpus.nvml():
+    with (
+        pytest.raises(UserError, match="nvidia-ml-py, by which GPUs are found, is missing"),
+        gpus.nvml(),
+    ):
         pass
 
 
 def test_readings_are_of_the_device_that_cuda_names(install_cards: Machine) -> None:
-    """By UUID, with or without a prefix, in whatever order CUDA counts; a whole card is not charged to an instance."""
-    install_cards(card("GPU-a", joules=5.0, used=1e9), card("GPU-b", joules=7.0, used=2e9), visible="1,0")
+    """By UUID, with or without a prefix, in whatever order CUDA counts; a whole card is not
+    charged to an instance.
+    """
+    install_cards(
+        card("GPU-a", joules=5.0, used=1e9), card("GPU-b", joules=7.0, used=2e9), visible="1,0"
+    )
     assert [energy.gpu_joules(uuid) for uuid in ("a", "b", "GPU-b")] == [5, 7, 7]
     assert [memory.nvml_used_mb(uuid) for uuid in ("a", "b")] == [1000, 2000]
     assert math.isnan(energy.gpu_joules("c"))
     install_cards(MIG)
     assert memory.nvml_used_mb("p") == 1000
-    assert all(map(math.isnan, (energy.gpu_joules("p"), memory.nvml_used_mb("a"), energy.gpu_joules("a"))))
+    assert all(
+        map(math.isnan, (energy.gpu_joules("p"), memory.nvml_used_mb("a"), energy.gpu_joules("a")))
+    )
 
 
-def test_settings_of_gpus_are_recorded(install_cards: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variables of CUDA and NCCL where they are set, versions, power limits; no key, and nothing without a GPU."""
-    shown = {"CUDA_LAUNCH_BLOCKING": "1", "PYTORCH_ALLOC_CONF": "expandable_segments:True", "NCCL_ALGO": "Ring"}
+def test_settings_of_gpus_are_recorded(
+    install_cards: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables of CUDA and NCCL where they are set, versions, power limits; no key, and nothing
+    without a GPU.
+    """
+    shown = {
+        "CUDA_LAUNCH_BLOCKING": "1",
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+        "NCCL_ALGO": "Ring",
+    }
     secret = {"NCCL_API_KEY": "planted-secret", "NCCL_NET": "https://user:planted@host"}
     for name, value in (shown | secret).items():
         monkeypatch.setenv(name, value)
@@ -175,14 +234,24 @@ def test_settings_of_gpus_are_recorded(install_cards: Machine, monkeypatch: pyte
     assert "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE" not in process
     assert "planted" not in str(found)
     assert found["power_limits_w"] == [700, None]
-    state = {"clock_mhz": 1200, "highest_clock_mhz": 1980, "slowed_by": ["power limit"], "ecc": None, "processes": 2}
+    state = {
+        "clock_mhz": 1200,
+        "highest_clock_mhz": 1980,
+        "slowed_by": ["power limit"],
+        "ecc": None,
+        "processes": 2,
+    }
     assert found["cards"] == [state] * 2
     install_cards()
     assert "power_limits_w" not in environment.describe()
 
 
-def test_versions_of_libraries_are_torchs(install_cards: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA, cuDNN and NCCL as torch has them, whether attention may be cuDNN's; of a torch without CUDA none."""
+def test_versions_of_libraries_are_torchs(
+    install_cards: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA, cuDNN and NCCL as torch has them, whether attention may be cuDNN's; of a torch
+    without CUDA none.
+    """
     import torch
 
     install_cards(card("GPU-a"))
@@ -194,6 +263,8 @@ def test_versions_of_libraries_are_torchs(install_cards: Machine, monkeypatch: p
     monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 27, 5))
     versions = {"cuda": "12.8", "cudnn": "91002", "nccl": "2.27.5"}
     for enabled in (False, True):
-        monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda enabled=enabled: enabled)
+        monkeypatch.setattr(
+            torch.backends.cuda, "cudnn_sdp_enabled", lambda enabled=enabled: enabled
+        )
         attention = "on" if enabled else "off"
         assert environment.describe()["libraries"] == {**versions, "cudnn_attention": attention}

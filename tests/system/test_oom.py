@@ -1,4 +1,6 @@
-"""Want of memory: the kernel's counters of what it killed, errors that say it, and the limits of control groups."""
+"""Want of memory: the kernel's counters of what it killed, errors that say it, and the limits of
+control groups.
+"""
 
 import signal
 import subprocess
@@ -12,7 +14,8 @@ from hpml_bench.system import cgroups, errors
 from hpml_bench.training.worker import run_error
 
 VERSION_1 = (
-    "30 23 0:28 {root} {mount} rw - cgroup cgroup rw,memory\n31 23 0:29 / /elsewhere rw - cgroup cgroup rw,cpu\n"
+    "30 23 0:28 {root} {mount} rw - cgroup cgroup rw,memory\n31 23 0:29 / /elsewhere rw - cgroup "
+    "cgroup rw,cpu\n"
 )
 V2 = "30 23 0:28 {root} {mount} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 EVENTS = "low 0\nhigh 0\nmax 9\noom 4\noom_kill 3\noom_group_kill 0\n"
@@ -36,66 +39,146 @@ def put(kernel: Path, mounts: str, groups: str, files: dict[str, str], root: str
         path.write_text(text)
 
 
-@pytest.mark.parametrize(("mounts", "groups", "root", "counters", "count"), [
-    (V2, "0::/mine", "/", {"mine/memory.events": EVENTS, "memory.events": EVENTS.replace("3", "9")}, 3),
-    (V2, "0::/", "/", {"memory.events": EVENTS}, 3),
-    (VERSION_1, "4:cpu,memory:/mine\n0::/", "/", {"memory.oom_control": CONTROL, "mine/memory.oom_control": ""}, 7),
-    (VERSION_1, "4:memory:/mine", "/", {f"mine{sub}/memory.oom_control": CONTROL for sub in ("", "/a", "/b")}, 6),
-    (VERSION_1, "4:memory:/box/mine", "/box", {"mine/memory.oom_control": CONTROL}, 2),
-    (VERSION_1, "4:memory:/mine", "/box", {"mine/memory.oom_control": CONTROL}, 7),
-    (VERSION_1 + VERSION_1, "4:memory:/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
-    (VERSION_1 + V2, "4:memory:/mine\n0::/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
-    ("", "", "", {}, 7),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mounts", "groups", "root", "counters", "count"),
+    [
+        (
+            V2,
+            "0::/mine",
+            "/",
+            {"mine/memory.events": EVENTS, "memory.events": EVENTS.replace("3", "9")},
+            3,
+        ),
+        (V2, "0::/", "/", {"memory.events": EVENTS}, 3),
+        (
+            VERSION_1,
+            "4:cpu,memory:/mine\n0::/",
+            "/",
+            {"memory.oom_control": CONTROL, "mine/memory.oom_control": ""},
+            7,
+        ),
+        (
+            VERSION_1,
+            "4:memory:/mine",
+            "/",
+            {f"mine{sub}/memory.oom_control": CONTROL for sub in ("", "/a", "/b")},
+            6,
+        ),
+        (VERSION_1, "4:memory:/box/mine", "/box", {"mine/memory.oom_control": CONTROL}, 2),
+        (VERSION_1, "4:memory:/mine", "/box", {"mine/memory.oom_control": CONTROL}, 7),
+        (VERSION_1 + VERSION_1, "4:memory:/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
+        (VERSION_1 + V2, "4:memory:/mine\n0::/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
+        ("", "", "", {}, 7),
+    ],
+)
 def test_the_kernels_counters_are_read(
     mounts: str, groups: str, root: str, counters: dict[str, str], count: int, kernel: Path
 ) -> None:
-    """Of the process's own control group of version 2 or 1, wherever it is mounted; else of the machine."""
+    """Of the process's own control group of version 2 or 1, wherever it is mounted; else of the
+    machine.
+    """
     put(kernel, mounts, groups, counters, root)
     (kernel / "MACHINE").write_text("oom_kill 7\n")
     assert cgroups.oom_kills() == count
 
 
-@pytest.mark.parametrize(("kind", "message", "status"), [
-    ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", "oom_cuda"),
-    ("AcceleratorError", "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'", "oom_cuda"),
-    ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "oom_cuda"),
-    ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", "oom_cuda"),
-    ("RuntimeError", "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", "oom_cuda"),
-    ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc async 24 bytes", "oom_cuda"),
-    ("DistBackendError", "unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'", "oom_cuda"),
-    ("RuntimeError", "CUDA error: an illegal memory access was encountered", "failed"),
-    ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "failed"),
-    ("MemoryError", "", "oom_host"),
-    ("ArrowMemoryError", "realloc of size 1099511627776 failed", "oom_host"),
-    ("DatasetGenerationError", "malloc of size 1099511627776 failed", "oom_host"),
-    ("_ArrayMemoryError", "Unable to allocate 1.00 TiB for an array with shape (1099511627776,)", "oom_host"),
-    ("RuntimeError", "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory", "oom_host"),
-    ("OSError", "[Errno 12] Cannot allocate memory", "oom_host"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "message", "status"),
+    [
+        ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", "oom_cuda"),
+        (
+            "AcceleratorError",
+            "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'",
+            "oom_cuda",
+        ),
+        (
+            "RuntimeError",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "oom_cuda",
+        ),
+        (
+            "RuntimeError",
+            "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+            "oom_cuda",
+        ),
+        (
+            "RuntimeError",
+            "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+            "oom_cuda",
+        ),
+        (
+            "DistBackendError",
+            "unhandled cuda error\nLast error:\nFailed to CUDA calloc async 24 bytes",
+            "oom_cuda",
+        ),
+        (
+            "DistBackendError",
+            "unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'",
+            "oom_cuda",
+        ),
+        ("RuntimeError", "CUDA error: an illegal memory access was encountered", "failed"),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "failed"),
+        ("MemoryError", "", "oom_host"),
+        ("ArrowMemoryError", "realloc of size 1099511627776 failed", "oom_host"),
+        ("DatasetGenerationError", "malloc of size 1099511627776 failed", "oom_host"),
+        (
+            "_ArrayMemoryError",
+            "Unable to allocate 1.00 TiB for an array with shape (1099511627776,)",
+            "oom_host",
+        ),
+        (
+            "RuntimeError",
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory",
+            "oom_host",
+        ),
+        ("OSError", "[Errno 12] Cannot allocate memory", "oom_host"),
+    ],
+)
 def test_errors_for_want_of_memory_are_told_apart(kind: str, message: str, status: str) -> None:
     """By the exception's class, or by what torch and the system say."""
     assert errors.status_of(kind, message) == status
 
 
-@pytest.mark.parametrize(("message", "lost"), [
-    ("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1234", True),
-    ("ncclRemoteError: A call failed possibly due to a network error or a remote process exiting.", True),
-    ("NCCL communicator was aborted on rank 1.", True),
-    ("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE)", True),
-    ("NCCL error in: ProcessGroupNCCL.cpp:94, unhandled system error", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("message", "lost"),
+    [
+        ("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1234", True),
+        (
+            "ncclRemoteError: A call failed possibly due to a network error or a remote process "
+            "exiting.",
+            True,
+        ),
+        ("NCCL communicator was aborted on rank 1.", True),
+        (
+            "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, "
+            "OpType=ALLREDUCE)",
+            True,
+        ),
+        ("NCCL error in: ProcessGroupNCCL.cpp:94, unhandled system error", False),
+    ],
+)
 def test_a_rank_that_lost_a_peer_says_so(message: str, lost: bool) -> None:
     """As gloo and NCCL put it; an error of its own is none of these."""
     assert errors.lost_peer(message) is lost
 
 
-@pytest.mark.parametrize(("message", "hinted"), [
-    ("Error while creating shared memory segment /dev/shm/nccl-Ws3s (size 9637888), error: No space left", True),
-    ("unable to allocate shared memory(shm) for file </torch_7_1>: No space left on device (28)", True),
-    ("rank 1 was ended by SIGBUS", True),
-    ("OSError: [Errno 28] No space left on device: 'points.jsonl'", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("message", "hinted"),
+    [
+        (
+            "Error while creating shared memory segment /dev/shm/nccl-Ws3s (size 9637888), error: "
+            "No space left",
+            True,
+        ),
+        (
+            "unable to allocate shared memory(shm) for file </torch_7_1>: No space left on device "
+            "(28)",
+            True,
+        ),
+        ("rank 1 was ended by SIGBUS", True),
+        ("OSError: [Errno 28] No space left on device: 'points.jsonl'", False),
+    ],
+)
 def test_a_full_shared_memory_is_told(message: str, hinted: bool) -> None:
     """With what a container needs, in the record of a rank that raises and of one that is ended."""
     told = run_error(RuntimeError(message), 0).message
@@ -104,8 +187,12 @@ def test_a_full_shared_memory_is_told(message: str, hinted: bool) -> None:
 
 
 @pytest.mark.parametrize(("oom_kill", "status"), [(False, "killed"), (True, "oom_host")])
-def test_a_fork_server_may_be_what_the_kernel_ends(oom_kill: bool, status: str, tmp_path: Path) -> None:
-    """For lack of memory, as its counter of such kills says; the ranks end with it, whatever they say then."""
+def test_a_fork_server_may_be_what_the_kernel_ends(
+    oom_kill: bool, status: str, tmp_path: Path
+) -> None:
+    """For lack of memory, as its counter of such kills says; the ranks end with it, whatever
+    they say then.
+    """
     with subprocess.Popen(["true"]) as server:
         server.wait()
     found = launcher.cause(tmp_path, (1, -signal.SIGKILL), oom_kill=oom_kill, server=server.pid)
@@ -114,12 +201,22 @@ def test_a_fork_server_may_be_what_the_kernel_ends(oom_kill: bool, status: str, 
     assert priority_of(found) is CausePriority.KILLED
 
 
-@pytest.mark.parametrize(("name", "oom_kill", "status", "words"), [
-    ("SIGBUS", False, "killed", "--shm-size"), ("SIGKILL", True, "oom_host", "for lack of memory; its"),
-])  # fmt: skip
-def test_a_rank_that_a_signal_ended(name: str, oom_kill: bool, status: str, words: str, tmp_path: Path) -> None:
-    """A bus error has the hint; a SIGKILL while the kernel's count of its own kills rises is a lack of memory."""
-    found, error = launcher.cause(tmp_path, (1, -signal.Signals[name]), peak_mb={1: 7.0}, oom_kill=oom_kill)
+@pytest.mark.parametrize(
+    ("name", "oom_kill", "status", "words"),
+    [
+        ("SIGBUS", False, "killed", "--shm-size"),
+        ("SIGKILL", True, "oom_host", "for lack of memory; its"),
+    ],
+)
+def test_a_rank_that_a_signal_ended(
+    name: str, oom_kill: bool, status: str, words: str, tmp_path: Path
+) -> None:
+    """A bus error has the hint; a SIGKILL while the kernel's count of its own kills rises is a
+    lack of memory.
+    """
+    found, error = launcher.cause(
+        tmp_path, (1, -signal.Signals[name]), peak_mb={1: 7.0}, oom_kill=oom_kill
+    )
     assert (found, error.kind) == (status, name)
     assert words in error.message
 
@@ -135,30 +232,63 @@ V1_GROUPS = "5:memory:/a/b\n4:pids:/a/b\n3:cpu,cpuacct:/a/b\n"
 NO_LIMITS = (None, None, None)
 
 
-@pytest.mark.parametrize(("mounts", "groups", "files", "found"), [
-    (V2, "0::/a/b\n", {
-        "a/b/cpu.max": "max 100000\n", "a/cpu.max": "250000 100000\n",
-        "a/b/memory.max": "3000\n", "a/b/memory.current": "2000\n", "a/b/memory.stat": "anon 5\ninactive_file 500\n",
-        "a/memory.max": "1600\n", "a/memory.current": "1600\n", "a/memory.stat": "inactive_file 100\n",
-        "a/b/pids.max": "max\n", "a/b/pids.current": "3\n", "a/pids.max": "9\n", "a/pids.current": "4\n",
-    }, (2.5, (1600, 1500), (9, 4))),
-    (V1, V1_GROUPS, {
-        "memory/a/memory.limit_in_bytes": "700\n", "memory/a/memory.usage_in_bytes": "600\n",
-        "memory/a/memory.stat": "inactive_file 1\ntotal_inactive_file 200\n",
-        "cpu/a/cpu.cfs_quota_us": "150000\n", "cpu/a/cpu.cfs_period_us": "100000\n",
-        "pids/a/pids.max": "30\n", "pids/a/pids.current": "10\n",
-    }, (1.5, (700, 400), (30, 10))),
-    (V1, V1_GROUPS, {
-        "memory/a/b/memory.limit_in_bytes": f"{2**63 - 4096}\n", "memory/a/b/memory.usage_in_bytes": "9\n",
-        "memory/a/b/memory.stat": "", "cpu/a/b/cpu.cfs_quota_us": "-1\n", "cpu/a/b/cpu.cfs_period_us": "100000\n",
-    }, NO_LIMITS),
-    (V2, "0::/\n", {"cpu.max": "lots\n", "memory.max": "", "pids.max": "max\n"}, NO_LIMITS),
-    ("", "", {}, NO_LIMITS),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mounts", "groups", "files", "found"),
+    [
+        (
+            V2,
+            "0::/a/b\n",
+            {
+                "a/b/cpu.max": "max 100000\n",
+                "a/cpu.max": "250000 100000\n",
+                "a/b/memory.max": "3000\n",
+                "a/b/memory.current": "2000\n",
+                "a/b/memory.stat": "anon 5\ninactive_file 500\n",
+                "a/memory.max": "1600\n",
+                "a/memory.current": "1600\n",
+                "a/memory.stat": "inactive_file 100\n",
+                "a/b/pids.max": "max\n",
+                "a/b/pids.current": "3\n",
+                "a/pids.max": "9\n",
+                "a/pids.current": "4\n",
+            },
+            (2.5, (1600, 1500), (9, 4)),
+        ),
+        (
+            V1,
+            V1_GROUPS,
+            {
+                "memory/a/memory.limit_in_bytes": "700\n",
+                "memory/a/memory.usage_in_bytes": "600\n",
+                "memory/a/memory.stat": "inactive_file 1\ntotal_inactive_file 200\n",
+                "cpu/a/cpu.cfs_quota_us": "150000\n",
+                "cpu/a/cpu.cfs_period_us": "100000\n",
+                "pids/a/pids.max": "30\n",
+                "pids/a/pids.current": "10\n",
+            },
+            (1.5, (700, 400), (30, 10)),
+        ),
+        (
+            V1,
+            V1_GROUPS,
+            {
+                "memory/a/b/memory.limit_in_bytes": f"{2**63 - 4096}\n",
+                "memory/a/b/memory.usage_in_bytes": "9\n",
+                "memory/a/b/memory.stat": "",
+                "cpu/a/b/cpu.cfs_quota_us": "-1\n",
+                "cpu/a/b/cpu.cfs_period_us": "100000\n",
+            },
+            NO_LIMITS,
+        ),
+        (V2, "0::/\n", {"cpu.max": "lots\n", "memory.max": "", "pids.max": "max\n"}, NO_LIMITS),
+        ("", "", {}, NO_LIMITS),
+    ],
+)
 def test_limits_of_control_groups(
     mounts: str, groups: str, files: dict[str, str], found: tuple[object, ...], kernel: Path
 ) -> None:
-    """The smallest quota, and the budget with the least left, of a group and those that it is in, in each version.
+    """The smallest quota, and the budget with the least left, of a group and those that it is in,
+    in each version.
 
     "max", a quota of -1, a limit near 2 ** 63, and what is missing or can't be understood are none.
     """

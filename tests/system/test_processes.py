@@ -45,10 +45,15 @@ STARTED = [sys.executable, "-c", "print('began')"]
 
 
 @pytest.mark.parametrize(
-    ("setup", "began"), [([], True), (["true"], True), (["no-such-module load cuda", "true"], False)]
+    ("setup", "began"),
+    [([], True), (["true"], True), (["no-such-module load cuda", "true"], False)],
 )
-def test_a_setup_line_that_fails_ends_the_job(setup: list[str], began: bool, tmp_path: Path) -> None:
-    """Else its runs would be recorded as good in an environment that nobody asked for; the log says at what."""
+def test_a_setup_line_that_fails_ends_the_job(
+    setup: list[str], began: bool, tmp_path: Path
+) -> None:
+    """Else its runs would be recorded as good in an environment that nobody asked for; the log
+    says at what.
+    """
     log = tmp_path / "logs" / "job.log"
     status = child.start(STARTED, {}, log, setup).wait(60)
     assert (status == 0) is began
@@ -57,9 +62,15 @@ def test_a_setup_line_that_fails_ends_the_job(setup: list[str], began: bool, tmp
 
 
 def test_the_setup_is_no_argument(tmp_path: Path) -> None:
-    """All users of a machine can read those while its lines run; neither they nor the job get it as a variable."""
+    """All users of a machine can read those while its lines run; neither they nor the job get it
+    as a variable.
+    """
     setup = ["export MY_TOKEN=0123456789", "cat /proc/$$/cmdline; echo; env"]
-    words = [sys.executable, "-c", "import os; print(os.environ['MY_TOKEN'], 'HPML_BENCH_SETUP' in os.environ)"]
+    words = [
+        sys.executable,
+        "-c",
+        "import os; print(os.environ['MY_TOKEN'], 'HPML_BENCH_SETUP' in os.environ)",
+    ]
     log = tmp_path / "logs" / "job.log"
     assert child.start(words, {}, log, setup).wait(60) == 0
     arguments, _, rest = log.read_text().partition("\n")
@@ -69,7 +80,9 @@ def test_the_setup_is_no_argument(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seen", [False, True])
-def test_a_child_looks_for_modules_as_we_do(seen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_looks_for_modules_as_we_do(
+    seen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One in the working folder stands in for a library only if it does so here."""
     (tmp_path / "json").mkdir()
     (tmp_path / "json" / "__init__.py").touch()
@@ -77,7 +90,9 @@ def test_a_child_looks_for_modules_as_we_do(seen: bool, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path)] if seen else ["/usr/lib"])
     words = child.module("json.tool", "--help")
-    done = subprocess.run([sys.executable, "-E", *words], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-E", *words], capture_output=True, text=True, check=True
+    )
     assert ("of the working folder" in done.stdout) is seen
 
 
@@ -110,14 +125,19 @@ def test_results_come_in_order() -> None:
 
 
 def test_work_is_done_here_where_processes_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without semaphores, or where the second one is refused; the first is ended, since an exit would wait for it."""
+    """Without semaphores, or where the second one is refused; the first is ended, since an exit
+    would wait for it.
+    """
     forks = iter([os.fork])
 
     def one_more() -> int:
         return next(forks, Mock(side_effect=BlockingIOError))()
 
     no_semaphores = Mock(side_effect=OSError("no semaphores"))
-    for owner, name, refused in ((os, "fork", one_more), (child, "ProcessPoolExecutor", no_semaphores)):
+    for owner, name, refused in (
+        (os, "fork", one_more),
+        (child, "ProcessPoolExecutor", no_semaphores),
+    ):
         monkeypatch.setattr(owner, name, refused)
         assert list(in_order(where, range(9), 2)) == [(item, False) for item in range(9)]
         assert until(lambda: not multiprocessing.active_children())
@@ -128,7 +148,9 @@ def test_work_is_done_here_where_processes_cannot_start(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_request_to_end_is_an_interruption_where_it_arrives(number: signal.Signals) -> None:
-    """Outside a run; within one, which shares its sweep's request, nothing is raised. Earlier handlers come back."""
+    """Outside a run; within one, which shares its sweep's request, nothing is raised. Earlier
+    handlers come back.
+    """
     before = [signal.getsignal(each) for each in SIGNALS]
     with pytest.raises(KeyboardInterrupt), stoppable() as stop:
         os.kill(os.getpid(), number)
@@ -155,7 +177,9 @@ def test_other_threads_leave_signals_alone() -> None:
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
-    """Under nohup a closed terminal ends nothing: SIGHUP is ignored before a sweep, and during it."""
+    """Under nohup a closed terminal ends nothing: SIGHUP is ignored before a sweep, and during
+    it.
+    """
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stoppable() as stop:
@@ -216,8 +240,12 @@ def test_a_process_at_work_beats_and_one_that_waits_does_not(heart: Path) -> Non
     assert beats() == ended
 
 
-@pytest.mark.parametrize("error", [RuntimeError("/proc/self/io: file was empty"), ValueError(), OSError()], ids=repr)
-def test_without_a_count_of_bytes_the_processor_s_time_tells(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [RuntimeError("/proc/self/io: file was empty"), ValueError(), OSError()], ids=repr
+)
+def test_without_a_count_of_bytes_the_processor_s_time_tells(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Some kernels give none, or an empty one."""
     monkeypatch.setattr(heartbeat.psutil.Process, "io_counters", Mock(side_effect=error))
     assert heartbeat._work()[1] == 0

@@ -49,7 +49,11 @@ def killed(folder: Path, step: int, rank: int) -> Iterator[None]:
     def watch() -> None:
         while not over.wait(0.001):
             for beat in heartbeat.read(folder):
-                if beat.rank == rank and beat.where.startswith("training step") and int(beat.where.split()[2]) >= step:
+                if (
+                    beat.rank == rank
+                    and beat.where.startswith("training step")
+                    and int(beat.where.split()[2]) >= step
+                ):
                     os.kill(beat.pid, signal.SIGKILL)
                     return
 
@@ -68,16 +72,29 @@ def content(folder: Path, record: RunRecord) -> dict[str, Any]:
     return faults.content_of(folder, record)
 
 
-@pytest.mark.parametrize(("method", "kills", "changes"), [
-    ("lora", ((21, 1), (42, 0)), {}),
-    ("lora", ((10, 1), (18, 0)), {"select": "early", "patience": 4, "eval_every": 4}),  # which ends at 20 or later
-    ("full", ((21, 1), (42, 0)), {"sharding": "fsdp", "select": "best", "eval_every": 10}),
-    ("full", ((21, 1), (42, 0)), {"precision": "bf16", "trained_weights": "bfloat16"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "kills", "changes"),
+    [
+        ("lora", ((21, 1), (42, 0)), {}),
+        (
+            "lora",
+            ((10, 1), (18, 0)),
+            {"select": "early", "patience": 4, "eval_every": 4},
+        ),  # which ends at 20 or later
+        ("full", ((21, 1), (42, 0)), {"sharding": "fsdp", "select": "best", "eval_every": 10}),
+        ("full", ((21, 1), (42, 0)), {"precision": "bf16", "trained_weights": "bfloat16"}),
+    ],
+)
 def test_a_killed_run_goes_on(
-    method: str, kills: tuple[tuple[int, int], ...], changes: dict[str, Any], prepared: Prepared, tmp_path: Path
+    method: str,
+    kills: tuple[tuple[int, int], ...],
+    changes: dict[str, Any],
+    prepared: Prepared,
+    tmp_path: Path,
 ) -> None:
-    """Two kills, the second in the part that went on: the same points, predictions and metrics to the bit."""
+    """Two kills, the second in the part that went on: the same points, predictions and metrics
+    to the bit.
+    """
     spec = tiny.spec(method, steps=60, dropout=0.1, **changes)
     expected = content(tmp_path / "whole", tiny.run(spec, prepared, tmp_path / "whole"))
     folder = tmp_path / "run"
@@ -96,7 +113,9 @@ def test_a_killed_run_goes_on(
     assert len(parts) == 3
     assert all(check.passed for check in record.checks)
     timed = [point for point in read_points(folder) if point.metric == "step_seconds"]
-    assert [p.step for p in timed if p.again] == [last + 1 for _, last in parts[:-1]]  # one step warms up
+    assert [p.step for p in timed if p.again] == [
+        last + 1 for _, last in parts[:-1]
+    ]  # one step warms up
     counted = [p.value or 0.0 for p in timed[1:] if not p.again]
     assert record.metrics["samples_per_second"] == pytest.approx(12 * len(counted) / sum(counted))
     assert "total_seconds" not in record.metrics
@@ -106,8 +125,16 @@ class Killed(Exception):
     """Stands for a kill."""
 
 
-def execute(folder: Path, spec: RunSpec, prepared: Prepared, at: float | None = None, limits: Limits = SAVING) -> Any:
-    """Do a run in this process alone, up to the step `at` or, if that is infinite, the test rows; return the record."""
+def execute(
+    folder: Path,
+    spec: RunSpec,
+    prepared: Prepared,
+    at: float | None = None,
+    limits: Limits = SAVING,
+) -> Any:
+    """Do a run in this process alone, up to the step `at` or, if that is infinite, the test
+    rows; return the record.
+    """
     step, evaluate = Trainer.step, Trainer.evaluate
 
     def until(trainer: Trainer, index: int, indices: np.ndarray) -> None:
@@ -130,26 +157,33 @@ def execute(folder: Path, spec: RunSpec, prepared: Prepared, at: float | None = 
             return None
 
 
-@pytest.mark.parametrize(("method", "optimizer", "changes"), [
-    ("lora", "adamw", {"micro_batch": 3}),
-    ("lora", "lora_plus", {"precision": "bf16", "weights": "bfloat16", "schedule": "wsd"}),
-    ("full", "muon", {}),
-    ("full", "adamw_8bit", {}),
-    ("full", "adamw", {"precision": "fp16", "micro_batch": 3}),
-    ("adapter", "lion", {"gradient_checkpointing": True}),
-    ("head", "sgd", {"steps": None, "epochs": 4}),
-    ("prompt_tuning", "adamw", {"log_every": 3, "eval_every": 7, "select": "best"}),
-    ("lora", "adamw", {"eval_every": 4, "select": "early", "patience": 6, "lr_warmup": 0.0}),
-    ("qlora", "adamw", {}),
-    ({"type": "ADALORA", "tinit": 3, "tfinal": 12, "deltaT": 2}, "adamw", {}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "optimizer", "changes"),
+    [
+        ("lora", "adamw", {"micro_batch": 3}),
+        ("lora", "lora_plus", {"precision": "bf16", "weights": "bfloat16", "schedule": "wsd"}),
+        ("full", "muon", {}),
+        ("full", "adamw_8bit", {}),
+        ("full", "adamw", {"precision": "fp16", "micro_batch": 3}),
+        ("adapter", "lion", {"gradient_checkpointing": True}),
+        ("head", "sgd", {"steps": None, "epochs": 4}),
+        ("prompt_tuning", "adamw", {"log_every": 3, "eval_every": 7, "select": "best"}),
+        ("lora", "adamw", {"eval_every": 4, "select": "early", "patience": 6, "lr_warmup": 0.0}),
+        ("qlora", "adamw", {}),
+        ({"type": "ADALORA", "tinit": 3, "tfinal": 12, "deltaT": 2}, "adamw", {}),
+    ],
+)
 def test_what_a_step_depends_on_is_saved(
     method: Any, optimizer: str, changes: dict[str, Any], prepared: Prepared, tmp_path: Path
 ) -> None:
-    """State of optimizer, scaler, schedule, generators and method: two ends inside an epoch change no bit."""
+    """State of optimizer, scaler, schedule, generators and method: two ends inside an epoch
+    change no bit.
+    """
     options = method if isinstance(method, dict) else {}
     name = "peft" if options else method
-    chosen = MethodSpec(name=name, method=name, lr=1e-2, options=options, optimizer=OptimizerSpec(name=optimizer))
+    chosen = MethodSpec(
+        name=name, method=name, lr=1e-2, options=options, optimizer=OptimizerSpec(name=optimizer)
+    )
     settings = tiny.settings(**{"steps": 30, "world_size": 1, "dropout": 0.1} | changes)
     spec = RunSpec(suite="tiny", settings=settings, method=chosen, seed=0)
     expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, prepared))
@@ -163,7 +197,9 @@ def saved_steps(folder: Path) -> list[int]:
 
 
 def test_the_newest_that_can_be_read_is_taken(prepared: Prepared, tmp_path: Path) -> None:
-    """Two stay; of a damaged one, by a single bit, the other is taken, and with both damaged the run begins anew."""
+    """Two stay; of a damaged one, by a single bit, the other is taken, and with both damaged the
+    run begins anew.
+    """
     spec, folder = tiny.spec(steps=30, world_size=1), tmp_path / "run"
     expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, prepared))
     execute(folder, spec, prepared, 28)
@@ -200,12 +236,19 @@ class Full:
 
 
 def test_a_full_disk_and_a_kill_while_a_state_is_saved(
-    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    prepared: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """On a full disk the run goes on, and what was written is removed; after a kill the state before is taken."""
+    """On a full disk the run goes on, and what was written is removed; after a kill the state
+    before is taken.
+    """
     spec, folder = tiny.spec(steps=30, world_size=1), tmp_path / "run"
     expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, prepared))
-    monkeypatch.setattr(checkpoint, "write", Full(16, OSError(errno.ENOSPC, "No space left on device")))
+    monkeypatch.setattr(
+        checkpoint, "write", Full(16, OSError(errno.ENOSPC, "No space left on device"))
+    )
     execute(folder, spec, prepared, 18)
     assert "no checkpoint: OSError: [Errno 28] No space left on device" in capsys.readouterr().out
     assert [path.name for path in (folder / CHECKPOINTS).iterdir()] == ["8"]
@@ -219,8 +262,12 @@ def test_a_full_disk_and_a_kill_while_a_state_is_saved(
 
 
 @pytest.mark.parametrize("changes", [{}, {"select": "early", "patience": 1, "eval_every": 2}])
-def test_an_end_after_the_last_step(changes: dict[str, Any], prepared: Prepared, tmp_path: Path) -> None:
-    """Nothing that was saved is trained again; a training that ended early does so again, with the same chosen step."""
+def test_an_end_after_the_last_step(
+    changes: dict[str, Any], prepared: Prepared, tmp_path: Path
+) -> None:
+    """Nothing that was saved is trained again; a training that ended early does so again, with
+    the same chosen step.
+    """
     spec = tiny.spec(steps=24, world_size=1, dropout=0.1, **changes)
     expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, prepared))
     assert execute(tmp_path / "run", spec, prepared, math.inf) is None
@@ -233,28 +280,41 @@ def test_an_end_after_the_last_step(changes: dict[str, Any], prepared: Prepared,
     assert not (tmp_path / "run" / CHECKPOINTS).exists()
 
 
-def test_parts_on_two_hosts(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_on_two_hosts(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The record names the host of each part, and both as the run's."""
     spec = tiny.spec(steps=20, world_size=1)
     for host, at in (("n2", 18), ("n1", None)):
         monkeypatch.setattr(environment.socket, "gethostname", lambda host=host: host)
         record = execute(tmp_path, spec, prepared, at)
-    assert [(part.first, part.last, part.hosts) for part in record.segments] == [(1, 16, ("n2",)), (17, 20, ("n1",))]
+    assert [(part.first, part.last, part.hosts) for part in record.segments] == [
+        (1, 16, ("n2",)),
+        (17, 20, ("n1",)),
+    ]
     assert record.environment["hosts"] == ["n1", "n2"]
 
 
 @pytest.mark.parametrize("other", ["method", "digests", "off", "points", "versions", "ranks"])
-def test_other_states_are_left(other: str, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other options, weights, versions or ranks, no wish for checkpoints, or lost points: the run begins anew."""
+def test_other_states_are_left(
+    other: str, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other options, weights, versions or ranks, no wish for checkpoints, or lost points: the
+    run begins anew.
+    """
     spec, limits = tiny.spec(steps=20, world_size=1), SAVING
     execute(tmp_path, spec, prepared, 18)
     if other == "method":
         spec = spec.model_copy(update={"method": spec.method.model_copy(update={"lr": 2e-2})})
     elif other == "digests":
-        prepared = prepared.model_copy(update={"digests": prepared.digests.model_copy(update={"weights": "other"})})
+        prepared = prepared.model_copy(
+            update={"digests": prepared.digests.model_copy(update={"weights": "other"})}
+        )
     elif other == "versions":
         here = environment.describe()
-        monkeypatch.setattr(environment, "describe", lambda _=None: here | {"packages": {"torch": "0"}})
+        monkeypatch.setattr(
+            environment, "describe", lambda _=None: here | {"packages": {"torch": "0"}}
+        )
     elif other == "ranks":
         spec = tiny.spec(steps=20, world_size=2)
     elif other == "off":
@@ -262,16 +322,28 @@ def test_other_states_are_left(other: str, prepared: Prepared, tmp_path: Path, m
     else:
         os.truncate(tmp_path / "points.jsonl", 10)
     alone = other != "ranks"
-    record = execute(tmp_path, spec, prepared, limits=limits) if alone else tiny.run(spec, prepared, tmp_path, SAVING)
+    record = (
+        execute(tmp_path, spec, prepared, limits=limits)
+        if alone
+        else tiny.run(spec, prepared, tmp_path, SAVING)
+    )
     assert record.segments == ()
-    assert [point.step for point in read_points(tmp_path) if point.metric == "train_loss"] == list(range(1, 21))
+    assert [point.step for point in read_points(tmp_path) if point.metric == "train_loss"] == list(
+        range(1, 21)
+    )
     assert all(check.passed for check in record.checks)
 
 
-def test_a_run_that_is_asked_to_end(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It saves at the end of the window, however long it is to the next checkpoint, and ends; it goes on from there."""
+def test_a_run_that_is_asked_to_end(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It saves at the end of the window, however long it is to the next checkpoint, and ends; it
+    goes on from there.
+    """
     spec, seldom = tiny.spec(steps=20, world_size=1), Limits(stall=0)
-    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, prepared, limits=seldom))
+    expected = content(
+        tmp_path / "whole", execute(tmp_path / "whole", spec, prepared, limits=seldom)
+    )
     step = Trainer.step
 
     def asked(trainer: Trainer, index: int, indices: np.ndarray) -> None:
@@ -307,13 +379,19 @@ class Stateful(Lora):
 
 @pytest.mark.parametrize("kind", [Guarded, Stateful])
 def test_a_plug_in_with_an_unknown_state(
-    kind: type, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kind: type,
+    prepared: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Nothing is saved, the log says by whose fault, and the run is whole."""
     plugin = registry.plugin
     name = {"probes": "energy", "methods": "lora"}[kind.plugin_kind]
     monkeypatch.setattr(
-        registry, "plugin", lambda of, called: kind if (of, called) == (kind.plugin_kind, name) else plugin(of, called)
+        registry,
+        "plugin",
+        lambda of, called: kind if (of, called) == (kind.plugin_kind, name) else plugin(of, called),
     )
     assert execute(tmp_path, tiny.spec(steps=10, world_size=1), prepared).status == "ok"
     assert f"no checkpoint: TypeError: {kind.__name__} has a state" in capsys.readouterr().out
@@ -342,14 +420,24 @@ def test_the_time_between_two_grows_until_saving_takes_a_hundredth(
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     """A tree with tensors of all kinds of sizes, numbers to the bit; no object of a class."""
     tensors = [torch.arange(3, dtype=kind) for kind in checkpoint.NAMES if kind != torch.bool]
-    tree = {"a": [1, 0.1, float("inf"), None, True, "x"], 3: ({"b": tensors}, ()), "empty": torch.zeros(0, 2)}
-    tree |= {"scalar": torch.tensor(0.5), "part": torch.ones(4, 4)[:, 1], "bits": torch.tensor([True, False])}
+    tree = {
+        "a": [1, 0.1, float("inf"), None, True, "x"],
+        3: ({"b": tensors}, ()),
+        "empty": torch.zeros(0, 2),
+    }
+    tree |= {
+        "scalar": torch.tensor(0.5),
+        "part": torch.ones(4, 4)[:, 1],
+        "bits": torch.tensor([True, False]),
+    }
     names = ("empty", "scalar", "part", "bits")
     checkpoint.write(tmp_path / "tree", tree)
     found = checkpoint.read(tmp_path / "tree")
     assert found["a"] == tree["a"]
     assert found.keys() == tree.keys()
-    pairs = zip([*found[3][0]["b"], *map(found.get, names)], [*tensors, *map(tree.get, names)], strict=True)
+    pairs = zip(
+        [*found[3][0]["b"], *map(found.get, names)], [*tensors, *map(tree.get, names)], strict=True
+    )
     for one, other in pairs:
         assert one.dtype == other.dtype
         assert torch.equal(one, other)
@@ -358,7 +446,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 def _job(name: str) -> Job:
-    return Job(engine="slurm", job=name, restart=0, unit=0, host="n1", pid=3, began="2026-01-01T00:00:00+00:00")
+    return Job(
+        engine="slurm",
+        job=name,
+        restart=0,
+        unit=0,
+        host="n1",
+        pid=3,
+        began="2026-01-01T00:00:00+00:00",
+    )
 
 
 def _attempt(folder: Path, job: str, step: int) -> RunFolder:
@@ -370,7 +466,9 @@ def _attempt(folder: Path, job: str, step: int) -> RunFolder:
 
 
 def test_a_job_takes_over_an_earlier_attempts_checkpoint(tmp_path: Path) -> None:
-    """The newest, with its points; only one attempt has it. A run that is done keeps none, nor do its attempts."""
+    """The newest, with its points; only one attempt has it. A run that is done keeps none, nor
+    do its attempts.
+    """
     spec = tiny.spec()
     for job, step in (("1", 8), ("2", 16)):
         _attempt(tmp_path, job, step)
@@ -390,13 +488,19 @@ def test_a_job_takes_over_an_earlier_attempts_checkpoint(tmp_path: Path) -> None
 
 
 def test_a_time_limit_ends_a_run_only_where_it_gets_no_further(tmp_path: Path) -> None:
-    """Attempts whose checkpoint is later than all before don't count; the second without is a `timeout`."""
+    """Attempts whose checkpoint is later than all before don't count; the second without is a
+    `timeout`.
+    """
     ended = []
     for job, step in (("1", 8), ("2", 16), ("3", 16), ("4", 24), ("5", 24)):
         attempt = _attempt(tmp_path, job, step)
         plan = SimpleNamespace(call=0, profile=SimpleNamespace(time=None))
-        work: Any = SimpleNamespace(results=SharedResults(tmp_path, _job(job)), had=120.0, plan=plan)
-        record = made_records.record("lora", 0).model_copy(update={"status": "interrupted", "environment": {}})
+        work: Any = SimpleNamespace(
+            results=SharedResults(tmp_path, _job(job)), had=120.0, plan=plan
+        )
+        record = made_records.record("lora", 0).model_copy(
+            update={"status": "interrupted", "environment": {}}
+        )
         JobWork._out_of_time(work, tiny.spec(), attempt.commit(record))
         ended.append(RunFolder(tmp_path / tiny.spec().run_id).record())
     assert ended[:4] == [None] * 4
@@ -407,7 +511,9 @@ def test_a_time_limit_ends_a_run_only_where_it_gets_no_further(tmp_path: Path) -
 
 def test_a_later_checkpoint_is_progress_of_a_unit(tmp_path: Path) -> None:
     """Jobs of a unit are submitted again as long as each brings a later one, or a run."""
-    watcher: Any = SimpleNamespace(_tries={}, _runs=Plan(((tiny.spec(),),)), _folder=tmp_path, _refused_since=0.0)
+    watcher: Any = SimpleNamespace(
+        _tries={}, _runs=Plan(((tiny.spec(),),)), _folder=tmp_path, _refused_since=0.0
+    )
     watcher._saved = partial(Watcher._saved, watcher)
     for number in range(1, 5):
         _attempt(tmp_path, str(number), 8 * number)

@@ -18,9 +18,13 @@ pytestmark = pytest.mark.gpu
 
 
 def test_a_run_on_every_gpu(tmp_path: Path) -> None:
-    """All visible GPUs are found; memory is there as allocated, reserved and used, each at least the one before."""
+    """All visible GPUs are found; memory is there as allocated, reserved and used, each at least
+    the one before.
+    """
     prepared = tiny.prepared(tmp_path)
-    asked = tiny.settings(device="auto", world_size=None, threads=None, precision="auto", global_batch=24)
+    asked = tiny.settings(
+        device="auto", world_size=None, threads=None, precision="auto", global_batch=24
+    )
     found = resolve_devices(asked)
     assert (found.device, found.world_size) == ("cuda", len(visible_gpus()))
     spec = tiny.spec().model_copy(update={"settings": found})
@@ -28,17 +32,28 @@ def test_a_run_on_every_gpu(tmp_path: Path) -> None:
     assert record.status == "ok", record.error
     metrics = {name: value or 0 for name, value in record.metrics.items()}
     assert metrics["peak_memory_mb"] == metrics["cuda_allocated_train_mb"] > 0
-    assert metrics["cuda_allocated_train_mb"] <= metrics["cuda_reserved_train_mb"] <= metrics["nvml_used_train_mb"]
+    assert (
+        metrics["cuda_allocated_train_mb"]
+        <= metrics["cuda_reserved_train_mb"]
+        <= metrics["nvml_used_train_mb"]
+    )
     assert metrics["energy_joules"] >= 0
     assert "peak_memory_over_setup_mb" not in metrics, "it is of a process on the CPU"
     assert {m.name: m.grid for m in record.definitions}["peak_memory_mb"] == CUDA_BLOCK_MB
 
 
-@pytest.mark.parametrize("ways", [
-    (("cpu", 1), ("cuda", 1)),
-    pytest.param((("cuda", 1), ("cuda", 2)), marks=pytest.mark.multigpu),  # gradients are reduced by NCCL
-])  # fmt: skip
-def test_a_gpu_follows_the_cpu_and_two_follow_one(ways: tuple[tuple[str, int], ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "ways",
+    [
+        (("cpu", 1), ("cuda", 1)),
+        pytest.param(
+            (("cuda", 1), ("cuda", 2)), marks=pytest.mark.multigpu
+        ),  # gradients are reduced by NCCL
+    ],
+)
+def test_a_gpu_follows_the_cpu_and_two_follow_one(
+    ways: tuple[tuple[str, int], ...], tmp_path: Path
+) -> None:
     """In float32 the losses are the same but for the order of sums."""
     prepared = tiny.prepared(tmp_path)
     courses = []
@@ -51,11 +66,15 @@ def test_a_gpu_follows_the_cpu_and_two_follow_one(ways: tuple[tuple[str, int], .
 
 
 def test_out_of_memory_has_a_status_of_its_own(tmp_path: Path) -> None:
-    """A card without room for the batch is `oom_cuda`, whatever runs out of it, and the next run starts clean."""
+    """A card without room for the batch is `oom_cuda`, whatever runs out of it, and the next run
+    starts clean.
+    """
     prepared = tiny.prepared(tmp_path, rows=4096)
     spec = tiny.spec("full", device="cuda", world_size=1, global_batch=4096, steps=1)
     free = torch.cuda.mem_get_info()[0]
-    hog = torch.empty(free - 300_000_000, dtype=torch.uint8, device="cuda")  # less than a context takes, on any card
+    hog = torch.empty(
+        free - 300_000_000, dtype=torch.uint8, device="cuda"
+    )  # less than a context takes, on any card
     assert tiny.run(spec, prepared, tmp_path / "large").status == "oom_cuda"
     del hog
     torch.cuda.empty_cache()
@@ -74,7 +93,9 @@ def test_the_fork_server_leaves_cuda_alone() -> None:
 
 
 def test_readings_are_of_the_devices_that_torch_counts() -> None:
-    """The driver knows each by torch's UUID, and says more memory in use after an allocation there."""
+    """The driver knows each by torch's UUID, and says more memory in use after an allocation
+    there.
+    """
     for index in range(torch.cuda.device_count()):
         device = torch.device("cuda", index)
         torch.zeros(1, device=device)

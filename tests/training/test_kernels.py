@@ -30,8 +30,12 @@ BACKBONES = support_table.BACKBONES
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [kernels.SMALL // 2, 400_001])
-def test_dropout_drops_the_share_asked_for_and_scales_the_rest(dtype: torch.dtype, size: int) -> None:
-    """Of n ones, n p are dropped (within five standard deviations) and the others are 1 / (1 - p), as gradients are."""
+def test_dropout_drops_the_share_asked_for_and_scales_the_rest(
+    dtype: torch.dtype, size: int
+) -> None:
+    """Of n ones, n p are dropped (within five standard deviations) and the others are 1 / (1 -
+    p), as gradients are.
+    """
     torch.manual_seed(0)
     values = torch.ones(size, dtype=dtype, requires_grad=True)
     output = kernels.apply_dropout(values, 0.1)
@@ -43,15 +47,22 @@ def test_dropout_drops_the_share_asked_for_and_scales_the_rest(dtype: torch.dtyp
     assert output.max() == torch.tensor(1 / 0.9, dtype=dtype)
 
 
-@pytest.mark.parametrize(("p", "most"), [(1 - 2**-16, 60), (1 - 2**-17, 20), (0.999999, 20), (1.0, 0)])
+@pytest.mark.parametrize(
+    ("p", "most"), [(1 - 2**-16, 60), (1 - 2**-17, 20), (0.999999, 20), (1.0, 0)]
+)
 def test_dropout_of_nearly_everything(p: float, most: int) -> None:
     """A p that rounds to 1 keeps next to nothing, and 1 nothing."""
     torch.manual_seed(0)
-    assert all(int((kernels.apply_dropout(torch.ones(size), p) != 0).sum()) <= most for size in (4096, 400_001))
+    assert all(
+        int((kernels.apply_dropout(torch.ones(size), p) != 0).sum()) <= most
+        for size in (4096, 400_001)
+    )
 
 
 def test_dropout_depends_on_torchs_generator_alone() -> None:
-    """The same seed gives the same mask, the next call another; in evaluation nothing is dropped."""
+    """The same seed gives the same mask, the next call another; in evaluation nothing is
+    dropped.
+    """
     layer, values = kernels.Dropout(0.3), torch.ones(100_000)
     torch.manual_seed(7)
     first, second = layer(values), layer(values)
@@ -62,7 +73,9 @@ def test_dropout_depends_on_torchs_generator_alone() -> None:
 
 
 def test_dropout_masks_have_no_pattern() -> None:
-    """Neighbours, and elements one 64-bit word apart, are dropped independently: the share of pairs is p squared."""
+    """Neighbours, and elements one 64-bit word apart, are dropped independently: the share of
+    pairs is p squared.
+    """
     torch.manual_seed(1)
     gone = kernels.apply_dropout(torch.ones(1_000_000), 0.2) == 0
     for distance in (1, 2, 3, 4, 8):
@@ -73,17 +86,26 @@ def test_dropout_masks_have_no_pattern() -> None:
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("heads", [4, 2])
 @pytest.mark.parametrize("masked", ["padding", "causal", "none"])
-def test_our_attention_is_torchs(monkeypatch: pytest.MonkeyPatch, heads: int, masked: str, kind: torch.dtype) -> None:
-    """With dropout's effect taken out, outputs and gradients are those of torch's in float32, to bf16's roundings."""
+def test_our_attention_is_torchs(
+    monkeypatch: pytest.MonkeyPatch, heads: int, masked: str, kind: torch.dtype
+) -> None:
+    """With dropout's effect taken out, outputs and gradients are those of torch's in float32, to
+    bf16's roundings.
+    """
     monkeypatch.setattr(kernels, "apply_dropout", lambda values, _: values)
     torch.manual_seed(0)
     mask = None
     if masked == "padding":
-        mask = (torch.arange(21) < torch.tensor([21, 9, 1])[:, None])[:, None, None, :].expand(3, 1, 21, 21)
+        mask = (torch.arange(21) < torch.tensor([21, 9, 1])[:, None])[:, None, None, :].expand(
+            3, 1, 21, 21
+        )
     module = SimpleNamespace(is_causal=masked == "causal", num_key_value_groups=4 // heads)
     tensors = [torch.randn(3, count, 21, 8).bfloat16() for count in (4, heads, heads)]
     results = []
-    for function, own, dropout in ((kernels.attention, kind, 0.1), (sdpa_attention_forward, torch.float32, 0.0)):
+    for function, own, dropout in (
+        (kernels.attention, kind, 0.1),
+        (sdpa_attention_forward, torch.float32, 0.0),
+    ):
         inputs = [tensor.to(own, copy=True).requires_grad_() for tensor in tensors]
         with torch.autocast("cpu", torch.bfloat16, enabled=own == torch.bfloat16):
             output, _ = function(module, *inputs, mask, dropout=dropout)
@@ -102,24 +124,34 @@ class OnCard(torch.Tensor):
     device = torch.device("cuda", 0)
 
 
-@pytest.mark.parametrize("case", [  # types of query and autocast, capability, whether rows are padded, keys repeated
-    (torch.float32, None, (9, 0), False, True),
-    (torch.float32, torch.bfloat16, (9, 0), False, False),
-    (torch.float32, torch.float16, (7, 5), False, True),
-    (torch.float16, None, (8, 0), False, False),
-    (torch.float32, None, (9, 0), True, False),
-])  # fmt: skip
-def test_shared_keys_are_repeated_where_no_fast_kernel_takes_them(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU in float32, or without flash attention: with a mask transformers does it; results are the same."""
+@pytest.mark.parametrize(
+    "case",
+    [  # types of query and autocast, capability, whether rows are padded, keys repeated
+        (torch.float32, None, (9, 0), False, True),
+        (torch.float32, torch.bfloat16, (9, 0), False, False),
+        (torch.float32, torch.float16, (7, 5), False, True),
+        (torch.float16, None, (8, 0), False, False),
+        (torch.float32, None, (9, 0), True, False),
+    ],
+)
+def test_shared_keys_are_repeated_where_no_fast_kernel_takes_them(
+    case: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU in float32, or without flash attention: with a mask transformers does it; results
+    are the same.
+    """
     kind, autocast, capability, padded, repeated = case
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: autocast is not None)
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda _: autocast)
     heads: list[int] = []
     monkeypatch.setattr(
-        kernels, "sdpa_attention_forward",
-        lambda *given, **more: heads.append(given[2].shape[1]) or sdpa_attention_forward(*given, **more),
-    )  # fmt: skip
+        kernels,
+        "sdpa_attention_forward",
+        lambda *given, **more: (
+            heads.append(given[2].shape[1]) or sdpa_attention_forward(*given, **more)
+        ),
+    )
     torch.manual_seed(0)
     module = SimpleNamespace(is_causal=True, num_key_value_groups=2)
     plain = [torch.randn(3, count, 7, 8).to(kind) for count in (4, 2, 2)]
@@ -131,7 +163,9 @@ def test_shared_keys_are_repeated_where_no_fast_kernel_takes_them(case: Any, mon
 
 
 def test_a_row_that_may_attend_to_nothing_is_a_number() -> None:
-    """A mask that leaves a row nothing, as a sliding window over padding does, gives no NaN, forward or backward."""
+    """A mask that leaves a row nothing, as a sliding window over padding does, gives no NaN,
+    forward or backward.
+    """
     mask = torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
     mask[..., 3, :] = False
     module = SimpleNamespace(is_causal=True)
@@ -143,12 +177,18 @@ def test_a_row_that_may_attend_to_nothing_is_a_number() -> None:
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_attention_drops_its_weights(backbone_folders: dict, backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In training every layer drops its weights [B, H, L, L] with the model's p; in evaluation none does."""
+def test_attention_drops_its_weights(
+    backbone_folders: dict, backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training every layer drops its weights [B, H, L, L] with the model's p; in evaluation
+    none does.
+    """
     model = build(backbone_folders[backbone], "head", dropout=0.25, device="cpu")
     ids, mask, _ = support_table.batch()
     length, seen = ids.shape[1], []
-    monkeypatch.setattr(kernels, "apply_dropout", lambda values, p: seen.append((values.shape[-2:], p)) or values)
+    monkeypatch.setattr(
+        kernels, "apply_dropout", lambda values, p: seen.append((values.shape[-2:], p)) or values
+    )
     model.train()(ids, mask)
     layers = model.encoder.config.num_hidden_layers
     assert seen.count((torch.Size([length, length]), 0.25)) == layers
@@ -158,7 +198,9 @@ def test_attention_drops_its_weights(backbone_folders: dict, backbone: str, monk
 
 
 def test_what_is_replaced(backbone_folders: dict) -> None:
-    """GPT-2's activation and all its dropouts are replaced on a CPU, with their p; evaluation stays as it was."""
+    """GPT-2's activation and all its dropouts are replaced on a CPU, with their p; evaluation
+    stays as it was.
+    """
     model = build(backbone_folders["GPT-2"], "head", dropout=0.25, device="cpu")
     kinds = {type(module) for module in model.modules()}
     assert nn.GELU in kinds
@@ -170,14 +212,25 @@ def test_what_is_replaced(backbone_folders: dict) -> None:
 OWN = [name for name in registry.names("methods") if registry.plugin("methods", name).trains]
 FROZEN = [(name, {}) for name in OWN if name not in {"peft", "qlora"}]
 FROZEN += [("peft", {"type": kind}) for kind in sorted(peft.FORWARD_ONLY)]
-"""Methods that train beside frozen weights in floats, or whole; a bare backbone with a new head is refused."""
+"""Methods that train beside frozen weights in floats, or whole; a bare backbone with a new head
+is refused.
+"""
 FROZEN_OF = [("GPT-2", *method) for method in FROZEN]
-FROZEN_OF += [(of, name, {}) for of in BACKBONES if of != "GPT-2" for name in ("full", "lora", "prompt_tuning")]
+FROZEN_OF += [
+    (of, name, {})
+    for of in BACKBONES
+    if of != "GPT-2"
+    for name in ("full", "lora", "prompt_tuning")
+]
 
 
 @pytest.mark.parametrize(("backbone", "name", "options"), FROZEN_OF)
-def test_frozen_bf16_is_equal_in_autocast(backbone_folders: dict, name: str, options: dict, backbone: str) -> None:
-    """Logits and gradients are the same bit for bit, for every method that doesn't read frozen weights itself."""
+def test_frozen_bf16_is_equal_in_autocast(
+    backbone_folders: dict, name: str, options: dict, backbone: str
+) -> None:
+    """Logits and gradients are the same bit for bit, for every method that doesn't read frozen
+    weights itself.
+    """
     model = build(backbone_folders[backbone], name, options=options, dropout=0.0, device="cpu")
     ids, mask, labels = support_table.batch()
     results = []
@@ -207,17 +260,29 @@ def test_frozen_weights_of_an_adapter_keep_their_type(backbone_folders: dict) ->
 def test_types_that_read_frozen_weights_keep_them() -> None:
     """DoRA takes the norms of the weights, and of types that aren't known it is assumed."""
     kinds = {"LORA": False, "ia3": False, "DORA": True, "OFT": True, "PISSA": False}
-    given = [*(({"type": kind}, reads) for kind, reads in kinds.items()), ({"type": "LORA", "use_dora": True}, True)]
+    given = [
+        *(({"type": kind}, reads) for kind, reads in kinds.items()),
+        ({"type": "LORA", "use_dora": True}, True),
+    ]
     for options, reads in given:
-        assert peft.Peft(peft.Peft.Options.model_validate(options)).reads_frozen_weights == reads, options
+        assert peft.Peft(peft.Peft.Options.model_validate(options)).reads_frozen_weights == reads, (
+            options
+        )
 
 
-# What a step leaves out: casts of single weights, DDP of one rank, garbage collections; losses stay as they were
+# What a step leaves out: casts of single weights, DDP of one rank, garbage collections; losses stay
+# as they were
 
 
-def steps(folder: Path, group: Group, method: str, task: str, **changes: Any) -> tuple[Any, Any, Counter[str]]:
-    """Return losses and norms of three steps, the trained weights, and the operators of the last step."""
-    trainer = trainer_of(run_of(folder, task, method, precision="bf16", steps=3, dropout=0.1, **changes), group)
+def steps(
+    folder: Path, group: Group, method: str, task: str, **changes: Any
+) -> tuple[Any, Any, Counter[str]]:
+    """Return losses and norms of three steps, the trained weights, and the operators of the last
+    step.
+    """
+    trainer = trainer_of(
+        run_of(folder, task, method, precision="bf16", steps=3, dropout=0.1, **changes), group
+    )
     trainer.model.train()
     trainer.log.begin_window()
     mode = Counts()
@@ -228,18 +293,30 @@ def steps(folder: Path, group: Group, method: str, task: str, **changes: Any) ->
     return values, [weight.detach().clone() for weight in trainer.parameters], mode.count
 
 
-@pytest.mark.parametrize(("method", "task", "changes"), [
-    ("lora", "causal_lm", {}),
-    ("full", "causal_lm", {}),
-    ("full", "sequence_classification", {"micro_batch": 2}),
-    ("lora", "sequence_classification", {"gradient_checkpointing": True}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "task", "changes"),
+    [
+        ("lora", "causal_lm", {}),
+        ("full", "causal_lm", {}),
+        ("full", "sequence_classification", {"micro_batch": 2}),
+        ("lora", "sequence_classification", {"gradient_checkpointing": True}),
+    ],
+)
 def test_weights_are_cast_at_once(
-    method: str, task: str, changes: dict[str, Any], group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str,
+    task: str,
+    changes: dict[str, Any],
+    group: Group,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Losses, norms and weights are autocast's to the bit, by fewer casts; a weight's layer is as it was afterwards."""
+    """Losses, norms and weights are autocast's to the bit, by fewer casts; a weight's layer is
+    as it was afterwards.
+    """
     values, weights, count = steps(tmp_path, group, method, task, **changes)
-    monkeypatch.setattr("hpml_bench.training.trainer.Casts", lambda *_: nullcontext)  # autocast casts each weight
+    monkeypatch.setattr(
+        "hpml_bench.training.trainer.Casts", lambda *_: nullcontext
+    )  # autocast casts each weight
     plain, others, many = steps(tmp_path, group, method, task, **changes)
     assert values == plain
     assert all(torch.equal(one, other) for one, other in zip(weights, others, strict=True))
@@ -248,7 +325,9 @@ def test_weights_are_cast_at_once(
 
 @pytest.mark.parametrize("trained", [True, False])
 def test_an_input_of_several_layers_is_cast_once(trained: bool) -> None:
-    """Queries, keys and values: outputs and gradients are autocast's to the bit; one that was changed is cast anew."""
+    """Queries, keys and values: outputs and gradients are autocast's to the bit; one that was
+    changed is cast anew.
+    """
     torch.manual_seed(0)
     layers = nn.ModuleList(nn.Linear(8, 8, bias=False) for _ in range(3))
     if not trained:
@@ -273,7 +352,9 @@ def test_an_input_of_several_layers_is_cast_once(trained: bool) -> None:
 
 
 def test_a_copy_lives_no_longer_than_its_input() -> None:
-    """Else a block that is computed again would stay in memory with its graph until the next one's first cast."""
+    """Else a block that is computed again would stay in memory with its graph until the next
+    one's first cast.
+    """
     layer = nn.Linear(4, 4)
     casts = Casts(nn.Sequential(layer), tiny.settings(precision="bf16"))
     with casts(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -299,7 +380,9 @@ def test_a_layer_outside_autocast_keeps_its_weights() -> None:
 
 
 def test_one_rank_has_no_ddp(group: Group, tmp_path: Path) -> None:
-    """Its gradients need no exchange, and DDP would scale each; garbage is collected between windows alone."""
+    """Its gradients need no exchange, and DDP would scale each; garbage is collected between
+    windows alone.
+    """
     collecting: list[bool] = []
 
     class Looks(Probe):

@@ -1,4 +1,6 @@
-"""The training loop in one process: probes leave it alone, schedule, optimizer and the selected step are as defined."""
+"""The training loop in one process: probes leave it alone, schedule, optimizer and the selected
+step are as defined.
+"""
 
 import itertools
 import time
@@ -34,7 +36,9 @@ from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trainer import Trainer
 
 
-def losses(spec: RunSpec, prepared: Prepared, group: Group, folder: Path, probes: list[Probe]) -> list[float]:
+def losses(
+    spec: RunSpec, prepared: Prepared, group: Group, folder: Path, probes: list[Probe]
+) -> list[float]:
     """Train, evaluate and stop the probes; return the losses of the steps and of the test rows."""
     recorder, run = Recorder(), assemble(spec, prepared, group)
     for probe in probes:
@@ -51,11 +55,15 @@ def test_probes_change_nothing(prepared: Prepared, group: Group, tmp_path: Path)
     """With all of them and with none, dropout on, every loss is the same bit for bit."""
     spec = tiny.spec(world_size=1, dropout=0.1)
     probes: list[Probe] = [registry.plugin("probes", name)() for name in registry.names("probes")]
-    assert losses(spec, prepared, group, tmp_path, probes) == losses(spec, prepared, group, tmp_path, [])
+    assert losses(spec, prepared, group, tmp_path, probes) == losses(
+        spec, prepared, group, tmp_path, []
+    )
 
 
 def test_attention_is_never_cudnns(prepared: Prepared, group: Group) -> None:
-    """Whose gradient is NaN at some lengths, and which plans anew for every shape: a run leaves it out."""
+    """Whose gradient is NaN at some lengths, and which plans anew for every shape: a run leaves
+    it out.
+    """
     torch.backends.cuda.enable_cudnn_sdp(True)
     Trainer(assemble(tiny.spec(world_size=1), prepared, group))
     assert not torch.backends.cuda.cudnn_sdp_enabled()
@@ -71,14 +79,22 @@ WSD = {"schedule": "wsd"}
     ({"steps": 5, "lr_warmup": 0.2, "lr_decay": 0.8, **WSD}, [1, 1, 3 / 4, 2 / 4, 1 / 4]),
     ({"steps": 20, **WSD}, [1 / 2, *[1] * 16, 3 / 4, 2 / 4, 1 / 4]),
 ])  # fmt: skip
-def test_the_learning_rate_follows_its_schedule(changes: dict[str, Any], factors: list[float]) -> None:
-    """Linear from a first small step to 1 over the warm-up; then, or over the last share, linear to a step above 0."""
+def test_the_learning_rate_follows_its_schedule(
+    changes: dict[str, Any], factors: list[float]
+) -> None:
+    """Linear from a first small step to 1 over the warm-up; then, or over the last share, linear
+    to a step above 0.
+    """
     settings = tiny.settings(**changes)
-    assert [lr_factor(step, len(factors), settings) for step in range(len(factors))] == pytest.approx(factors)
+    assert [
+        lr_factor(step, len(factors), settings) for step in range(len(factors))
+    ] == pytest.approx(factors)
 
 
 def test_the_loop_is_plain_adamw(prepared: Prepared, group: Group, tmp_path: Path) -> None:
-    """The losses are those of a loop written out here: cross-entropy, clipping, torch's AdamW, the same batches."""
+    """The losses are those of a loop written out here: cross-entropy, clipping, torch's AdamW,
+    the same batches.
+    """
     spec = tiny.spec("full", lr=1e-3, world_size=1)
     ours = losses(spec, prepared, group, tmp_path, [])[: spec.settings.steps]
 
@@ -94,7 +110,9 @@ def test_the_loop_is_plain_adamw(prepared: Prepared, group: Group, tmp_path: Pat
         for group_, lr in zip(optimizer.param_groups, (1e-3, spec.settings.head_lr), strict=True):
             group_["lr"] = lr * lr_factor(step, 6, spec.settings)
         batch = trainer.train_rows.batch(indices)
-        loss = torch.nn.functional.cross_entropy(model(batch.input_ids, batch.attention_mask), batch.labels)
+        loss = torch.nn.functional.cross_entropy(
+            model(batch.input_ids, batch.attention_mask), batch.labels
+        )
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -105,16 +123,20 @@ def test_the_loop_is_plain_adamw(prepared: Prepared, group: Group, tmp_path: Pat
 
 @given(arrays(float, (3, 7), elements=st.floats(0.001, 10)))
 def test_the_steps_add_up_to_the_slowest_rank(ranks: np.ndarray) -> None:
-    """Whoever is slow in which step, their sum is the longest of the ranks' sums, and none is negative."""
+    """Whoever is slow in which step, their sum is the longest of the ranks' sums, and none is
+    negative.
+    """
     seconds = step_seconds(ranks)
     assert seconds.sum() == pytest.approx(ranks.sum(axis=1).max())
     assert (seconds >= 0).all()
 
 
 def test_the_log_reduces_steps_over_the_ranks(group: Group) -> None:
-    """Beside a second rank of (2, 1) s, own (1, 3) s become steps of 2 and 2 s; the last has the second clock.
+    """Beside a second rank of (2, 1) s, own (1, 3) s become steps of 2 and 2 s; the last has the
+    second clock.
 
-    Ten over three targets is float32's 10 / 3, as of a mean taken in the step itself; the default is one target.
+    Ten over three targets is float32's 10 / 3, as of a mean taken in the step itself; the default
+    is one target.
     """
 
     class Two(Group):
@@ -135,7 +157,12 @@ def test_the_log_reduces_steps_over_the_ranks(group: Group) -> None:
     assert (first.seconds, last.seconds) == (2.0, 2.0)
     assert (first.rank_seconds, last.rank_seconds) == ((1.0, 2.0), (3.0, 1.0))
     assert (first.second_clock, last.second_clock) == (None, 4.5)
-    assert (last.samples, last.real_tokens, last.padded_tokens, last.virtual_tokens) == (8, 20, 24, 0)
+    assert (last.samples, last.real_tokens, last.padded_tokens, last.virtual_tokens) == (
+        8,
+        20,
+        24,
+        0,
+    )
 
 
 class Sleeper(Recorder):
@@ -158,7 +185,9 @@ class Sleeper(Recorder):
 
 @pytest.mark.serial
 def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, group: Group) -> None:
-    """What is before a step is in its time, what is between windows in none; a window's steps add up to its seconds."""
+    """What is before a step is in its time, what is between windows in none; a window's steps
+    add up to its seconds.
+    """
     sleeper = Sleeper()
     Trainer(assemble(tiny.spec(world_size=1), prepared, group), [sleeper]).train()
     assert sleeper.values("index") == [1, 2, 3, 4, 5, 6]
@@ -175,7 +204,9 @@ def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, gro
 
 
 def test_windows_end_where_something_is_written() -> None:
-    """After `log_every` and `eval_every` steps, the warm-up and the last; rows that fill no batch are left out."""
+    """After `log_every` and `eval_every` steps, the warm-up and the last; rows that fill no
+    batch are left out.
+    """
     assert total_steps(tiny.settings(steps=None, epochs=3, global_batch=12), rows=40) == 9
     windows = Windows(tiny.settings(steps=11, log_every=4, eval_every=6, warmup_steps=3), 11)
     assert [step for step in range(1, 12) if windows.ends_window(step)] == [3, 4, 6, 8, 11]
@@ -215,7 +246,9 @@ def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 
 def test_laps_follow_each_other(made: Callable[[], CpuClock]) -> None:
-    """One reading a lap, from the making or the last start; what goes before a start is in none; each is taken once."""
+    """One reading a lap, from the making or the last start; what goes before a start is in none;
+    each is taken once.
+    """
     clock = made()
     for _ in range(3):
         clock.lap()
@@ -229,7 +262,9 @@ def test_laps_follow_each_other(made: Callable[[], CpuClock]) -> None:
 
 @pytest.mark.parametrize("moment", ["start", "lap"])
 def test_both_clocks_are_read_at_one_moment(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where another process ran between the two readings, they are read again: the clocks agree on the lap."""
+    """Where another process ran between the two readings, they are read again: the clocks agree
+    on the lap.
+    """
     now, other = [100.0], [0]
 
     def reading() -> float:
@@ -250,7 +285,8 @@ def test_both_clocks_are_read_at_one_moment(moment: str, monkeypatch: pytest.Mon
     assert made.window() == pytest.approx(made.take()[0], abs=1e-9)
 
 
-# `select: best` and `early`: what is measured and saved is of the step with the best validation score
+# `select: best` and `early`: what is measured and saved is of the step with the best validation
+# score
 
 
 class Kept(Probe):
@@ -269,26 +305,41 @@ def weights_of(run: Assembly) -> list[torch.nn.Parameter]:
 
 
 @pytest.mark.parametrize("select", ["last", "best"])
-def test_the_selected_step_stays(select: str, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The probe reports that step and the seconds up to it; without `select` nothing is kept or reported."""
+def test_the_selected_step_stays(
+    select: str, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe reports that step and the seconds up to it; without `select` nothing is kept or
+    reported.
+    """
     spec = run_of(tmp_path, "sequence_classification", steps=9, eval_every=3, select=select)
-    monkeypatch.setattr(Task, "best_step", lambda _, scores: min(scores))  # so that it isn't the last one
+    monkeypatch.setattr(
+        Task, "best_step", lambda _, scores: min(scores)
+    )  # so that it isn't the last one
     run = assemble(spec, prepare(spec.settings), group)
     probe, kept = registry.plugin("probes", "selection")(), Kept(run)
     probe.start(replace(run, folder=tmp_path))
     trainer = Trainer(run, [probe, kept])
     trainer.train()
     expected = kept.found[3 if select == "best" else 9]
-    assert all(torch.equal(one, other) for one, other in zip(weights_of(run), expected, strict=True))
+    assert all(
+        torch.equal(one, other) for one, other in zip(weights_of(run), expected, strict=True)
+    )
     assert not torch.equal(kept.found[3][0], kept.found[9][0])
     values = probe.stop()
-    assert [metric.name for metric in probe.definitions()] == (list(values) if select == "best" else [])
+    assert [metric.name for metric in probe.definitions()] == (
+        list(values) if select == "best" else []
+    )
     if select == "best":
-        assert values == {"selected_step": 3, "selected_seconds": sum(s.seconds for s in trainer.seen[:3])}
+        assert values == {
+            "selected_step": 3,
+            "selected_seconds": sum(s.seconds for s in trainer.seen[:3]),
+        }
 
 
 @pytest.mark.parametrize("at", [4, 12])
-def test_a_method_has_its_steps_state(at: int, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_has_its_steps_state(
+    at: int, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """AdaLoRA's files have the ranks that it had then, before or after it has dropped some."""
     monkeypatch.setattr(Task, "validation_score", lambda _, metrics: metrics["loss"])
     monkeypatch.setattr(Task, "best_step", lambda _, scores: at if at in scores else max(scores))
@@ -309,15 +360,22 @@ def test_a_method_has_its_steps_state(at: int, group: Group, tmp_path: Path, mon
     save_trained(run.model, run.method, spec, prepared, tmp_path / "end")
     files = {path.relative_to(tmp_path / "end") for path in (tmp_path / "end").rglob("adapter*")}
     assert files
-    ends = [[(tmp_path / name / file).read_bytes() for file in sorted(files)] for name in ("end", str(at), "16")]
+    ends = [
+        [(tmp_path / name / file).read_bytes() for file in sorted(files)]
+        for name in ("end", str(at), "16")
+    ]
     assert ends[0] == ends[1] != ends[2]
 
 
-def test_a_state_that_isnt_given_is_refused(group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_that_isnt_given_is_refused(
+    group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The method would go on with that of the last step."""
     monkeypatch.setattr(LoRA, "state", lambda *_: None)
     with pytest.raises(Unsupported, match="no hook `state` gives it"):
-        trainer_of(run_of(tmp_path, "sequence_classification", steps=8, eval_every=4, select="best"), group)
+        trainer_of(
+            run_of(tmp_path, "sequence_classification", steps=8, eval_every=4, select="best"), group
+        )
 
 
 @pytest.mark.parametrize(("task", "best"), [("sequence_classification", 4), ("regression", 2)])
@@ -333,7 +391,9 @@ def test_the_best_is_the_first_of_equals(task: str, best: int) -> None:
     ({1: np.nan, 2: np.nan, 3: 0.1, 4: 0.1}, None),
     ({1: np.nan, 2: 0.1, 3: np.nan, 4: np.nan}, 4),
 ])  # fmt: skip
-def test_an_early_end_follows_evaluations_without_a_better_score(scores: dict[int, float], end: int | None) -> None:
+def test_an_early_end_follows_evaluations_without_a_better_score(
+    scores: dict[int, float], end: int | None
+) -> None:
     """Two of them here, in a row; an undefined score is worse than any other."""
     made = make_task(TaskSpec(name="sequence_classification"), ("a", "b"))
     assert made.early_end(scores, 2) == end

@@ -1,4 +1,6 @@
-"""One run from launch to record: real ranks, real DDP; settings that are refused, a selected step, self-checks."""
+"""One run from launch to record: real ranks, real DDP; settings that are refused, a selected
+step, self-checks.
+"""
 
 import json
 import os
@@ -35,28 +37,46 @@ def record(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 
 def test_a_run_is_recorded_whole(record: tuple[RunRecord, Path]) -> None:
-    """run.json holds what was returned and defines each metric; points, predictions and logs lie beside it, whole."""
+    """run.json holds what was returned and defines each metric; points, predictions and logs lie
+    beside it, whole.
+    """
     returned, folder = record
     assert returned.status == "ok", returned.error
     assert load_record(folder / "run.json") == returned
-    assert {path.name for path in folder.iterdir()} >= {"points.jsonl", "predictions.parquet", "rank0.log", "rank1.log"}
+    assert {path.name for path in folder.iterdir()} >= {
+        "points.jsonl",
+        "predictions.parquet",
+        "rank0.log",
+        "rank1.log",
+    }
     assert returned.order == 1
     assert returned.environment["threads"]["intra_op"] == returned.spec.settings.threads
     assert returned.protocol_id
     metrics, defined = returned.metrics, {metric.name for metric in returned.definitions}
     assert set(metrics) <= defined
-    assert set(metrics) >= {"test_accuracy", "samples_per_second", "peak_memory_mb", "merged_latency_ms_p50"}
+    assert set(metrics) >= {
+        "test_accuracy",
+        "samples_per_second",
+        "peak_memory_mb",
+        "merged_latency_ms_p50",
+    }
     predictions, points, consumed = read_predictions(folder), read_points(folder), returned.consumed
     assert predictions.index.tolist() == list(range(96)), "each row once"
-    assert metrics["test_accuracy"] == pytest.approx(np.mean(predictions.reference == predictions.prediction))
+    assert metrics["test_accuracy"] == pytest.approx(
+        np.mean(predictions.reference == predictions.prediction)
+    )
     assert [p.step for p in points if p.metric == "train_loss"] == [1, 2, 3, 4, 5, 6]
     assert max(p.step for p in points if p.metric == "validation_accuracy") == 6
     assert (consumed.steps, consumed.samples) == (6, 72)
     assert 72 * 4 <= consumed.real_tokens <= consumed.padded_tokens
 
 
-def test_ranks_and_micro_batches_do_not_change_the_losses(prepared: Prepared, tmp_path: Path) -> None:
-    """One rank, three, and two with micro-batches: the same path, evaluated rows, and bytes that ranks exchange."""
+def test_ranks_and_micro_batches_do_not_change_the_losses(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    """One rank, three, and two with micro-batches: the same path, evaluated rows, and bytes that
+    ranks exchange.
+    """
     losses, facts = [], set()
     for changes in ({"world_size": 1}, {"world_size": 3}, {"world_size": 2, "micro_batch": 3}):
         folder = tmp_path / str(changes["world_size"])
@@ -69,14 +89,18 @@ def test_ranks_and_micro_batches_do_not_change_the_losses(prepared: Prepared, tm
     assert len(facts) == 1
 
 
-def test_methods_consume_the_same(prepared: Prepared, record: tuple[RunRecord, Path], tmp_path: Path) -> None:
+def test_methods_consume_the_same(
+    prepared: Prepared, record: tuple[RunRecord, Path], tmp_path: Path
+) -> None:
     """At one seed every method sees the same samples in the same order."""
     other = tiny.run(tiny.spec("prompt_tuning"), prepared, tmp_path / "prompt")
     assert other.consumed == record[0].consumed
 
 
 def test_a_bad_end_has_a_status(prepared: Prepared, tmp_path: Path) -> None:
-    """A loss that is no number ends the run on all ranks together; a method may not run with a model."""
+    """A loss that is no number ends the run on all ranks together; a method may not run with a
+    model.
+    """
     for spec, status, says in (
         (tiny.spec("full", lr=1e30, clip_norm=None), "diverged", "at step"),
         (tiny.spec("prompt_tuning", max_length=64), "unsupported", "positions"),
@@ -92,17 +116,31 @@ exec "$@"
 """
 
 
-def run_apart(folder: Path, how: list[str], probe: list[str], command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command on a local suite in namespaces of its own; skip where there are none, as the probe tells."""
+def run_apart(
+    folder: Path, how: list[str], probe: list[str], command: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command on a local suite in namespaces of its own; skip where there are none, as the
+    probe tells.
+    """
     inside = ["unshare", "--user", "--map-root-user", *how]
     tried = subprocess.run([*inside, *probe], capture_output=True, text=True, check=False)
     if tried.returncode != (2 if "getent" in probe else 0) or "mount" in tried.stderr:
         skips.only_as_root(tried.stderr or "localhost has an address without /etc/hosts")
-    words = [sys.executable, "-m", "hpml_bench", *command.split(), str(tiny.local_suite(folder / "suite"))]
+    words = [
+        sys.executable,
+        "-m",
+        "hpml_bench",
+        *command.split(),
+        str(tiny.local_suite(folder / "suite")),
+    ]
     return subprocess.run(
         [*inside, *words, "--out", str(folder / "out"), "--wandb", "off"],
-        cwd=folder, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @pytest.mark.disks
@@ -139,7 +177,9 @@ canary = Canary()
 
 
 def test_a_run_under_torchrun(tmp_path: Path) -> None:
-    """One record is committed; no rank finalizes the interpreter, in which a thread of gloo may end it by SIGABRT."""
+    """One record is committed; no rank finalizes the interpreter, in which a thread of gloo may
+    end it by SIGABRT.
+    """
     (tmp_path / "site").mkdir()
     (tmp_path / "ranks").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(FINALIZED)
@@ -149,14 +189,26 @@ def test_a_run_under_torchrun(tmp_path: Path) -> None:
     control = [sys.executable, "-m", "hpml_bench", "--help"]
     subprocess.run(control, env=environment | {"RANK": "control"}, check=True, capture_output=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    # as --standalone, but that no name needs to be known: localhost isn't in a bare system without /etc/hosts
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
+    # as --standalone, but that no name needs to be known: localhost isn't in a bare system without
+    # /etc/hosts
+    command += [
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        "127.0.0.1:0",
+        "--local-addr",
+        "127.0.0.1",
+    ]
     sets = ["train_samples=32", "test_samples=20", "validation_samples=20", "epochs=1"]
     options = [part for value in sets for part in ("--set", value)]
     done = subprocess.run(
         [*command, "-m", "hpml_bench", "run", "lora", "--out", str(tmp_path), *options],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     (record,) = tmp_path.glob("quickstart/*/run.json")
     content = json.loads(record.read_text())
@@ -169,21 +221,39 @@ def test_a_run_under_torchrun(tmp_path: Path) -> None:
 OF_BF16 = {"trained_weights": "bfloat16"}
 
 
-@pytest.mark.parametrize(("changes", "said"), [
-    ({"micro_batch": 4}, "micro_batch 4 does not divide a rank's share of global_batch, 6"),
-    ({"weights": "bfloat16"}, "weights bfloat16 need precision bf16, not fp32"),
-    (OF_BF16, "trained_weights bfloat16 need precision bf16, not fp32"),
-    (OF_BF16 | {"precision": "auto", "weights": "float16"}, "trained_weights bfloat16 need precision bf16, not fp16"),
-    (OF_BF16 | {"precision": "bf16", "sharding": "fsdp"}, "sharding takes one type of trained weights"),
-    ({"precision": "fp16", "sharding": "fsdp"}, "take bf16"),  # ranks would skip different steps
-    ({"quantization": {"name": "int8", "compute_dtype": "bfloat16"}}, "options of nf4"),  # they would have no effect
-    ({"quantization": "fp4"}, "nf4"),
-    ({"select": "best"}, "give eval_every"),  # five evaluations by default, without answers of language models
-    *(
-        ({"eval_every": 2} | changes, "go together")
-        for changes in ({"select": "early"}, {"patience": 2}, {"select": "best", "patience": 2})
-    ),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"micro_batch": 4}, "micro_batch 4 does not divide a rank's share of global_batch, 6"),
+        ({"weights": "bfloat16"}, "weights bfloat16 need precision bf16, not fp32"),
+        (OF_BF16, "trained_weights bfloat16 need precision bf16, not fp32"),
+        (
+            OF_BF16 | {"precision": "auto", "weights": "float16"},
+            "trained_weights bfloat16 need precision bf16, not fp16",
+        ),
+        (
+            OF_BF16 | {"precision": "bf16", "sharding": "fsdp"},
+            "sharding takes one type of trained weights",
+        ),
+        (
+            {"precision": "fp16", "sharding": "fsdp"},
+            "take bf16",
+        ),  # ranks would skip different steps
+        (
+            {"quantization": {"name": "int8", "compute_dtype": "bfloat16"}},
+            "options of nf4",
+        ),  # they would have no effect
+        ({"quantization": "fp4"}, "nf4"),
+        (
+            {"select": "best"},
+            "give eval_every",
+        ),  # five evaluations by default, without answers of language models
+        *(
+            ({"eval_every": 2} | changes, "go together")
+            for changes in ({"select": "early"}, {"patience": 2}, {"select": "best", "patience": 2})
+        ),
+    ],
+)
 def test_settings_that_do_not_go_together(changes: dict[str, Any], said: str) -> None:
     """One sentence each, when they are read."""
     with pytest.raises(ValueError, match=said):
@@ -191,17 +261,25 @@ def test_settings_that_do_not_go_together(changes: dict[str, Any], said: str) ->
 
 
 def test_settings_that_a_machine_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A micro-batch that doesn't divide its ranks' share, tf32 on a CPU, bf16 on an old card; what `auto` is."""
+    """A micro-batch that doesn't divide its ranks' share, tf32 on a CPU, bf16 on an old card;
+    what `auto` is.
+    """
     with pytest.raises(UserError, match="micro_batch 5 does not divide"):
         resolve_devices(tiny.settings(micro_batch=5, world_size=None))
-    with pytest.raises(UserError, match="precision is tf32, which GPUs have from compute capability"):
+    with pytest.raises(
+        UserError, match="precision is tf32, which GPUs have from compute capability"
+    ):
         resolve_devices(tiny.settings(precision="tf32"))
     for weights, precision in (("bfloat16", "bf16"), ("float16", "fp16")):
-        assert resolve_devices(tiny.settings(weights=weights, precision="auto")).precision == precision
+        assert (
+            resolve_devices(tiny.settings(weights=weights, precision="auto")).precision == precision
+        )
     card = {"name": "T4", "memory_mb": 16_000, "capability": "7.5", "index": 0, "uuid": "GPU-1"}
     monkeypatch.setattr(gpus, "visible_gpus", lambda: (card,))
     for changes in ({"precision": "bf16"}, {"precision": "auto", "weights": "bfloat16"}):
-        with pytest.raises(UserError, match=r"precision is bf16, which GPUs have from .* 8.0 on; use fp32, or fp16"):
+        with pytest.raises(
+            UserError, match=r"precision is bf16, which GPUs have from .* 8.0 on; use fp32, or fp16"
+        ):
             resolve_devices(tiny.settings(device="cuda", world_size=1, **changes))
 
 
@@ -209,24 +287,55 @@ def test_settings_that_a_machine_decides(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def found(folder: Path, record: RunRecord) -> dict[str, Any]:
-    """Return what a run's model was: its predictions, what was measured of it at the end, and its saved files."""
+    """Return what a run's model was: its predictions, what was measured of it at the end, and
+    its saved files.
+    """
     assert record.status == "ok", record.error
     predictions = read_predictions(folder)
     assert predictions is not None
-    at_end = [m.name for m in record.definitions if m.group in {"quality", "language", "forgetting", "merging"}]
-    files = {path.name: path.read_bytes() for path in (folder / "saved").iterdir() if path.suffix == ".safetensors"}
-    metrics = {name: record.metrics[name] for name in at_end if name in record.metrics and "seconds" not in name}
+    at_end = [
+        m.name
+        for m in record.definitions
+        if m.group in {"quality", "language", "forgetting", "merging"}
+    ]
+    files = {
+        path.name: path.read_bytes()
+        for path in (folder / "saved").iterdir()
+        if path.suffix == ".safetensors"
+    }
+    metrics = {
+        name: record.metrics[name]
+        for name in at_end
+        if name in record.metrics and "seconds" not in name
+    }
     return {"losses": predictions.loss.tolist(), "files": files} | metrics | {"train_loss": None}
 
 
 @pytest.mark.parametrize(
-    ("select", "method", "world"), [({"select": "best"}, "full", 1), ({"select": "early", "patience": 3}, "lora", 2)]
+    ("select", "method", "world"),
+    [({"select": "best"}, "full", 1), ({"select": "early", "patience": 3}, "lora", 2)],
 )
-def test_the_run_is_one_that_ended_there(select: dict[str, Any], method: str, world: int, tmp_path: Path) -> None:
-    """Test rows, forgetting, merging and files are, to the bit, of a run with as many steps at the same rates."""
-    (tmp_path / "general.txt").write_text("\n".join(f"w{i} w{i + 7} w{3 * i}" for i in range(20)) + "\n")
-    options = {"scorer": "exact", "max_new_tokens": 2, "retention": f"path:{tmp_path / 'general.txt'}"}
-    steady = {"world_size": world, "schedule": "constant", "lr_warmup": 0.0, "eval_every": 4, "dropout": 0.1}
+def test_the_run_is_one_that_ended_there(
+    select: dict[str, Any], method: str, world: int, tmp_path: Path
+) -> None:
+    """Test rows, forgetting, merging and files are, to the bit, of a run with as many steps at
+    the same rates.
+    """
+    (tmp_path / "general.txt").write_text(
+        "\n".join(f"w{i} w{i + 7} w{3 * i}" for i in range(20)) + "\n"
+    )
+    options = {
+        "scorer": "exact",
+        "max_new_tokens": 2,
+        "retention": f"path:{tmp_path / 'general.txt'}",
+    }
+    steady = {
+        "world_size": world,
+        "schedule": "constant",
+        "lr_warmup": 0.0,
+        "eval_every": 4,
+        "dropout": 0.1,
+    }
 
     def run(name: str, **changes: Any) -> tuple[RunRecord, dict[str, Any]]:
         settings = tiny.task_settings(tmp_path, "causal_lm", **steady | changes)
@@ -236,15 +345,21 @@ def test_the_run_is_one_that_ended_there(select: dict[str, Any], method: str, wo
         if world > 1:
             record = tiny.run(spec, prepare(settings), folder, save_to=folder / "saved")
         else:
-            with mock.patch.object(Task, "best_step", lambda _, scores: min(scores, key=lambda of: abs(of - 8))):
-                record = tiny.execute(tiny.request(spec, prepare(settings), folder, save_to=folder / "saved"))
+            with mock.patch.object(
+                Task, "best_step", lambda _, scores: min(scores, key=lambda of: abs(of - 8))
+            ):
+                record = tiny.execute(
+                    tiny.request(spec, prepare(settings), folder, save_to=folder / "saved")
+                )
         return record, found(folder, record)
 
     chosen, own = run("chosen", steps=40, **select)
     assert chosen.consumed is not None
     step = int(chosen.metrics["selected_step"] or 0)
     assert step < chosen.consumed.steps  # so that something was left behind
-    assert (chosen.consumed.steps < 40, chosen.consumed.planned) == ((True, 40) if world > 1 else (False, None))
+    assert (chosen.consumed.steps < 40, chosen.consumed.planned) == (
+        (True, 40) if world > 1 else (False, None)
+    )
     assert all(check.passed for check in chosen.checks)
     _, other = run("other", steps=step)
     assert own == other
@@ -264,7 +379,11 @@ def sound() -> dict[str, Any]:
     seconds, losses = [0.5, 0.25, 0.25, 0.25, 0.25, 0.25], [3.0, 2.0, 1.0, 1.0, 0.5, 0.5]
     points = [Point(metric="step_seconds", step=i, value=v) for i, v in enumerate(seconds, 1)]
     points += [Point(metric="train_loss", step=i, value=v) for i, v in enumerate(losses, 1)]
-    metrics = {"samples_per_second": 48.0, "train_seconds": 1.75, "train_seconds_second_clock": 1.753}
+    metrics = {
+        "samples_per_second": 48.0,
+        "train_seconds": 1.75,
+        "train_seconds_second_clock": 1.753,
+    }
     return {
         "metrics": metrics | {"train_loss": 8 / 6, "test_accuracy": 0.75},
         "points": points,
@@ -278,36 +397,60 @@ def sound() -> dict[str, Any]:
 
 
 def failed(**changes: Any) -> list[str]:
-    return [check.name for check in self_checks(RunFigures(**(sound() | changes))) if not check.passed]
+    return [
+        check.name for check in self_checks(RunFigures(**(sound() | changes))) if not check.passed
+    ]
 
 
 METRICS = sound()["metrics"]
 
 
-@pytest.mark.parametrize(("changes", "check"), [
-    *(({"metrics": METRICS | {metric: value}}, check) for metric, value, check in (
-        ("samples_per_second", 96.0, "throughput"), ("samples_per_second", None, "throughput"),
-        ("train_seconds", 1.25, "training time"), ("train_seconds_second_clock", 1.72, "second clock"),
-        ("train_seconds_second_clock", None, "second clock"), ("train_loss", 0.5, "training loss"),
-        ("test_accuracy", 0.76, "accuracy"),
-    )),
-    # a rate over all steps, the first included, that fits its own seconds
-    ({"metrics": METRICS | {"samples_per_second": 72 / 1.75, "timed_seconds": 1.75}}, "throughput"),
-    ({"predictions": predictions(0, 1, 2, 2)}, "predictions"),
-    ({"consumed": sound()["consumed"].model_copy(update={"samples": 73})}, "budget"),
-    ({"parameters": sound()["parameters"] | {"with a gradient": 9}}, "parameters"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "check"),
+    [
+        *(
+            ({"metrics": METRICS | {metric: value}}, check)
+            for metric, value, check in (
+                ("samples_per_second", 96.0, "throughput"),
+                ("samples_per_second", None, "throughput"),
+                ("train_seconds", 1.25, "training time"),
+                ("train_seconds_second_clock", 1.72, "second clock"),
+                ("train_seconds_second_clock", None, "second clock"),
+                ("train_loss", 0.5, "training loss"),
+                ("test_accuracy", 0.76, "accuracy"),
+            )
+        ),
+        # a rate over all steps, the first included, that fits its own seconds
+        (
+            {"metrics": METRICS | {"samples_per_second": 72 / 1.75, "timed_seconds": 1.75}},
+            "throughput",
+        ),
+        ({"predictions": predictions(0, 1, 2, 2)}, "predictions"),
+        ({"consumed": sound()["consumed"].model_copy(update={"samples": 73})}, "budget"),
+        ({"parameters": sound()["parameters"] | {"with a gradient": 9}}, "parameters"),
+    ],
+)
 def test_a_figure_that_contradicts_its_source_fails(changes: dict[str, Any], check: str) -> None:
-    """Metrics that their points don't give, a row predicted twice, other samples than steps x batch, lost gradients."""
+    """Metrics that their points don't give, a row predicted twice, other samples than steps x
+    batch, lost gradients.
+    """
     assert failed(**changes) == [check]
 
 
 def test_a_lost_step_and_time_that_no_step_has_are_found() -> None:
-    """A tenth of a second between the clocks, but not 1 % and 1 ms a window; a step without its point."""
+    """A tenth of a second between the clocks, but not 1 % and 1 ms a window; a step without its
+    point.
+    """
     assert failed() == []
     points = [p for p in sound()["points"] if not (p.metric == "train_loss" and p.step == 3)]
     assert "every step" in failed(points=points)
-    points = [p.model_copy(update={"value": 0.15}) if (p.step, p.value) == (6, 0.25) else p for p in sound()["points"]]
+    points = [
+        p.model_copy(update={"value": 0.15}) if (p.step, p.value) == (6, 0.25) else p
+        for p in sound()["points"]
+    ]
     metrics = sound()["metrics"] | {"train_seconds": 1.65, "samples_per_second": 60 / 1.15}
     assert failed(points=points, metrics=metrics) == ["second clock"]
-    assert failed(metrics=sound()["metrics"] | {"train_seconds_second_clock": 1.75 + 0.0175 + 0.004}) == []
+    assert (
+        failed(metrics=sound()["metrics"] | {"train_seconds_second_clock": 1.75 + 0.0175 + 0.004})
+        == []
+    )

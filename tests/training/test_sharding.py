@@ -1,4 +1,6 @@
-"""Sharded runs (FSDP2) are those of DDP, each rank with its share; and trained weights in bfloat16."""
+"""Sharded runs (FSDP2) are those of DDP, each rank with its share; and trained weights in
+bfloat16.
+"""
 
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -38,17 +40,32 @@ from hpml_bench.training.trainer import Trainer
 
 METHODS: dict[str, dict[str, Any]] = {
     **{name: {} for name in ("full", "lora", "adapter", "prompt_tuning", "head")},
-    "lion": {"method": "full", "optimizer": OptimizerSpec(name="lion", options={"betas": [0.9, 0.99]})},
-    "sgd": {"method": "full", "optimizer": OptimizerSpec(name="sgd", options={"momentum": 0.9, "nesterov": False})},
-    "lora_plus": {"method": "lora", "optimizer": OptimizerSpec(name="lora_plus", options={"ratio": 4.0})},
+    "lion": {
+        "method": "full",
+        "optimizer": OptimizerSpec(name="lion", options={"betas": [0.9, 0.99]}),
+    },
+    "sgd": {
+        "method": "full",
+        "optimizer": OptimizerSpec(name="sgd", options={"momentum": 0.9, "nesterov": False}),
+    },
+    "lora_plus": {
+        "method": "lora",
+        "optimizer": OptimizerSpec(name="lora_plus", options={"ratio": 4.0}),
+    },
 }
 NOT_TRIED = {"ADALORA", *REFUSED_TYPES, *NOT_SHARDED, "TINYLORA", "UNILORA", "VBLORA"}
 """Types of PEFT that are unsupported, sharded or always."""
 TYPES = ["DORA", *(kind.value for kind in PeftType if kind.value not in NOT_TRIED)]
 """The others: a part of a type's small tensors may be on every rank."""
-METHODS |= {of: {"method": "peft", "options": {"type": of} | ({"r": 8} if of == "MISS" else {})} for of in TYPES}
+METHODS |= {
+    of: {"method": "peft", "options": {"type": of} | ({"r": 8} if of == "MISS" else {})}
+    for of in TYPES
+}
 REFUSED: dict[str, dict[str, Any]] = {
-    "ADALORA": {"method": "peft", "options": {"type": "ADALORA", "tinit": 1, "tfinal": 2, "deltaT": 1}},
+    "ADALORA": {
+        "method": "peft",
+        "options": {"type": "ADALORA", "tinit": 1, "tfinal": 2, "deltaT": 1},
+    },
     "OSF": {"method": "peft", "options": {"type": "OSF"}},
     "kasa": {"method": "peft", "options": {"type": "LORA", "kasa_config": {"beta": 1e-4}}},
     "adamw_8bit": {"method": "full", "optimizer": OptimizerSpec(name="adamw_8bit")},
@@ -60,13 +77,19 @@ RUNS = {
     "head": ("sequence_classification", 2, {}),
     "a-rank-without-rows": ("causal_lm", 2, {"validation_samples": 1, "eval_every": 2}),
     "four-ranks": ("causal_lm", 4, {"test_samples": 5}),
-    "micro-batches": ("token_classification", 2, {"micro_batch": 2, "gradient_checkpointing": True}),
+    "micro-batches": (
+        "token_classification",
+        2,
+        {"micro_batch": 2, "gradient_checkpointing": True},
+    ),
     "bf16": ("causal_lm", 2, {"precision": "bf16", "micro_batch": 2}),
 }
 
 
 class Watch(Recorder):
-    """Keeps this rank's share of the weights' bytes between steps, and the most blocks whole at once in evaluations."""
+    """Keeps this rank's share of the weights' bytes between steps, and the most blocks whole at
+    once in evaluations.
+    """
 
     whole = 0
 
@@ -75,7 +98,10 @@ class Watch(Recorder):
 
     def look(self, *_: object) -> None:
         if not self.run.model.training:
-            found = [any(not isinstance(w, DTensor) for w in block.parameters()) for block in blocks(self.run.model)]
+            found = [
+                any(not isinstance(w, DTensor) for w in block.parameters())
+                for block in blocks(self.run.model)
+            ]
             self.whole = max(self.whole, sum(found))
 
     def after_training(self) -> None:
@@ -91,14 +117,22 @@ class Watch(Recorder):
 
 def method_of(name: str) -> MethodSpec:
     own = (METHODS | REFUSED).get(name, {})
-    return MethodSpec(name=name, **{"method": name if name in METHODS | REFUSED else "lora", "lr": 1e-3} | own)
+    return MethodSpec(
+        name=name, **{"method": name if name in METHODS | REFUSED else "lora", "lr": 1e-3} | own
+    )
 
 
 def specs(folder: Path, name: str) -> list[tuple[RunSpec, Prepared]]:
     """Return a run without sharding, and with it."""
     task, world, more = RUNS[name]
-    made = (tiny.task_settings(folder, task, world_size=world, sharding=kind, **more) for kind in ("none", "fsdp"))
-    return [(RunSpec(suite="tiny", settings=of, method=method_of(name), seed=0), prepare(of)) for of in made]
+    made = (
+        tiny.task_settings(folder, task, world_size=world, sharding=kind, **more)
+        for kind in ("none", "fsdp")
+    )
+    return [
+        (RunSpec(suite="tiny", settings=of, method=method_of(name), seed=0), prepare(of))
+        for of in made
+    ]
 
 
 def do_all(group: Group, runs: dict[str, list[tuple[RunSpec, Prepared]]], folder: Path) -> None:
@@ -114,13 +148,23 @@ def do_all(group: Group, runs: dict[str, list[tuple[RunSpec, Prepared]]], folder
                 where = folder / f"{name}-{spec.settings.sharding}"
                 save_trained(run.model, run.method, spec, prepared, where)
                 steps = [watch.values("loss"), watch.values("grad_norm")]
-                torch.save((steps, watch.share, watch.whole, watch.evaluations[-1].predictions), where / "found.pt")
+                torch.save(
+                    (steps, watch.share, watch.whole, watch.evaluations[-1].predictions),
+                    where / "found.pt",
+                )
 
 
 def do(folder: Path, names: Iterable[str]) -> Path:
-    """Do runs with and without sharding, those of each number of ranks one after another; return where they lie."""
+    """Do runs with and without sharding, those of each number of ranks one after another; return
+    where they lie.
+    """
     for world in {RUNS[name][1] for name in names}:
-        over_ranks(world, do_all, {name: specs(folder, name) for name in names if RUNS[name][1] == world}, folder)
+        over_ranks(
+            world,
+            do_all,
+            {name: specs(folder, name) for name in names if RUNS[name][1] == world},
+            folder,
+        )
     return folder
 
 
@@ -134,9 +178,13 @@ def types_done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return do(tmp_path_factory.mktemp("types"), TYPES)
 
 
-@pytest.mark.parametrize("name", [pytest.param(of, marks=[pytest.mark.suites] * (of in TYPES)) for of in RUNS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(of, marks=[pytest.mark.suites] * (of in TYPES)) for of in RUNS]
+)
 def test_a_sharded_run_is_the_same_run(request: pytest.FixtureRequest, name: str) -> None:
-    """Losses and norms over six steps, losses and answers of test rows, and saved files; each rank has its share."""
+    """Losses and norms over six steps, losses and answers of test rows, and saved files; each
+    rank has its share.
+    """
     done = request.getfixturevalue("types_done" if name in TYPES else "done")
     folders = {kind: done / f"{name}-{kind}" for kind in ("none", "fsdp")}
     (steps, _, _, plain), (own, share, whole, sharded) = (
@@ -146,10 +194,16 @@ def test_a_sharded_run_is_the_same_run(request: pytest.FixtureRequest, name: str
     assert whole <= 1
     close = 1e-6 if name != "bf16" else 1e-5
     torch.testing.assert_close(torch.tensor(own), torch.tensor(steps), rtol=close, atol=0)
-    torch.testing.assert_close(torch.tensor(sharded.loss), torch.tensor(plain.loss), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        torch.tensor(sharded.loss), torch.tensor(plain.loss), rtol=1e-5, atol=1e-6
+    )
     assert str(sharded.prediction) == str(plain.prediction)
     assert plain.texts is None or sharded.texts.answer == plain.texts.answer
-    assert share < 1 / RUNS[name][1] + 0.3 if name in TYPES else share == pytest.approx(1 / RUNS[name][1], rel=0.1)
+    assert (
+        share < 1 / RUNS[name][1] + 0.3
+        if name in TYPES
+        else share == pytest.approx(1 / RUNS[name][1], rel=0.1)
+    )
     files = [path.relative_to(folders["none"]) for path in folders["none"].rglob("*.safetensors")]
     assert files
     for file in files:
@@ -161,12 +215,19 @@ def test_a_sharded_run_is_the_same_run(request: pytest.FixtureRequest, name: str
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_can_not_be_sharded_says_why(tmp_path: Path, name: str) -> None:
-    """Methods and optimizers that need whole matrices are unsupported, with the reason; on one rank they run."""
-    for ranks, outcome in ((2, pytest.raises(Unsupported, match="can't be sharded: ")), (1, nullcontext())):
+    """Methods and optimizers that need whole matrices are unsupported, with the reason; on one
+    rank they run.
+    """
+    for ranks, outcome in (
+        (2, pytest.raises(Unsupported, match="can't be sharded: ")),
+        (1, nullcontext()),
+    ):
         settings = tiny.task_settings(tmp_path, "causal_lm", world_size=ranks, sharding="fsdp")
         spec = RunSpec(suite="tiny", settings=settings, method=method_of(name), seed=0)
         with outcome:
-            build_model(tmp_path / "model", spec, make_method(spec.method), make_task(settings.task, ()))
+            build_model(
+                tmp_path / "model", spec, make_method(spec.method), make_task(settings.task, ())
+            )
 
 
 @pytest.mark.parametrize(("kind", "share"), [("LORA", False), ("VBLORA", True)])
@@ -182,7 +243,9 @@ def test_blocks_that_share_weights_are_seen(tmp_path: Path, kind: str, share: bo
 
 
 def test_a_forecast_counts_a_ranks_share(tmp_path: Path) -> None:
-    """Weights, gradients and optimizer states are a quarter on four ranks while training; all weights after it."""
+    """Weights, gradients and optimizer states are a quarter on four ranks while training; all
+    weights after it.
+    """
     found = {}
     for spec, prepared in specs(tmp_path, "four-ranks"):
         full = spec.model_copy(update={"method": method_of("full")})
@@ -192,18 +255,23 @@ def test_a_forecast_counts_a_ranks_share(tmp_path: Path) -> None:
         assert getattr(four, part) == pytest.approx(getattr(one, part) / 4, rel=0.05)
     assert four.buckets == 0
     batch = one.evaluation - one.held
-    assert one.weights < four.evaluation - batch < one.weights + four.held  # some blocks aren't whole beside all states
+    assert (
+        one.weights < four.evaluation - batch < one.weights + four.held
+    )  # some blocks aren't whole beside all states
     assert four.held < four.step < one.step
 
 
-# Trained weights in bfloat16: an optimizer's float32 steps, rounded stochastically, alike on all ranks
+# Trained weights in bfloat16: an optimizer's float32 steps, rounded stochastically, alike on all
+# ranks
 
 
 OPTIMIZERS = ("adamw", "sgd", "lion", "muon", "adamw_8bit")
 
 
 def neighbours(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the numbers of bfloat16 next to float32 values, towards 0 and away from it, by numpy's bits."""
+    """Return the numbers of bfloat16 next to float32 values, towards 0 and away from it, by
+    numpy's bits.
+    """
     bits = values.detach().numpy().view(np.uint32)
     below = bits & np.uint32(0xFFFF0000)
     above = np.where(bits == below, below, below + np.uint32(0x10000))
@@ -211,8 +279,12 @@ def neighbours(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @given(st.floats(2.0**-100, 2.0**100, width=32), st.booleans(), st.integers(0, 100))
-def test_a_value_becomes_one_of_its_neighbours_and_keeps_its_mean(value: float, negative: bool, seed: int) -> None:
-    """Up or down with chances by the distance: the mean of 10,000 is within five of its standard errors."""
+def test_a_value_becomes_one_of_its_neighbours_and_keeps_its_mean(
+    value: float, negative: bool, seed: int
+) -> None:
+    """Up or down with chances by the distance: the mean of 10,000 is within five of its standard
+    errors.
+    """
     values = torch.full((10_000,), -value if negative else value)
     torch.manual_seed(seed)
     found = rounded(values)
@@ -240,14 +312,22 @@ def layers(kind: torch.dtype) -> nn.Sequential:
 
 
 def optimizer_of(model: nn.Module, name: str, kind: str, seed: int = 0) -> torch.optim.Optimizer:
-    settings = tiny.settings(optimizer={"name": name}, trained_weights=kind, precision="bf16", weight_decay=0.1)
-    return make_optimizer(model, nn.Identity(), MethodSpec(name="m", method="full", lr=1e-3), settings, seed)
+    settings = tiny.settings(
+        optimizer={"name": name}, trained_weights=kind, precision="bf16", weight_decay=0.1
+    )
+    return make_optimizer(
+        model, nn.Identity(), MethodSpec(name="m", method="full", lr=1e-3), settings, seed
+    )
 
 
 @pytest.mark.parametrize("together", [1, 1 << 24])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_step_is_that_of_float32_rounded(name: str, together: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Matrices move to a neighbour of where float32 ones move, vectors to the same place, however many at a time."""
+def test_a_step_is_that_of_float32_rounded(
+    name: str, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Matrices move to a neighbour of where float32 ones move, vectors to the same place,
+    however many at a time.
+    """
     if name == "adamw_8bit":
         pytest.importorskip("bitsandbytes")
     monkeypatch.setattr(optimization, "STEPPED_TOGETHER", together)
@@ -265,22 +345,32 @@ def test_a_step_is_that_of_float32_rounded(name: str, together: int, monkeypatch
         assert found.dtype == torch.bfloat16
         assert ((found.float() == low) | (found.float() == high)).all(), key
         moved += int((found != layers(torch.bfloat16).get_parameter(key)).sum())
-    assert moved  # most steps are smaller than the distance of two numbers, and some move all the same
+    assert (
+        moved
+    )  # most steps are smaller than the distance of two numbers, and some move all the same
     stepped.zero_grad()
     assert all(weight.grad is None for weight in half.parameters())
-    kept = sum(copy.untyped_storage().nbytes() for group in stepped.param_groups for copy in group["params"])
+    kept = sum(
+        copy.untyped_storage().nbytes()
+        for group in stepped.param_groups
+        for copy in group["params"]
+    )
     assert kept <= 4 * len([*half.parameters()]) * 4  # copies have no values between steps
 
 
 def test_ranks_round_alike_and_seeds_do_not() -> None:
-    """The random bits depend on the run's seed and the step alone, not on torch's generator; a state goes on."""
+    """The random bits depend on the run's seed and the step alone, not on torch's generator; a
+    state goes on.
+    """
     found = []
     for draws, seed in ((0, 0), (7, 0), (0, 1)):
         model = layers(torch.bfloat16)
         optimizer = optimizer_of(model, "adamw", "bfloat16", seed)
         torch.manual_seed(draws)
         optimizer.step()
-        found.append(torch.cat([weight.detach().float().flatten() for weight in model.parameters()]))
+        found.append(
+            torch.cat([weight.detach().float().flatten() for weight in model.parameters()])
+        )
     assert found[0].equal(found[1])
     assert not found[0].equal(found[2])
 
@@ -303,9 +393,13 @@ def test_a_state_goes_on() -> None:
 
 
 def test_the_norm_of_gradients_in_bfloat16_is_in_float32() -> None:
-    """Equal to the norm of the same values in float64 to 1e-5, and the gradients are scaled to the largest norm."""
+    """Equal to the norm of the same values in float64 to 1e-5, and the gradients are scaled to
+    the largest norm.
+    """
     weights = [*layers(torch.bfloat16).parameters()]
-    values = torch.cat([weight.grad.float().flatten() for weight in weights if weight.grad is not None])
+    values = torch.cat(
+        [weight.grad.float().flatten() for weight in weights if weight.grad is not None]
+    )
     norm = clip_grad_norm(weights, 1.0)
     assert norm.dtype == torch.float32
     assert float(norm) == pytest.approx(float(values.double().norm()), rel=1e-5)
@@ -313,24 +407,33 @@ def test_the_norm_of_gradients_in_bfloat16_is_in_float32() -> None:
 
 
 def of_bf16(folder: Path, name: str, task: str = "causal_lm", kind: str = "bfloat16") -> RunSpec:
-    return run_of(folder, task, precision="bf16", trained_weights=kind).model_copy(update={"method": method_of(name)})
+    return run_of(folder, task, precision="bf16", trained_weights=kind).model_copy(
+        update={"method": method_of(name)}
+    )
 
 
 HERE = ("full", "lora", "adapter", "prompt_tuning", "head", "muon", "qlora", "OSF")
 
 
 @pytest.mark.parametrize(
-    "name", [*HERE, *(pytest.param(name, marks=pytest.mark.suites) for name in METHODS if name not in HERE)]
+    "name",
+    [
+        *HERE,
+        *(pytest.param(name, marks=pytest.mark.suites) for name in METHODS if name not in HERE),
+    ],
 )
 def test_a_method_trains_so(name: str, group: Group, tmp_path: Path) -> None:
-    """Six steps: matrices and gradients in bfloat16, losses close to those of float32 weights, all reached.
+    """Six steps: matrices and gradients in bfloat16, losses close to those of float32 weights, all
+    reached.
 
     The one type whose gradients must be float32 is unsupported, with the reason.
     """
     if name == "qlora":
         pytest.importorskip("bitsandbytes")
     if name == "OSF":
-        with pytest.raises(Unsupported, match="OSF has no trained_weights in bfloat16: it multiplies gradients"):
+        with pytest.raises(
+            Unsupported, match="OSF has no trained_weights in bfloat16: it multiplies gradients"
+        ):
             trainer_of(of_bf16(tmp_path, name), group)
         return
     found: list[Any] = []

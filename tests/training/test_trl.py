@@ -1,6 +1,8 @@
-"""Chats with tool calls and reasoning: what is learnt of a row, and the losses of ten steps, are TRL's.
+"""Chats with tool calls and reasoning: what is learnt of a row, and the losses of ten steps, are
+TRL's.
 
-tests/files/trl.json has them, made by `python -m helpers.trl`; where TRL is installed, it is asked too.
+tests/files/trl.json has them, made by `python -m helpers.trl`; where TRL is installed, it is asked
+too.
 """
 
 import json
@@ -40,11 +42,19 @@ def settings(folder: Path, template: str, **options: Any) -> Settings:
     uri = f"path:{folder / 'rows.jsonl'}"
     return tiny.settings(
         backbone=f"path:{folder}",
-        task={"name": "causal_lm", "options": {"template": f"path:{trl.TEMPLATES / template}.jinja", **options}},
+        task={
+            "name": "causal_lm",
+            "options": {"template": f"path:{trl.TEMPLATES / template}.jinja", **options},
+        },
         dataset={"name": "text_files", "options": {"train": uri, "validation": uri, "test": uri}},
-        global_batch=trl.BATCH, max_length=2048, steps=trl.STEPS, schedule="constant", lr_warmup=0.0, world_size=1,
+        global_batch=trl.BATCH,
+        max_length=2048,
+        steps=trl.STEPS,
+        schedule="constant",
+        lr_warmup=0.0,
+        world_size=1,
         warmup_steps=0,
-    )  # fmt: skip
+    )
 
 
 def rows_of(folder: Path, template: str, **options: Any) -> tuple[Rows, list[int]]:
@@ -52,8 +62,12 @@ def rows_of(folder: Path, template: str, **options: Any) -> tuple[Rows, list[int
     prepared = prepare(settings(folder, template, **options))
     rows = Rows(Path(prepared.data) / "train", prepared.pad_id)
     questions = rows.column("question")
-    return rows, [questions.index(next(m["content"] for m in reversed(row["messages"]) if m["role"] == "user"))
-                  for row in trl.ROWS]  # fmt: skip
+    return rows, [
+        questions.index(
+            next(m["content"] for m in reversed(row["messages"]) if m["role"] == "user")
+        )
+        for row in trl.ROWS
+    ]
 
 
 def learnt(rows: Rows, places: list[int]) -> list[list[tuple[str, bool]]]:
@@ -71,7 +85,9 @@ def stripped(runs: list[Any]) -> list[tuple[str, bool]]:
 
 @pytest.mark.parametrize("template", [*trl.MARKED, *trl.PLAIN])
 def test_what_is_learnt_is_what_trl_learns(template: str, folder: Path) -> None:
-    """Text by text; where TRL puts in a template of its own, but for line breaks at the answers' borders."""
+    """Text by text; where TRL puts in a template of its own, but for line breaks at the answers'
+    borders.
+    """
     theirs = [[(text, one) for text, one in row] for row in THEIRS["rows"][template]]
     ours = learnt(*rows_of(folder, template))
     if template in trl.MARKED:
@@ -80,14 +96,21 @@ def test_what_is_learnt_is_what_trl_learns(template: str, folder: Path) -> None:
 
 
 def full(chosen: Settings) -> RunSpec:
-    return RunSpec(suite="tiny", settings=chosen, method=MethodSpec(name="full", method="full", lr=trl.RATE), seed=0)
+    return RunSpec(
+        suite="tiny",
+        settings=chosen,
+        method=MethodSpec(name="full", method="full", lr=trl.RATE),
+        seed=0,
+    )
 
 
 def our_losses(folder: Path, group: Group) -> list[float]:
     _, places = rows_of(folder, trl.MARKED[0])
     trainer = trainer_of(full(settings(folder, trl.MARKED[0])), group)
     for step in range(trl.STEPS):
-        trainer.step(step + 1, [places[(step * trl.BATCH + at) % len(places)] for at in range(trl.BATCH)])
+        trainer.step(
+            step + 1, [places[(step * trl.BATCH + at) % len(places)] for at in range(trl.BATCH)]
+        )
     return [step.loss for step in trainer.log.reduce()]
 
 
@@ -112,10 +135,21 @@ def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("experts")
     torch.manual_seed(0)
     config = AutoConfig.for_model(
-        "qwen3_moe", vocab_size=265, hidden_size=32, intermediate_size=64, moe_intermediate_size=16, head_dim=8,
-        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, num_experts=4, num_experts_per_tok=2,
-        max_position_embeddings=2048, router_aux_loss_coef=0.5, output_router_logits=True,
-    )  # fmt: skip
+        "qwen3_moe",
+        vocab_size=265,
+        hidden_size=32,
+        intermediate_size=64,
+        moe_intermediate_size=16,
+        head_dim=8,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+        max_position_embeddings=2048,
+        router_aux_loss_coef=0.5,
+        output_router_logits=True,
+    )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     trl.tokenizer().save_pretrained(folder)
     trl.save_rows(folder, trl.ROWS)
@@ -127,8 +161,12 @@ def of_routers(folder: Path, **changes: Any) -> RunSpec:
     return full(settings(folder, trl.MARKED[0], router_loss=0.5).model_copy(update=changes))
 
 
-def test_the_loss_of_routers_is_that_of_transformers(folder: Path, experts: Path, group: Group) -> None:
-    """As TRL adds it: the gradients are those of transformers' own loss with it; a model without experts is refused."""
+def test_the_loss_of_routers_is_that_of_transformers(
+    folder: Path, experts: Path, group: Group
+) -> None:
+    """As TRL adds it: the gradients are those of transformers' own loss with it; a model without
+    experts is refused.
+    """
     spec = of_routers(experts)
     probe = Gradients()
     trainer = trainer_of(spec, group, probe)
@@ -140,12 +178,18 @@ def test_the_loss_of_routers_is_that_of_transformers(folder: Path, experts: Path
     for name, weight in theirs.named_parameters():
         torch.testing.assert_close(probe.found[name], weight.grad, rtol=1e-3, atol=1e-6)
     dense = of_routers(folder)
-    with pytest.raises(UserError, match="router_loss is set, and the model gives no loss of routers"):
+    with pytest.raises(
+        UserError, match="router_loss is set, and the model gives no loss of routers"
+    ):
         trainer_of(dense, group)
 
 
-def test_ranks_and_micro_batches_share_the_loss_of_routers(experts: Path, group: Group, tmp_path: Path) -> None:
-    """Of row by row: two ranks with two micro-batches follow the path of one rank with four; the loss turns it."""
+def test_ranks_and_micro_batches_share_the_loss_of_routers(
+    experts: Path, group: Group, tmp_path: Path
+) -> None:
+    """Of row by row: two ranks with two micro-batches follow the path of one rank with four; the
+    loss turns it.
+    """
     spec = of_routers(experts, global_batch=4, micro_batch=1, steps=4, world_size=2)
     record = tiny.run(spec, prepare(spec.settings), tmp_path / "run")
     assert record.status == "ok", record.error
@@ -169,10 +213,19 @@ def test_trl_of_this_machine_agrees(folder: Path, group: Group) -> None:
 
 
 def test_a_preview_shows_calls_and_results(folder: Path) -> None:
-    """As the model sees them, calls among what is learnt; the call that is asked for is the text of its tokens."""
+    """As the model sees them, calls among what is learnt; the call that is asked for is the text
+    of its tokens.
+    """
     _, seen = preview(settings(folder, trl.MARKED[0], scorer="exact"), len(trl.ROWS))
     (only_call,) = (row for row in seen if any("Only call." in text for text, _ in row.pieces))
     call = '<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 3}}\n</tool_call>'
-    assert [text for text, one in only_call.pieces if one] == [f"<think>\n\n</think>\n\n{call}<|im_end|>\n"]
+    assert [text for text, one in only_call.pieces if one] == [
+        f"<think>\n\n</think>\n\n{call}<|im_end|>\n"
+    ]
     assert only_call.label == call
-    assert any("<tool_response>\n5\n</tool_response>" in text for row in seen for text, one in row.pieces if not one)
+    assert any(
+        "<tool_response>\n5\n</tool_response>" in text
+        for row in seen
+        for text, one in row.pieces
+        if not one
+    )

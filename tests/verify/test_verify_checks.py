@@ -1,4 +1,6 @@
-"""Checks of a folder and `hpml-bench verify`: lines, status, verified.json; hostile and unusual folders, early ends."""
+"""Checks of a folder and `hpml-bench verify`: lines, status, verified.json; hostile and unusual
+folders, early ends.
+"""
 
 import hashlib
 import json
@@ -15,7 +17,17 @@ import yaml
 import hpml_bench
 from helpers import tiny
 from helpers.commands import called
-from helpers.forging import REFERENCE, Edit, Forged, Json, edit_points, of_quickstart, record, record_of, sealed
+from helpers.forging import (
+    REFERENCE,
+    Edit,
+    Forged,
+    Json,
+    edit_points,
+    of_quickstart,
+    record,
+    record_of,
+    sealed,
+)
 from hpml_bench.records.load import headlines
 from hpml_bench.report.results import Results
 from hpml_bench.report.selection import Selection
@@ -24,7 +36,9 @@ from hpml_bench.verify.verify import ALL, Verified, verify
 
 
 def of(made: Verified, name: str) -> list[str]:
-    return [check.finding for check in made.checks if check.name == name and check.state == "failed"]
+    return [
+        check.finding for check in made.checks if check.name == name and check.state == "failed"
+    ]
 
 
 @pytest.fixture
@@ -34,21 +48,31 @@ def forged(tmp_path: Path) -> Forged:
 
 
 def test_pipes_and_links_are_named_and_not_followed(forged: Forged, tmp_path: Path) -> None:
-    """Opening a pipe would wait for ever; nothing behind a link is read, also where a tracker's folder has its name."""
+    """Opening a pipe would wait for ever; nothing behind a link is read, also where a tracker's
+    folder has its name.
+    """
     os.mkfifo(forged.folder / "pipe")
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret.txt").write_text("hf_" + "a1" * 20)
     (forged.folder / "wandb").symlink_to(tmp_path / "outside")
-    (own := forged.run("lora", 0) / "wandb").mkdir()  # only the folder beside the runs is the tracker's
+    (
+        own := forged.run("lora", 0) / "wandb"
+    ).mkdir()  # only the folder beside the runs is the tracker's
     (own / "log").symlink_to("/nowhere")
     made = verify(forged.folder)
-    found = ["pipe: is no regular file", "wandb: is a link", f"{own.parent.name}/wandb/log: is a link"]
+    found = [
+        "pipe: is no regular file",
+        "wandb: is a link",
+        f"{own.parent.name}/wandb/log: is a link",
+    ]
     assert sorted(of(made, "plain files")) == sorted(found)
     assert of(made, "secrets") == []
 
 
 def test_a_trackers_folder_is_no_part_of_the_result(forged: Forged) -> None:
-    """A line says that nobody looked there; neither its links nor its texts fail a check or change the digest."""
+    """A line says that nobody looked there; neither its links nor its texts fail a check or
+    change the digest.
+    """
     before = verify(forged.folder)
     logs = forged.folder / "wandb" / "offline-run-1" / "logs"
     logs.mkdir(parents=True)
@@ -63,7 +87,9 @@ def test_a_trackers_folder_is_no_part_of_the_result(forged: Forged) -> None:
     made = verify(forged.folder)
     assert made.runs == before.runs - 1, "a run there is missing from those that the suite declares"
     assert [line for line in of(made, "planned") if "declares lora with seed 0" in line]
-    assert [record.run_id for record in headlines(forged.folder)] == [run.name for run in forged.runs[:-1]]
+    assert [record.run_id for record in headlines(forged.folder)] == [
+        run.name for run in forged.runs[:-1]
+    ]
 
 
 def test_a_method_that_is_not_installed_is_said(forged: Forged) -> None:
@@ -76,11 +102,20 @@ def test_a_method_that_is_not_installed_is_said(forged: Forged) -> None:
         assert "not checked" in {check.state for check in checks if words in check.finding}
 
 
-def test_secrets_here_and_home_folders_are_found(forged: Forged, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Secrets whatever their form; homes of Linux, macOS and Windows, of which an address has none."""
+def test_secrets_here_and_home_folders_are_found(
+    forged: Forged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets whatever their form; homes of Linux, macOS and Windows, of which an address has
+    none.
+    """
     monkeypatch.setenv("MY_SERVICE_TOKEN", "correct-horse-battery")
     homes = ["/home/" + "alice/x", "/Users/" + "alice", "C:\\Users\\" + "alice\\x"]
-    others = ["https://example.org/home/" + "page", "to /homework/1", "/data/x.csv", "with correct-horse-battery"]
+    others = [
+        "https://example.org/home/" + "page",
+        "to /homework/1",
+        "/data/x.csv",
+        "with correct-horse-battery",
+    ]
     (forged.folder / "notes.txt").write_text("\n".join((*homes, *others)))
     made = verify(forged.folder)
     assert of(made, "secrets") == ["notes.txt:7: holds a secret of this environment"]
@@ -118,19 +153,24 @@ def folder(honest: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(honest, tmp_path / "quickstart"))
 
 
-@pytest.mark.parametrize("name", ["quickstart", "minilm", "faq", "chat", "regression", "tagging", "trainers"])
+@pytest.mark.parametrize(
+    "name", ["quickstart", "minilm", "faq", "chat", "regression", "tagging", "trainers"]
+)
 def test_the_references_are_accepted(name: str, tmp_path: Path) -> None:
     """With their pages; each check has a line, and none is beyond the terminal's width."""
     said = call(Path(shutil.copytree(REFERENCE / name, tmp_path / name)))
     assert "failed" not in said
     assert max(map(len, said.replace(str(tmp_path / name), "").splitlines())) <= WIDTH
     assert {check.__name__.replace("_", " ") for check in ALL} == {
-        check["name"] for check in json.loads((tmp_path / name / "verified.json").read_text())["checks"]
+        check["name"]
+        for check in json.loads((tmp_path / name / "verified.json").read_text())["checks"]
     }
 
 
 def test_edited_pages_and_charts_are_refused(tmp_path: Path) -> None:
-    """Numbers for programs, sentences, lines, words and elements are compared with those that the records give."""
+    """Numbers for programs, sentences, lines, words and elements are compared with those that
+    the records give.
+    """
     folder = Path(shutil.copytree(REFERENCE / "tagging", tmp_path / "tagging"))
     edits = {
         "report.json": ('"seeds": 1', '"seeds": 5'),
@@ -162,7 +202,9 @@ def test_pages_beside_the_report_are_not_checked(folder: Path) -> None:
         assert re.search(rf"not checked +page +{name}: is no page of the report", said)
 
 
-def test_a_report_that_cannot_be_written_again_is_not_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_cannot_be_written_again_is_not_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As where a disk is full: what is there may still be right."""
     folder = Path(shutil.copytree(REFERENCE / "tagging", tmp_path / "tagging"))
 
@@ -170,16 +212,22 @@ def test_a_report_that_cannot_be_written_again_is_not_checked(tmp_path: Path, mo
         raise UserError("no space")
 
     monkeypatch.setattr("hpml_bench.verify.files.write_page", full)
-    assert re.search(r"not checked +page +the report can't be written again: no space", call(folder, width=200))
+    assert re.search(
+        r"not checked +page +the report can't be written again: no space", call(folder, width=200)
+    )
 
 
 def test_what_is_wrong_stands_first(folder: Path) -> None:
-    """A line for each finding, five of a check at most; then what isn't checked, then what holds; status 1."""
+    """A line for each finding, five of a check at most; then what isn't checked, then what
+    holds; status 1.
+    """
     made = Forged(folder)
     made.edit(*made.runs, environment__python=None)
     said = call(folder, 1)
     lines = said.splitlines()
-    states = [state for line in lines if (state := line[:11].strip()) in {"failed", "not checked", "ok"}]
+    states = [
+        state for line in lines if (state := line[:11].strip()) in {"failed", "not checked", "ok"}
+    ]
     assert states == sorted(states, key=["failed", "not checked", "ok"].index)
     assert states.count("failed") == 5
     assert "and 4 more of environment, in verified.json" in said
@@ -196,11 +244,17 @@ def test_the_verdicts_are_written_with_all_digests(folder: Path) -> None:
     said = call(folder)
     written = json.loads((folder / "verified.json").read_text())
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "verified.json"]
-    sums = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    sums = {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
     assert written["files"] == sums
     text = (Path(__file__).parents[2] / "docs" / "submit.md").read_text()
     (command,) = re.findall(r"^    (find .*sha256sum)$", text, re.MULTILINE)
-    assert subprocess.check_output(["bash", "-c", command], cwd=folder, text=True).split()[0] == written["digest"]
+    assert (
+        subprocess.check_output(["bash", "-c", command], cwd=folder, text=True).split()[0]
+        == written["digest"]
+    )
     assert (written["consistent"], written["suite"], written["format"]) == (True, "quickstart", 1)
     assert f"sha256:{written['digest']}" in said
     before = (folder / "verified.json").read_bytes()
@@ -240,7 +294,12 @@ def test_a_folder_that_can_not_be_written_to(folder: Path, monkeypatch: pytest.M
 def test_a_record_made_to_stop_a_check_is_refused(folder: Path) -> None:
     """What a check stops at is a finding, since else it would pass."""
     made = Forged(folder)
-    made.edit(made.run("lora", 0), environment__fingerprint={"a": 1}, environment__hardware="b", seconds=1e300)
+    made.edit(
+        made.run("lora", 0),
+        environment__fingerprint={"a": 1},
+        environment__hardware="b",
+        seconds=1e300,
+    )
     assert "can't be checked (OverflowError" in call(folder, 1, width=200)
 
 
@@ -254,10 +313,20 @@ PLANNED, EVERY, PATIENCE = 60, 4, 2
 def ended_early(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of three methods whose runs ended early, lora's later than the heads'."""
     folder = tmp_path_factory.mktemp("early")
-    settings = {"steps": PLANNED, "eval_every": EVERY, "select": "early", "patience": PATIENCE, "world_size": 1}
+    settings = {
+        "steps": PLANNED,
+        "eval_every": EVERY,
+        "select": "early",
+        "patience": PATIENCE,
+        "world_size": 1,
+    }
     suite = tiny.local_suite(folder, **settings)
     content = yaml.safe_load(suite.read_text())
-    suite.write_text(yaml.safe_dump(content | {"seeds": 1, "methods": content["methods"] | {"h": {"method": "head"}}}))
+    suite.write_text(
+        yaml.safe_dump(
+            content | {"seeds": 1, "methods": content["methods"] | {"h": {"method": "head"}}}
+        )
+    )
     hpml_bench.run_suite(str(suite), out=folder / "out")
     return folder / "out" / "colours"
 
@@ -269,7 +338,11 @@ def early(ended_early: Path, tmp_path: Path) -> Forged:
 
 def wrong(made: Verified) -> dict[str, str]:
     """Return check -> what failed, logs' paths apart."""
-    return {one.name: one.finding for one in made.checks if one.state == "failed" and one.name != "private paths"}
+    return {
+        one.name: one.finding
+        for one in made.checks
+        if one.state == "failed" and one.name != "private paths"
+    }
 
 
 def test_runs_that_ended_early_hold(ended_early: Path) -> None:
@@ -288,33 +361,76 @@ def test_runs_that_ended_early_hold(ended_early: Path) -> None:
 def shorter(made: Forged) -> list[Path]:
     """Let a run have ended an evaluation earlier, with points and sums that fit."""
     run, kept = made.run("lora", 0), list[Json]()
-    steps, batch = record_of(run)["consumed"]["steps"] - EVERY, record_of(run)["spec"]["settings"]["global_batch"]
-    edit_points(run, lambda old: kept.extend(point for point in old if point["step"] <= steps) or kept)
+    steps, batch = (
+        record_of(run)["consumed"]["steps"] - EVERY,
+        record_of(run)["spec"]["settings"]["global_batch"],
+    )
+    edit_points(
+        run, lambda old: kept.extend(point for point in old if point["step"] <= steps) or kept
+    )
     timed = [point for point in kept if point["metric"] == "step_seconds"]
     seconds = [point["value"] for point in timed]
     losses = [point["value"] for point in kept if point["metric"] == "train_loss"][-20:]
     made.edit(
-        run, consumed__steps=steps, consumed__samples=batch * steps,
+        run,
+        consumed__steps=steps,
+        consumed__samples=batch * steps,
         consumed__real_tokens=sum(point["real_tokens"] for point in timed),
         consumed__padded_tokens=sum(point["tokens"] for point in timed),
-        metrics__train_seconds=sum(seconds), metrics__train_seconds_second_clock=sum(seconds),
+        metrics__train_seconds=sum(seconds),
+        metrics__train_seconds_second_clock=sum(seconds),
         metrics__samples_per_second=batch * len(seconds[1:]) / sum(seconds[1:]),
         metrics__train_loss=sum(losses) / len(losses),
-    )  # fmt: skip
+    )
     return [run]
 
 
-@pytest.mark.parametrize(("edit", "check", "what"), [
-    (shorter, "consumption", "steps, and its validation scores give"),
-    (record("lora 0", metrics__selected_step=4.0), "self checks", "fails the self-check selected step"),
-    (record("lora 0", metrics__selected_seconds=0.001), "self checks", "fails the self-check selected step"),
-    (record("lora 0", consumed__planned=PLANNED - EVERY), "consumption", "steps 56 instead of 60"),
-    (record("lora 0", consumed__planned=PLANNED - EVERY), "steps", "took 56 steps, and its settings say 60"),
-    (record("lora 0", consumed__planned=PLANNED - EVERY), "rates", "its method and schedule give"),
-    (record("lora 0", consumed__planned=None), "steps", "its plan without an early end is of None steps"),
-    (record("lora 0", consumed__order="0" * 16), "consumption", "order 0000000000000000 instead of"),
-    (record("lora 0", spec__settings__select="last", spec__settings__patience=None), "steps", "it has select last"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("edit", "check", "what"),
+    [
+        (shorter, "consumption", "steps, and its validation scores give"),
+        (
+            record("lora 0", metrics__selected_step=4.0),
+            "self checks",
+            "fails the self-check selected step",
+        ),
+        (
+            record("lora 0", metrics__selected_seconds=0.001),
+            "self checks",
+            "fails the self-check selected step",
+        ),
+        (
+            record("lora 0", consumed__planned=PLANNED - EVERY),
+            "consumption",
+            "steps 56 instead of 60",
+        ),
+        (
+            record("lora 0", consumed__planned=PLANNED - EVERY),
+            "steps",
+            "took 56 steps, and its settings say 60",
+        ),
+        (
+            record("lora 0", consumed__planned=PLANNED - EVERY),
+            "rates",
+            "its method and schedule give",
+        ),
+        (
+            record("lora 0", consumed__planned=None),
+            "steps",
+            "its plan without an early end is of None steps",
+        ),
+        (
+            record("lora 0", consumed__order="0" * 16),
+            "consumption",
+            "order 0000000000000000 instead of",
+        ),
+        (
+            record("lora 0", spec__settings__select="last", spec__settings__patience=None),
+            "steps",
+            "it has select last",
+        ),
+    ],
+)
 def test_a_forged_early_end_is_named(edit: Edit, check: str, what: str, early: Forged) -> None:
     """Hashes, sums and self-checks of the record were made to fit."""
     run = sealed(early, edit)

@@ -41,9 +41,12 @@ WANDB = "wandb: api key = " + "0a" * 20
 OUT_OF_LUCK = {"kind": "RuntimeError", "message": "out of luck"}
 WIDER = {"quality": 0.05, "cost": 0.05}
 LENT = {
-    "score": "accuracy", "suites": [{"suite": "minilm", "digest": "a" * 12}],
-    "pairs": [{"methods": ["lora", "full"], "suites": ["minilm"], "variance": 1e-4, "freedom": 1.0}],
-}  # fmt: skip
+    "score": "accuracy",
+    "suites": [{"suite": "minilm", "digest": "a" * 12}],
+    "pairs": [
+        {"methods": ["lora", "full"], "suites": ["minilm"], "variance": 1e-4, "freedom": 1.0}
+    ],
+}
 OTHER_WORDS = "Share of rows that are right."
 
 
@@ -86,11 +89,16 @@ def rows(which: str, change: Callable[[Any], Any], rescore: bool = False, **chan
 
 
 def metric(which: str, name: str, **fields: Any) -> Edit:
-    return record(which, definitions=lambda old: [item | fields if item["name"] == name else item for item in old])
+    return record(
+        which,
+        definitions=lambda old: [item | fields if item["name"] == name else item for item in old],
+    )
 
 
 def checks(which: str, change: Callable[[Json], Json | None]) -> Edit:
-    return record(which, checks=lambda old: [new for check in old if (new := change(check)) is not None])
+    return record(
+        which, checks=lambda old: [new for check in old if (new := change(check)) is not None]
+    )
 
 
 def written(name: str, text: str) -> Edit:
@@ -119,7 +127,9 @@ def scaled(factor: float) -> Callable[[Any], Any]:
 
 
 def times(name: str, factor: float) -> Callable[[list[Json]], list[Json]]:
-    return lambda old: [of | {"value": factor * of["value"]} if of["metric"] == name else of for of in old]
+    return lambda old: [
+        of | {"value": factor * of["value"]} if of["metric"] == name else of for of in old
+    ]
 
 
 def without(drop: Callable[[Json], bool]) -> Callable[[list[Json]], list[Json]]:
@@ -170,7 +180,11 @@ def copied_as(method: str, seed: int) -> Edit:
     def edit(made: Forged) -> list[Path]:
         other = record_of(made.run(method, seed))["spec"]
         shutil.rmtree(made.run(method, seed))
-        made.edit(copy := made.copy(made.run("lora", 1), "copy"), spec__method=other["method"], spec__seed=seed)
+        made.edit(
+            copy := made.copy(made.run("lora", 1), "copy"),
+            spec__method=other["method"],
+            spec__seed=seed,
+        )
         return [copy]
 
     return edit
@@ -191,7 +205,11 @@ def answers_of_the_best_seed(made: Forged) -> list[Path]:
     """Give a seed the predictions of a better one, with scores and self-checks."""
     best, run = made.run("lora", 1), made.run("lora", 0)
     shutil.copy(best / "predictions.parquet", run)
-    scores = {f"metrics__{name}": value for name, value in record_of(best)["metrics"].items() if "test_" in name}
+    scores = {
+        f"metrics__{name}": value
+        for name, value in record_of(best)["metrics"].items()
+        if "test_" in name
+    }
     made.edit(run, **scores)
     return [run]
 
@@ -215,12 +233,20 @@ def seed_left_out(made: Forged) -> str:
 
 
 def without_score(which: str, status: str, lacking: str = "") -> Edit:
-    """Call a run that ended well otherwise, without metrics and self-checks; its files are left, but one that lacks."""
+    """Call a run that ended well otherwise, without metrics and self-checks; its files are left,
+    but one that lacks.
+    """
 
     def edit(made: Forged) -> list[Path]:
         for run in runs(made, which) if lacking else ():
             (run / lacking).unlink()
-        fields = {"metrics": {}, "per_rank": {}, "checks": [], "consumed": None, "error": OUT_OF_LUCK}
+        fields = {
+            "metrics": {},
+            "per_rank": {},
+            "checks": [],
+            "consumed": None,
+            "error": OUT_OF_LUCK,
+        }
         return list(record(which, status=status, **fields)(made))
 
     return edit
@@ -232,8 +258,11 @@ def rescored(run: Path) -> None:
     task, stored = task_of(record), read_predictions(run)
     given = {f"metrics__test_{name}": value for name, value in task.evaluate(stored).items()}
     edit_predictions(run, lambda of: of.assign(score=task.scores(stored).astype(float)))
-    Forged(run.parent).edit(run, **given, metrics__inference_samples_per_second=(
-        len(stored) / record.metrics["inference_seconds"]))  # fmt: skip
+    Forged(run.parent).edit(
+        run,
+        **given,
+        metrics__inference_samples_per_second=(len(stored) / record.metrics["inference_seconds"]),
+    )
 
 
 def rows_left_out(made: Forged) -> list[Path]:
@@ -241,13 +270,17 @@ def rows_left_out(made: Forged) -> list[Path]:
     answers = pd.read_parquet(made.run("lora", 0) / "predictions.parquet")
     dropped = answers.index[answers.reference != answers.prediction][:150]
     for run in made.runs:
-        edit_predictions(run, lambda of: of.drop(dropped).assign(index=range(len(of) - len(dropped))))
+        edit_predictions(
+            run, lambda of: of.drop(dropped).assign(index=range(len(of) - len(dropped)))
+        )
         rescored(run)
     return made.runs
 
 
 def called_right(of: Any) -> Any:
-    """Call rows right whose right class has a probability below 1/4, which none has that is the likeliest of four."""
+    """Call rows right whose right class has a probability below 1/4, which none has that is the
+    likeliest of four.
+    """
     wrong = of.index[(of.reference != of.prediction) & (of.loss > 1.4)][:40]
     of.loc[wrong, "prediction"] = of.loc[wrong, "reference"]
     return of
@@ -262,7 +295,9 @@ def method_deleted(made: Forged) -> list[Path]:
 
 
 def best_seeds(renumbered: bool) -> Edit:
-    """Keep two of three seeds as 0 and 1, with their places in the sweep or with those that it would give them."""
+    """Keep two of three seeds as 0 and 1, with their places in the sweep or with those that it
+    would give them.
+    """
 
     def edit(made: Forged) -> list[Path]:
         for run in runs(made, "0"):
@@ -307,7 +342,9 @@ def answers_of_another_method(made: Forged) -> list[Path]:
 
 
 def learnt_as(run: Path, source: Path) -> None:
-    """Give a run all that another one learnt: losses, norms, validation and answers; its times, tokens, rates stay."""
+    """Give a run all that another one learnt: losses, norms, validation and answers; its times,
+    tokens, rates stay.
+    """
     learnt = {"train_loss", "grad_norm"}
     taken = [json.loads(line) for line in (source / "points.jsonl").read_text().splitlines()]
     values = {
@@ -315,14 +352,20 @@ def learnt_as(run: Path, source: Path) -> None:
         for point in taken
         if point["metric"] in learnt or point["metric"].startswith("validation_")
     }
-    edit_points(run, lambda old: [
-        point | {"value": values.get((point["metric"], point["step"]), point["value"])} for point in old
-    ])  # fmt: skip
+    edit_points(
+        run,
+        lambda old: [
+            point | {"value": values.get((point["metric"], point["step"]), point["value"])}
+            for point in old
+        ],
+    )
     shutil.copy(source / "predictions.parquet", run)
     metrics, before = record_of(source)["metrics"], record_of(run)["metrics"]
     norm = scaled(metrics["grad_norm"] / before["grad_norm"])
     Forged(run.parent).edit(
-        run, metrics__grad_norm_per_sqrt_parameter=norm, **{f"metrics__{name}": metrics[name] for name in learnt}
+        run,
+        metrics__grad_norm_per_sqrt_parameter=norm,
+        **{f"metrics__{name}": metrics[name] for name in learnt},
     )
     rescored(run)
 
@@ -330,11 +373,15 @@ def learnt_as(run: Path, source: Path) -> None:
 def noisy(share: float, seed: int = 0) -> Callable[[Any], Any]:
     """Change each row's loss by a random share of it."""
     noise = np.random.default_rng(seed)
-    return lambda of: of.assign(loss=(of.loss * (1 + share * noise.standard_normal(len(of)))).astype("float32"))
+    return lambda of: of.assign(
+        loss=(of.loss * (1 + share * noise.standard_normal(len(of)))).astype("float32")
+    )
 
 
 def seed_nearly_of_another(made: Forged) -> list[Path]:
-    """Make a method's seed of another one, with the tokens and times of its own, and losses changed a little."""
+    """Make a method's seed of another one, with the tokens and times of its own, and losses
+    changed a little.
+    """
     learnt_as(run := made.run("lora", 2), made.run("lora", 1))
     edit_predictions(run, noisy(1e-5))
     rescored(run)
@@ -377,167 +424,420 @@ def looked_before(made: Forged) -> str:
 
 
 Forgery = tuple[Edit, str, str] | tuple[Edit, str, str, str]
-"""An edit of a folder, the check that names it, words of its finding, and the finding's state if it isn't `failed`."""
+"""An edit of a folder, the check that names it, words of its finding, and the finding's state if
+it isn't `failed`.
+"""
 UNSEALED: dict[str, Forgery] = {
-    "a higher score": (record("lora 1", metrics__test_accuracy=scaled(1.01)), "predictions", "accuracy is recorded as"),
-    "points cut": (points("full 0", lambda old: old[:-3]), "hashes", "points.jsonl is not the file that was recorded"),
-    "a torn record": (on("head 2", lambda run: os.truncate(run / "run.json", 2000)),
-        "hashes", "run.json is not readable as JSON"),
-    "a copied folder": (lambda made: [made.copy(made.run("lora", 0), "lora-s9-0123456789")],
-        "ids", "copied or renamed"),
-    "a deleted failure": (lambda made: shutil.rmtree(made.run("head", 1)) or "suite.json: declares head with seed 1",
-        "planned", "no readable record"),
-    "a deleted record": (on("head 1", lambda run: (run / "run.json").unlink()), "hashes", "and no run.json"),
+    "a higher score": (
+        record("lora 1", metrics__test_accuracy=scaled(1.01)),
+        "predictions",
+        "accuracy is recorded as",
+    ),
+    "points cut": (
+        points("full 0", lambda old: old[:-3]),
+        "hashes",
+        "points.jsonl is not the file that was recorded",
+    ),
+    "a torn record": (
+        on("head 2", lambda run: os.truncate(run / "run.json", 2000)),
+        "hashes",
+        "run.json is not readable as JSON",
+    ),
+    "a copied folder": (
+        lambda made: [made.copy(made.run("lora", 0), "lora-s9-0123456789")],
+        "ids",
+        "copied or renamed",
+    ),
+    "a deleted failure": (
+        lambda made: shutil.rmtree(made.run("head", 1)) or "suite.json: declares head with seed 1",
+        "planned",
+        "no readable record",
+    ),
+    "a deleted record": (
+        on("head 1", lambda run: (run / "run.json").unlink()),
+        "hashes",
+        "and no run.json",
+    ),
     "a link": (linked_file, "plain files", "is a link"),
-    "a home in a log": (written("*/rank0.log", f"one line\nWarning: {HOME}/.venv/lib/x.py\n"),
-        "private paths", f":2: names a home folder, {HOME}"),
-    "a token in a note": (record("lora 0", notes__data=f"token {TOKEN}"), "secrets", "a Hugging Face token"),
+    "a home in a log": (
+        written("*/rank0.log", f"one line\nWarning: {HOME}/.venv/lib/x.py\n"),
+        "private paths",
+        f":2: names a home folder, {HOME}",
+    ),
+    "a token in a note": (
+        record("lora 0", notes__data=f"token {TOKEN}"),
+        "secrets",
+        "a Hugging Face token",
+    ),
     "a key of AWS": (written("sweep.log", f"key {AWS}\n"), "secrets", ":1: holds an AWS key id"),
-    "a key of wandb": (written("sweep.log", f"{WANDB}\n"), "secrets", ":1: holds a Weights & Biases key"),
-    "a run to come": (record("lora 0", started=(datetime.now(UTC) + timedelta(days=3)).isoformat(timespec="seconds")),
-        "dates", "is to come"),
+    "a key of wandb": (
+        written("sweep.log", f"{WANDB}\n"),
+        "secrets",
+        ":1: holds a Weights & Biases key",
+    ),
+    "a run to come": (
+        record(
+            "lora 0", started=(datetime.now(UTC) + timedelta(days=3)).isoformat(timespec="seconds")
+        ),
+        "dates",
+        "is to come",
+    ),
     "runs at one time": (side_by_side, "dates", "while"),
     "a margin of afterwards": (
-        with_suite(lambda made: made.edit(*made.runs, declared__margin=WIDER) or "suite.json",
-                   lambda _: {"margin": WIDER}),
-        "suite", "the packaged suite quickstart", "not checked"),
-    "no suite": (lambda made: (made.folder / "suite.json").unlink() or "suite.json",
-        "planned", "is missing or no suite"),
-    "no places": (lambda made: made.edit(*made.runs, place=None, order=None) or "",
-        "places", "no record says at which place", "not checked"),
+        with_suite(
+            lambda made: made.edit(*made.runs, declared__margin=WIDER) or "suite.json",
+            lambda _: {"margin": WIDER},
+        ),
+        "suite",
+        "the packaged suite quickstart",
+        "not checked",
+    ),
+    "no suite": (
+        lambda made: (made.folder / "suite.json").unlink() or "suite.json",
+        "planned",
+        "is missing or no suite",
+    ),
+    "no places": (
+        lambda made: made.edit(*made.runs, place=None, order=None) or "",
+        "places",
+        "no record says at which place",
+        "not checked",
+    ),
     "a wider margin": (
         with_suite(lambda _: "suite.json declares quality 0.05", lambda _: {"margin": WIDER}),
-        "suite", "margins"),
+        "suite",
+        "margins",
+    ),
     "looks that were declared afterwards": (
-        with_suite(lambda _: "suite.json declares 1 look", lambda _: {"looks": 1}), "suite", "no number of looks"),
+        with_suite(lambda _: "suite.json declares 1 look", lambda _: {"looks": 1}),
+        "suite",
+        "no number of looks",
+    ),
     "variance lent by hand": (
-        with_suite(lambda _: "with another variance", lambda _: {"prior": LENT}), "suite", "of earlier suites"),
+        with_suite(lambda _: "with another variance", lambda _: {"prior": LENT}),
+        "suite",
+        "of earlier suites",
+    ),
     "variance whose lender isn't here": (
-        with_suite(lambda made: made.edit(*made.runs, declared__prior=LENT) or "suite.json", lambda _: {"prior": LENT}),
-        "suite", "the variance that earlier suites lend, minilm", "not checked"),
+        with_suite(
+            lambda made: made.edit(*made.runs, declared__prior=LENT) or "suite.json",
+            lambda _: {"prior": LENT},
+        ),
+        "suite",
+        "the variance that earlier suites lend, minilm",
+        "not checked",
+    ),
     "repeated until it pleased": (set_aside(repeated=True), "set aside", "was whole"),
     "set aside for good": (set_aside(repeated=False), "set aside", "no run took its place"),
-    "another rate under the same id": (record("lora 0", spec__method__lr=0.001),
-        "ids", "is not that of its settings, method and seed"),
-    "other data under the same id": (record("", digests__data="d" * 64),
-        "ids", "is not that of its settings and digests"),
-    "failed self-checks": (checks("lora 0", lambda check: check | {"passed": False}), "passed", "self-check failed"),
-}  # fmt: skip
+    "another rate under the same id": (
+        record("lora 0", spec__method__lr=0.001),
+        "ids",
+        "is not that of its settings, method and seed",
+    ),
+    "other data under the same id": (
+        record("", digests__data="d" * 64),
+        "ids",
+        "is not that of its settings and digests",
+    ),
+    "failed self-checks": (
+        checks("lora 0", lambda check: check | {"passed": False}),
+        "passed",
+        "self-check failed",
+    ),
+}
 """Forgeries that leave hashes as they were."""
-RATES = dict.fromkeys(("samples_per_second", "tokens_per_second", "padded_tokens_per_second"), 1 / 0.9)
+RATES = dict.fromkeys(
+    ("samples_per_second", "tokens_per_second", "padded_tokens_per_second"), 1 / 0.9
+)
 SHORTER = dict.fromkeys(("train_seconds", "train_seconds_second_clock", "timed_seconds"), 0.9)
 SEALED: dict[str, Forgery] = {
     "copied to another seed": (copied_as("lora", 2), "copies", "all but one are copies"),
     "labels as predicted": (
-        rows("lora 0", lambda of: of.assign(reference=of.prediction),
-             metrics__test_accuracy=1.0, metrics__test_macro_f1=1.0),
-        "predictions", "the labels beside its predictions"),
+        rows(
+            "lora 0",
+            lambda of: of.assign(reference=of.prediction),
+            metrics__test_accuracy=1.0,
+            metrics__test_macro_f1=1.0,
+        ),
+        "predictions",
+        "the labels beside its predictions",
+    ),
     "rows left out of all runs": (rows_left_out, "predictions", "its notes count 1,000 test rows"),
     "rows left out of runs and notes": (
-        lambda made: rows_left_out(made) and record("", notes__rows="512 train, 256 validation, 850 test")(made),
-        "predictions", "its suite asks for 1,000 test rows"),
-    "wrong rows called right": (rows("lora 0", called_right, rescore=True), "predictions", "40 rows have a loss"),
+        lambda made: (
+            rows_left_out(made)
+            and record("", notes__rows="512 train, 256 validation, 850 test")(made)
+        ),
+        "predictions",
+        "its suite asks for 1,000 test rows",
+    ),
+    "wrong rows called right": (
+        rows("lora 0", called_right, rescore=True),
+        "predictions",
+        "40 rows have a loss",
+    ),
     "right rows called wrong": (
-        rows("head 0", lambda of: of.assign(prediction=of.prediction.where(of.index >= 60, (of.reference + 1) % 4)),
-             rescore=True),
-        "predictions", "rows have a loss"),
+        rows(
+            "head 0",
+            lambda of: of.assign(
+                prediction=of.prediction.where(of.index >= 60, (of.reference + 1) % 4)
+            ),
+            rescore=True,
+        ),
+        "predictions",
+        "rows have a loss",
+    ),
     "a deleted method": (method_deleted, "places", "suite.json has 2 methods"),
     "the best seeds": (best_seeds(renumbered=False), "places", "of its sweep"),
     "the best seeds, renumbered": (best_seeds(renumbered=True), "dates", "began at once after"),
-    "a seed made of another": (seed_of_another, "batches", "has the steps of seed 1 in their order"),
+    "a seed made of another": (
+        seed_of_another,
+        "batches",
+        "has the steps of seed 1 in their order",
+    ),
     "a seed nearly another": (seed_nearly_of_another, "near copies", "one is a copy"),
-    "training of another method": (training_of_another_method, "answers", "another number of parameters"),
-    "answers exchanged": (answers_exchanged, "exchanged", "as if the answers had been exchanged", "not checked"),
-    "wrong rows called right alike": (rows("lora 0", called_right_alike, rescore=True),
-        "repeated losses", "40 of its test rows have one loss, 0.4,"),
-    "seeds added after a look": (looked_before, "breaks", "no run began in the 24.0 hours", "not checked"),
-    "answers of another method": (answers_of_another_method, "answers", "and trained with other losses"),
-    "hard rows left out": (rows("lora 0", lambda of: of[(of.reference == of.prediction) | (of.index >= 100)]),
-        "predictions", "of 1,000 test rows"),
-    "rows twice": (rows("lora 0", lambda of: pd.concat([of, of.head(3)])),
-        "predictions", "hold 3 test row(s) more than once"),
-    "rows of another set": (rows("lora 0", lambda of: pd.concat([of, of.tail(1).assign(index=1000)])),
-        "predictions", "hold 1 row(s) that are no test rows"),
-    "scores of another run": (scores_of_another_run, "scores", "have a score that their answers don't give"),
+    "training of another method": (
+        training_of_another_method,
+        "answers",
+        "another number of parameters",
+    ),
+    "answers exchanged": (
+        answers_exchanged,
+        "exchanged",
+        "as if the answers had been exchanged",
+        "not checked",
+    ),
+    "wrong rows called right alike": (
+        rows("lora 0", called_right_alike, rescore=True),
+        "repeated losses",
+        "40 of its test rows have one loss, 0.4,",
+    ),
+    "seeds added after a look": (
+        looked_before,
+        "breaks",
+        "no run began in the 24.0 hours",
+        "not checked",
+    ),
+    "answers of another method": (
+        answers_of_another_method,
+        "answers",
+        "and trained with other losses",
+    ),
+    "hard rows left out": (
+        rows("lora 0", lambda of: of[(of.reference == of.prediction) | (of.index >= 100)]),
+        "predictions",
+        "of 1,000 test rows",
+    ),
+    "rows twice": (
+        rows("lora 0", lambda of: pd.concat([of, of.head(3)])),
+        "predictions",
+        "hold 3 test row(s) more than once",
+    ),
+    "rows of another set": (
+        rows("lora 0", lambda of: pd.concat([of, of.tail(1).assign(index=1000)])),
+        "predictions",
+        "hold 1 row(s) that are no test rows",
+    ),
+    "scores of another run": (
+        scores_of_another_run,
+        "scores",
+        "have a score that their answers don't give",
+    ),
     "answers of the best seed": (answers_of_the_best_seed, "answers", "predicts as"),
     "other data": (record("lora 0", digests__data="d" * 64), "protocol", "other data"),
-    "another setting": (record("lora 0", spec__settings__weight_decay=0.1),
-        "protocol", "weight_decay 0.1 instead of 0.0"),
-    "a renamed method": (record("lora", spec__method__name="ours"),
-        "suite", "method ours, which suite.json doesn't have"),
+    "another setting": (
+        record("lora 0", spec__settings__weight_decay=0.1),
+        "protocol",
+        "weight_decay 0.1 instead of 0.0",
+    ),
+    "a renamed method": (
+        record("lora", spec__method__name="ours"),
+        "suite",
+        "method ours, which suite.json doesn't have",
+    ),
     "a seed left out": (seed_left_out, "suite", "the runs were made for 3"),
     "the last step left out": (
-        points("full 0", without(lambda point: point["step"] == 100 and point["metric"] != "step_seconds")),
-        "self checks", "99 training losses written for 100 steps"),
-    "lower losses": (points("lora 0", times("train_loss", 0.5)), "self checks", "fails the self-check training loss"),
-    "a self-check left out": (checks("lora 0", lambda check: None if check["name"] == "second clock" else check),
-        "self checks", "lacks the self-check second clock"),
-    "a smaller method": (record("lora", metrics__trainable_parameters=1000.0),
-        "self checks", "trained parameters, and its self-check counted"),
+        points(
+            "full 0",
+            without(lambda point: point["step"] == 100 and point["metric"] != "step_seconds"),
+        ),
+        "self checks",
+        "99 training losses written for 100 steps",
+    ),
+    "lower losses": (
+        points("lora 0", times("train_loss", 0.5)),
+        "self checks",
+        "fails the self-check training loss",
+    ),
+    "a self-check left out": (
+        checks("lora 0", lambda check: None if check["name"] == "second clock" else check),
+        "self checks",
+        "lacks the self-check second clock",
+    ),
+    "a smaller method": (
+        record("lora", metrics__trainable_parameters=1000.0),
+        "self checks",
+        "trained parameters, and its self-check counted",
+    ),
     "called invalid": (
-        lambda made: [record("lora 0", status="invalid")(made),
-                      checks("lora 0", lambda check: check | {"passed": check["name"] != "budget"})(made)][1],
-        "passed", "is called invalid for budget, which it passes"),
-    "a shorter time": (record("lora 0", metrics__train_seconds=scaled(0.9)),
-        "times", "its train_seconds is recorded as"),
-    "no points": (on("full 2", lambda run: (run / "points.jsonl").unlink()),
-        "times", "names no points.jsonl, so that its times can't be checked"),
+        lambda made: [
+            record("lora 0", status="invalid")(made),
+            checks("lora 0", lambda check: check | {"passed": check["name"] != "budget"})(made),
+        ][1],
+        "passed",
+        "is called invalid for budget, which it passes",
+    ),
+    "a shorter time": (
+        record("lora 0", metrics__train_seconds=scaled(0.9)),
+        "times",
+        "its train_seconds is recorded as",
+    ),
+    "no points": (
+        on("full 2", lambda run: (run / "points.jsonl").unlink()),
+        "times",
+        "names no points.jsonl, so that its times can't be checked",
+    ),
     "the order of another seed": (
-        lambda made: record("lora 0", consumed__order=record_of(made.run("lora", 1))["consumed"]["order"])(made),
-        "copies", "its order of samples is that of lora-s1"),
+        lambda made: record(
+            "lora 0", consumed__order=record_of(made.run("lora", 1))["consumed"]["order"]
+        )(made),
+        "copies",
+        "its order of samples is that of lora-s1",
+    ),
     "shorter steps": (
-        points("lora 0", times("step_seconds", 0.9),
-               **{f"metrics__{name}": scaled(factor) for name, factor in (RATES | SHORTER).items()}),
-        "steps", "times that their ranks' don't give"),
-    "fewer tokens": (record("0", consumed__real_tokens=33_000), "steps", "consumed 33,000 real tokens"),
-    "moved tokens": (points("lora 0", moved_tokens), "batches", "other numbers of tokens than most runs of seed 0"),
-    "a higher token rate": (record("lora 0", metrics__tokens_per_second=scaled(1.1)),
-        "figures", "its tokens_per_second is recorded as"),
-    "a lower norm": (record("lora 0", metrics__grad_norm=scaled(0.5)), "figures", "its grad_norm is recorded as"),
+        points(
+            "lora 0",
+            times("step_seconds", 0.9),
+            **{f"metrics__{name}": scaled(factor) for name, factor in (RATES | SHORTER).items()},
+        ),
+        "steps",
+        "times that their ranks' don't give",
+    ),
+    "fewer tokens": (
+        record("0", consumed__real_tokens=33_000),
+        "steps",
+        "consumed 33,000 real tokens",
+    ),
+    "moved tokens": (
+        points("lora 0", moved_tokens),
+        "batches",
+        "other numbers of tokens than most runs of seed 0",
+    ),
+    "a higher token rate": (
+        record("lora 0", metrics__tokens_per_second=scaled(1.1)),
+        "figures",
+        "its tokens_per_second is recorded as",
+    ),
+    "a lower norm": (
+        record("lora 0", metrics__grad_norm=scaled(0.5)),
+        "figures",
+        "its grad_norm is recorded as",
+    ),
     "less memory of each rank": (
-        record("lora 0", **{f"{of}__peak_memory_over_setup_mb": scaled(0.5) for of in ("metrics", "per_rank")}),
-        "figures", "its peak_memory_over_setup_mb is recorded as"),
-    "less memory than the ranks'": (record("lora 0", metrics__peak_memory_mb=scaled(0.9)),
-        "ranks", "its peak_memory_mb is recorded as"),
+        record(
+            "lora 0",
+            **{f"{of}__peak_memory_over_setup_mb": scaled(0.5) for of in ("metrics", "per_rank")},
+        ),
+        "figures",
+        "its peak_memory_over_setup_mb is recorded as",
+    ),
+    "less memory than the ranks'": (
+        record("lora 0", metrics__peak_memory_mb=scaled(0.9)),
+        "ranks",
+        "its peak_memory_mb is recorded as",
+    ),
     "memory without ranks": (record("lora 0", per_rank={}), "ranks", "lacks the ranks' own values"),
-    "a smaller size": (record("lora 0", metrics__saved_bytes=scaled(0.5)), "sizes", "its saved_bytes is"),
+    "a smaller size": (
+        record("lora 0", metrics__saved_bytes=scaled(0.5)),
+        "sizes",
+        "its saved_bytes is",
+    ),
     "another rate, in the suite too": (
-        with_suite(record("lora", spec__method__lr=0.001), lambda suite: {
-            "methods": suite["methods"] | {"lora": suite["methods"]["lora"] | {"lr": 0.001}}
-        }),
-        "rates", "its method and schedule give"),
-    "other versions": (record("lora 0", environment__packages__torch="2.12.0"),
-        "environment", "packages.torch 2.12.0 instead of"),
-    "other hardware": (record("lora 0", environment__hardware__cpu="Example CPU"),
-        "environment", "not that of its hardware"),
+        with_suite(
+            record("lora", spec__method__lr=0.001),
+            lambda suite: {
+                "methods": suite["methods"] | {"lora": suite["methods"]["lora"] | {"lr": 0.001}}
+            },
+        ),
+        "rates",
+        "its method and schedule give",
+    ),
+    "other versions": (
+        record("lora 0", environment__packages__torch="2.12.0"),
+        "environment",
+        "packages.torch 2.12.0 instead of",
+    ),
+    "other hardware": (
+        record("lora 0", environment__hardware__cpu="Example CPU"),
+        "environment",
+        "not that of its hardware",
+    ),
     "no environment": (record("lora 0", environment={}), "environment", "lacks hardware"),
     "another order": (record("lora 0", consumed__order="0" * 16), "consumption", "order"),
     "a second record": (second_record, "once each", "2 records of lora with seed 0"),
-    "another headline": (record("", headline="test_macro_f1"), "metrics", "its score is test_macro_f1"),
-    "a latency below its median": (record("lora 0", metrics__latency_ms_p99=0.1),
-        "metrics", "its latency_ms_p99 of 0.1 is below the median"),
-    "the score turned round": (metric("", "test_accuracy", better="lower"),
-        "definitions", "test_accuracy has better lower instead of higher"),
-    "the score turned round in other words": (metric("", "test_accuracy", better="lower", definition=OTHER_WORDS),
-        "definitions", "test_accuracy has better lower instead of higher"),
-    "a renamed score": (metric("", "test_accuracy", title="accuracy on unseen domains"),
-        "definitions", "test_accuracy has title"),
-    "wider bounds": (metric("", "test_accuracy", bounds=[None, None]), "definitions", "test_accuracy has bounds"),
+    "another headline": (
+        record("", headline="test_macro_f1"),
+        "metrics",
+        "its score is test_macro_f1",
+    ),
+    "a latency below its median": (
+        record("lora 0", metrics__latency_ms_p99=0.1),
+        "metrics",
+        "its latency_ms_p99 of 0.1 is below the median",
+    ),
+    "the score turned round": (
+        metric("", "test_accuracy", better="lower"),
+        "definitions",
+        "test_accuracy has better lower instead of higher",
+    ),
+    "the score turned round in other words": (
+        metric("", "test_accuracy", better="lower", definition=OTHER_WORDS),
+        "definitions",
+        "test_accuracy has better lower instead of higher",
+    ),
+    "a renamed score": (
+        metric("", "test_accuracy", title="accuracy on unseen domains"),
+        "definitions",
+        "test_accuracy has title",
+    ),
+    "wider bounds": (
+        metric("", "test_accuracy", bounds=[None, None]),
+        "definitions",
+        "test_accuracy has bounds",
+    ),
     "a validation left out": (
-        points("lora 0", without(lambda point: point["metric"].startswith("validation") and point["step"] == 75)),
-        "evaluations", "3 validation losses"),
-    "called failed": (record("lora 0", status="failed", error=OUT_OF_LUCK),
-        "unfinished", "ended as failed and yet has"),
+        points(
+            "lora 0",
+            without(lambda point: point["metric"].startswith("validation") and point["step"] == 75),
+        ),
+        "evaluations",
+        "3 validation losses",
+    ),
+    "called failed": (
+        record("lora 0", status="failed", error=OUT_OF_LUCK),
+        "unfinished",
+        "ended as failed and yet has",
+    ),
     # a probe may fail once the test rows are predicted: only the error tells why it has no score
-    "called failed once it was trained": (without_score("lora 1", "failed"),
-        "unfinished", "ended as failed once it was trained, and has ", "not checked"),
-    "called diverged": (without_score("lora 1", "diverged"),
-        "unfinished", "ended as diverged, which a run does earlier, and has predictions.parquet"),
+    "called failed once it was trained": (
+        without_score("lora 1", "failed"),
+        "unfinished",
+        "ended as failed once it was trained, and has ",
+        "not checked",
+    ),
+    "called diverged": (
+        without_score("lora 1", "diverged"),
+        "unfinished",
+        "ended as diverged, which a run does earlier, and has predictions.parquet",
+    ),
     "a shorter run": (record("lora 0", seconds=2.0), "wall time", "took 2 s"),
     "other places": (other_places, "places", "ran in the order"),
-    "other names of labels": (record("lora 0", label_names=["World", "Business", "Sports", "Sci/Tech"]),
-        "labels", "has the labels World, Business"),
-}  # fmt: skip
+    "other names of labels": (
+        record("lora 0", label_names=["World", "Business", "Sports", "Sci/Tech"]),
+        "labels",
+        "has the labels World, Business",
+    ),
+}
 """Those whose hashes, ids and self-checks are made to fit."""
 
 
@@ -547,7 +847,9 @@ def findings(made: Verified, name: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", [*UNSEALED, *SEALED])
 def test_a_forgery_is_named(name: str, forged: Forged) -> None:
-    """A line of the check says what is wrong and where; the folder is not consistent; no line shows a secret."""
+    """A line of the check says what is wrong and where; the folder is not consistent; no line
+    shows a secret.
+    """
     edit, check, words, *state = (UNSEALED | SEALED)[name]
     where = sealed(forged, edit) if name in SEALED else edit(forged)
     place = where if isinstance(where, str) else where[0].name
@@ -565,11 +867,17 @@ def test_every_check_has_a_forgery() -> None:
 
 
 def with_faults(made: Forged) -> None:
-    """Let one run fail on the way, and do another again in a later call, after it had failed too."""
+    """Let one run fail on the way, and do another again in a later call, after it had failed
+    too.
+    """
     edit_points(run := made.run("head", 1), without(lambda point: point["step"] >= 60))
     without_score("head 1", "failed", "predictions.parquet")(made)
     made.seal(run)
-    made.edit(made.run("full", 0), started="2026-01-02T05:00:00+00:00", earlier_attempts=["oom_host: killed"])
+    made.edit(
+        made.run("full", 0),
+        started="2026-01-02T05:00:00+00:00",
+        earlier_attempts=["oom_host: killed"],
+    )
 
 
 def seeds_added(made: Forged) -> None:
@@ -596,18 +904,27 @@ def method_added(made: Forged) -> None:
 
 
 def by_jobs(made: Forged) -> None:
-    """Do each seed in a job on a host of its own, and two further runs beside each other, the later one first."""
+    """Do each seed in a job on a host of its own, and two further runs beside each other, the
+    later one first.
+    """
     for run in made.runs:
         seed, where = record_of(run)["spec"]["seed"], {"engine": "local", "call": 1}
-        made.edit(run, started=f"2026-01-02T0{3 + record_of(run)['place']}:00:00+00:00", environment__where=where,
-                  environment__hosts=[f"node{seed}"], neighbours=[])  # fmt: skip
+        made.edit(
+            run,
+            started=f"2026-01-02T0{3 + record_of(run)['place']}:00:00+00:00",
+            environment__where=where,
+            environment__hosts=[f"node{seed}"],
+            neighbours=[],
+        )
     first, second = sorted(runs(made, "0"), key=lambda run: record_of(run)["order"])[:2]
     made.edit(first, neighbours=[second.name], started="2026-01-02T04:00:02+00:00")
     made.edit(second, neighbours=[first.name], started="2026-01-02T04:00:00+00:00")
 
 
 def predicting_alike(made: Forged) -> None:
-    """Let a method's training change no prediction, in a folder without a run that isn't trained."""
+    """Let a method's training change no prediction, in a folder without a run that isn't
+    trained.
+    """
     for run in (found := runs(made, "head")):
         if run != made.run("head", 0):
             shutil.copy(made.run("head", 0) / "predictions.parquet", run)
@@ -645,33 +962,54 @@ def one_answer_to_all(made: Forged) -> None:
     made.seal(run)
 
 
-@pytest.mark.parametrize("happened", [
-    pytest.param(lambda _: None, id="nothing"), with_faults, seeds_added, method_added, by_jobs, predicting_alike,
-    under_two_names, hardly_trained, one_answer_to_all,
-], ids=lambda of: of.__name__)  # fmt: skip
+@pytest.mark.parametrize(
+    "happened",
+    [
+        pytest.param(lambda _: None, id="nothing"),
+        with_faults,
+        seeds_added,
+        method_added,
+        by_jobs,
+        predicting_alike,
+        under_two_names,
+        hardly_trained,
+        one_answer_to_all,
+    ],
+    ids=lambda of: of.__name__,
+)
 def test_an_honest_folder_is_accepted(happened: Callable[[Forged], object], forged: Forged) -> None:
     """Of what a folder without a page can't show, a line says that it isn't checked."""
     happened(forged)
     made = verify(forged.folder)
     assert [check for check in made.checks if check.state == "failed"] == []
     unchecked = {check.name for check in made.checks if check.state == "not checked"}
-    assert unchecked - {"definitions"} == {"sample order", "page"}  # the reference may be of older words
+    assert unchecked - {"definitions"} == {
+        "sample order",
+        "page",
+    }  # the reference may be of older words
 
 
 def test_a_method_in_other_words_is_not_accused(forged: Forged) -> None:
-    """Two methods that name an optimizer or leave it to the suite train alike: a line names them, and refuses none."""
+    """Two methods that name an optimizer or leave it to the suite train alike: a line names
+    them, and refuses none.
+    """
     under_two_names(forged)
-    chosen = {"name": "adamw", "options": record_of(forged.run("full", 0))["spec"]["settings"]["optimizer"]["options"]}
+    chosen = {
+        "name": "adamw",
+        "options": record_of(forged.run("full", 0))["spec"]["settings"]["optimizer"]["options"],
+    }
     suite = json.loads((forged.folder / "suite.json").read_text())
-    forged.suite(methods=suite["methods"] | {"again": suite["methods"]["again"] | {"optimizer": chosen}})
+    forged.suite(
+        methods=suite["methods"] | {"again": suite["methods"]["again"] | {"optimizer": chosen}}
+    )
     forged.edit(*runs(forged, "again"), spec__method__optimizer=chosen)
     forged.seal(*runs(forged, "again"))
     reorder(forged)
     made = verify(forged.folder)
     assert [check for check in made.checks if check.state == "failed"] == []
-    assert [state for state, text in findings(made, "answers") if "one method in other words" in text] == [
-        "not checked"
-    ] * 3
+    assert [
+        state for state, text in findings(made, "answers") if "one method in other words" in text
+    ] == ["not checked"] * 3
 
 
 def test_a_training_without_effect_is_not_compared(forged: Forged) -> None:
@@ -683,7 +1021,9 @@ def test_a_training_without_effect_is_not_compared(forged: Forged) -> None:
 
 
 def test_a_metric_in_other_words_is_not_compared(forged: Forged) -> None:
-    """Another version may define it otherwise: a line names it, the score first, and refuses nothing."""
+    """Another version may define it otherwise: a line names it, the score first, and refuses
+    nothing.
+    """
     sealed(forged, metric("", "test_accuracy", definition=OTHER_WORDS, title="share right"))
     ((state, text),) = findings(verify(forged.folder), "definitions")
     assert state == "not checked"
@@ -699,8 +1039,12 @@ def test_an_invalid_run_has_a_place(forged: Forged) -> None:
 
 def test_a_single_rank_has_no_values_of_its_own(forged: Forged) -> None:
     """The run's values are its own; what it needed for training follows from them."""
-    forged.edit(run := forged.run("lora", 0), spec__settings__world_size=1, per_rank={},
-                metrics__peak_memory_over_setup_mb=scaled(0.5))  # fmt: skip
+    forged.edit(
+        run := forged.run("lora", 0),
+        spec__settings__world_size=1,
+        per_rank={},
+        metrics__peak_memory_over_setup_mb=scaled(0.5),
+    )
     alone = RunFiles.read(forged.folder, load_record(run / "run.json"))
     assert list(figures.ranks(alone)) == []
     assert "its peak_memory_over_setup_mb is recorded as" in " ".join(figures.figures(alone))
@@ -710,7 +1054,13 @@ def test_reference_answers_are_compared(tmp_path: Path) -> None:
     """Texts are scored against the expected ones beside them: one run's can't differ."""
     left_out = shutil.ignore_patterns("report.*", "tables", "figures")
     made = Forged(Path(shutil.copytree(REFERENCE / "chat", tmp_path / "chat", ignore=left_out)))
-    change = rows("lora 0", lambda of: of.assign(said_expected=of.said_answer, score=1.0), metrics__test_score=1.0)
+    change = rows(
+        "lora 0",
+        lambda of: of.assign(said_expected=of.said_answer, score=1.0),
+        metrics__test_score=1.0,
+    )
     run = sealed(made, change)
     lines = [text for _, text in findings(verify(made.folder), "predictions")]
-    assert lines == [f"{run}: not believed: the texts beside its predictions are not those of the other runs"]
+    assert lines == [
+        f"{run}: not believed: the texts beside its predictions are not those of the other runs"
+    ]

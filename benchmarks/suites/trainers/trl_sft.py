@@ -7,7 +7,9 @@ from trl import SFTConfig, SFTTrainer
 
 given = arguments()
 set_seed(given.seed)
-tokenizer = AutoTokenizer.from_pretrained(given.model, local_files_only=True, trust_remote_code=False)
+tokenizer = AutoTokenizer.from_pretrained(
+    given.model, local_files_only=True, trust_remote_code=False
+)
 trainer = SFTTrainer(
     model=AutoModelForCausalLM.from_pretrained(
         given.model, dtype="float32", local_files_only=True, trust_remote_code=False

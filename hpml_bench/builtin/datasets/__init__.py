@@ -1,1 +1,3 @@
-"""Data sets and ways to read them, one file each: a class that extends plugins.dataset.DatasetLoader."""
+"""Data sets and ways to read them, one file each: a class that extends
+plugins.dataset.DatasetLoader.
+"""

@@ -27,19 +27,26 @@ class HubDataset(DatasetLoader):
         validation: str | None = None
         """Split for the curves; empty to split rows off the training split."""
         test: str | None = "test"
-        """Split of the final evaluation; empty to split `test_samples` (or a tenth) off the training split."""
+        """Split of the final evaluation; empty to split `test_samples` (or a tenth) off the
+        training split.
+        """
 
     class Options(TableOptions, Source):
         """The dataset, and its columns."""
 
         label_names: tuple[str, ...] = ()
-        """Names of the classes or tags, in the order of the labels; empty to take the dataset's own."""
+        """Names of the classes or tags, in the order of the labels; empty to take the dataset's
+        own.
+        """
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
         options = self.options
         parts, revision = read_repository(options.dataset, options.config)
         names = (options.train, options.validation, options.test)
-        tables = [(split_in(parts, of, options.dataset), f"{options.dataset} {of}") if of else None for of in names]
+        tables = [
+            (split_in(parts, of, options.dataset), f"{options.dataset} {of}") if of else None
+            for of in names
+        ]
         splits = Splits(*cast(Any, tables))
         columns = find(splits.train[0], options.dataset, target, options)
         notes = {"dataset": options.dataset + (f", commit {revision}" if revision else "")}

@@ -23,9 +23,9 @@ PATTERNS = ("*.json", "*.jsonl", "*.parquet")
 class MetaMath(DatasetLoader):
     """Rows as method_comparison/MetaMathQA/data.py of github.com/huggingface/peft prepares them.
 
-    Training rows are the first of MetaMathQA without those of over 1,300 characters; validation rows are drawn from
-    GSM8K's training rows with numpy's seed 0; test rows are GSM8K's. GSM8K's answers are kept whole, and the scorer
-    `peft_metamath` reads them as PEFT does.
+    Training rows are the first of MetaMathQA without those of over 1,300 characters; validation
+    rows are drawn from GSM8K's training rows with numpy's seed 0; test rows are GSM8K's. GSM8K's
+    answers are kept whole, and the scorer `peft_metamath` reads them as PEFT does.
     """
 
     targets = ("answer",)
@@ -52,7 +52,10 @@ class MetaMath(DatasetLoader):
             for query, response in zip(train["query"], train["response"], strict=True)
             if len(f"{query} {response}") <= options.most_characters
         ][: options.first]
-        gsm8k, test = (_split(options.test, "main", split, ("question", "answer")) for split in ("train", "test"))
+        gsm8k, test = (
+            _split(options.test, "main", split, ("question", "answer"))
+            for split in ("train", "test")
+        )
         chosen = np.arange(len(gsm8k))
         np.random.RandomState(0).shuffle(chosen)
         validation = gsm8k.select(chosen[: settings.validation_samples])
@@ -60,12 +63,16 @@ class MetaMath(DatasetLoader):
             train=self._rows(kept),
             validation=self._rows(zip(validation["question"], validation["answer"], strict=True)),
             test=self._rows(zip(test["question"], test["answer"], strict=True)),
-            notes={"MetaMathQA": f"{len(kept):,} of {len(train):,} rows, without those of over "
-                                 f"{options.most_characters:,} characters, from the front"},
-        )  # fmt: skip
+            notes={
+                "MetaMathQA": f"{len(kept):,} of {len(train):,} rows, without those of over "
+                f"{options.most_characters:,} characters, from the front"
+            },
+        )
 
     def _rows(self, pairs: Iterable[tuple[str, str]]) -> Dataset:
-        return rows_of([[self.options.template.replace("{query}", query), answer] for query, answer in pairs])
+        return rows_of(
+            [[self.options.template.replace("{query}", query), answer] for query, answer in pairs]
+        )
 
 
 def _split(source: str, config: str | None, split: str, columns: tuple[str, ...]) -> Dataset:

@@ -1,4 +1,6 @@
-"""Newswire: generated four-class news (World, Sports, Business, Sci/Tech) with a known best possible accuracy."""
+"""Newswire: generated four-class news (World, Sports, Business, Sci/Tech) with a known best
+possible accuracy.
+"""
 
 from hpml_bench.data.newswire import WorldOptions, best_accuracy, generate, render, split_sizes
 from hpml_bench.data.newswire_world import TOPICS, make_world
@@ -27,7 +29,9 @@ class Newswire(DatasetLoader):
             **splits,
             label_names=TOPICS,
             notes={
-                "best possible accuracy": f"{on_rows:.1%} (exact posterior on these {size:,} test rows; "
-                f"{expected:.1%} expected of it by chance of the rows)"
+                "best possible accuracy": (
+                    f"{on_rows:.1%} (exact posterior on these {size:,} test rows; "
+                    f"{expected:.1%} expected of it by chance of the rows)"
+                )
             },
         )

@@ -1,11 +1,21 @@
-"""Newswire chat: questions about the generated news world and its documents, and short answers; no network."""
+"""Newswire chat: questions about the generated news world and its documents, and short answers;
+no network.
+"""
 
 from typing import Any
 
 import numpy as np
 
 from hpml_bench.data.conversations import rows_of
-from hpml_bench.data.newswire import balanced_beats, beat_posterior, render, sample, split_rng, split_sizes, stream
+from hpml_bench.data.newswire import (
+    balanced_beats,
+    beat_posterior,
+    render,
+    sample,
+    split_rng,
+    split_sizes,
+    stream,
+)
 from hpml_bench.data.newswire_world import BEAT_NAMES, ENTITIES, N_BEATS, make_world
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.settings import Settings
@@ -17,8 +27,8 @@ RETENTION_ROWS = 1000
 class NewswireChat(DatasetLoader):
     """Three kinds of questions in equal parts: which desk covers a name, three names, or a text.
 
-    The answers on names are facts that the embedded backbone saw in its pretraining, and most names that a test row
-    asks for occur in no training row; those on texts follow from the names in them.
+    The answers on names are facts that the embedded backbone saw in its pretraining, and most names
+    that a test row asks for occur in no training row; those on texts follow from the names in them.
     """
 
     targets = ("answer",)
@@ -37,9 +47,14 @@ class NewswireChat(DatasetLoader):
                 for text, beat in zip(render(world, documents), beats.tolist(), strict=True)
             ]
             # of names, on one and on three in turn; only `rng.random()` is used
-            for number, draws in enumerate(rng.random((size - text_count, 2 + len(ENTITIES))).tolist()):
+            for number, draws in enumerate(
+                rng.random((size - text_count, 2 + len(ENTITIES))).tolist()
+            ):
                 beat = int(draws[0] * N_BEATS)
-                names = [world.name(kind, beat, draw) for kind, draw in zip(ENTITIES, draws[2:], strict=True)]
+                names = [
+                    world.name(kind, beat, draw)
+                    for kind, draw in zip(ENTITIES, draws[2:], strict=True)
+                ]
                 if number % 2:
                     person, organisation, place = names
                     question = f"{person} of {organisation}, {place}: which desk?"
@@ -48,15 +63,21 @@ class NewswireChat(DatasetLoader):
                 pairs.append([question, _desk(beat)])
             order = np.argsort(rng.random(size), kind="stable")
             splits[split] = rows_of([pairs[at] for at in order])
-            right = float((beat_posterior(world, documents).argmax(1) == beats).sum()) if text_count else 0.0
+            right = (
+                float((beat_posterior(world, documents).argmax(1) == beats).sum())
+                if text_count
+                else 0.0
+            )
             best = (right + size - text_count) / size  # the test rows come last
         general = stream(world, RETENTION_ROWS, split_rng(settings.data_seed, "check"))
         return LoadedData(
             **splits,
             retention=rows_of([[text] for text in general]),
             notes={
-                "best possible exact match": f"{100 * best:.1f} % on these {len(splits['test']):,} test rows (all "
-                "names, and texts by the exact posterior over desks)"
+                "best possible exact match": (
+                    f"{100 * best:.1f} % on these {len(splits['test']):,} test rows (all "
+                    "names, and texts by the exact posterior over desks)"
+                )
             },
         )
 

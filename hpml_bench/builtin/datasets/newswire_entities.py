@@ -1,8 +1,18 @@
-"""Newswire entities: generated news whose people, organisations and places are tagged word by word."""
+"""Newswire entities: generated news whose people, organisations and places are tagged word by
+word.
+"""
 
 from pydantic import Field
 
-from hpml_bench.data.newswire import TAGS, TWO_WORDS, WorldOptions, generate, second_words, split_sizes, tagged
+from hpml_bench.data.newswire import (
+    TAGS,
+    TWO_WORDS,
+    WorldOptions,
+    generate,
+    second_words,
+    split_sizes,
+    tagged,
+)
 from hpml_bench.data.newswire_world import make_world
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.settings import Settings
@@ -11,8 +21,8 @@ from hpml_bench.suite.settings import Settings
 class NewswireEntities(DatasetLoader):
     """Documents of the generated world in words, with BIO tags of the names in them.
 
-    Every name is of one kind, whatever the text around it, so that the best possible F1 is 1 with all names known; a
-    training set has some of them.
+    Every name is of one kind, whatever the text around it, so that the best possible F1 is 1 with
+    all names known; a training set has some of them.
     """
 
     targets = ("tags",)
@@ -31,10 +41,18 @@ class NewswireEntities(DatasetLoader):
         splits = {}
         for split, size in split_sizes(settings).items():
             documents = generate(world, size, seed, split)
-            words, tags = tagged(world, documents, second_words(world, documents, seed, split, self.options.two_words))
+            words, tags = tagged(
+                world,
+                documents,
+                second_words(world, documents, seed, split, self.options.two_words),
+            )
             splits[split] = Dataset.from_dict({"words": words, "tags": tags}, features=types)
         return LoadedData(
             **splits,
             label_names=TAGS,
-            notes={"best possible F1": "100.0% (the kind of a name never depends on the text around it)"},
+            notes={
+                "best possible F1": (
+                    "100.0% (the kind of a name never depends on the text around it)"
+                )
+            },
         )

@@ -1,4 +1,6 @@
-"""Newswire score: generated news with a number that follows from the subtopic, and a known best possible RMSE."""
+"""Newswire score: generated news with a number that follows from the subtopic, and a known best
+possible RMSE.
+"""
 
 from pydantic import Field
 
@@ -11,8 +13,8 @@ from hpml_bench.suite.settings import Settings
 class NewswireScore(DatasetLoader):
     """Documents of the generated world, each with the level of its subtopic plus noise.
 
-    The texts are those of the data set newswire. Levels go from 0 to 7: 2 apart from topic to topic, 0.2 apart from
-    subtopic to subtopic within one.
+    The texts are those of the data set newswire. Levels go from 0 to 7: 2 apart from topic to
+    topic, 0.2 apart from subtopic to subtopic within one.
     """
 
     targets = ("number",)
@@ -26,18 +28,29 @@ class NewswireScore(DatasetLoader):
     def load(self, settings: Settings, target: Target) -> LoadedData:
         from datasets import Dataset
 
-        world, seed, noise = make_world(self.options.own_share), settings.data_seed, self.options.noise
+        world, seed, noise = (
+            make_world(self.options.own_share),
+            settings.data_seed,
+            self.options.noise,
+        )
         splits, best = {}, (0.0, 0.0)
         for split, size in news.split_sizes(settings).items():
             rng = news.split_rng(seed, split)
             beats = news.balanced_beats(size, rng)
-            documents, numbers = news.sample(world, beats, rng), news.noisy_levels(beats, seed, split, noise)
-            splits[split] = Dataset.from_dict({"text": news.render(world, documents), "label": numbers.tolist()})
+            documents, numbers = (
+                news.sample(world, beats, rng),
+                news.noisy_levels(beats, seed, split, noise),
+            )
+            splits[split] = Dataset.from_dict(
+                {"text": news.render(world, documents), "label": numbers.tolist()}
+            )
             best = news.best_rmse(world, documents, numbers, noise)  # the test rows come last
         return LoadedData(
             **splits,
             notes={
-                "best possible RMSE": f"{best[0]:.3f} (posterior mean on these {len(splits['test']):,} test rows; "
-                f"{best[1]:.3f} expected of it by chance of the rows)"
+                "best possible RMSE": (
+                    f"{best[0]:.3f} (posterior mean on these {len(splits['test']):,} test rows; "
+                    f"{best[1]:.3f} expected of it by chance of the rows)"
+                )
             },
         )

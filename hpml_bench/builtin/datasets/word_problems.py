@@ -1,4 +1,6 @@
-"""Word problems: generated questions on amounts, of several steps, with answers written as GSM8K's; no network."""
+"""Word problems: generated questions on amounts, of several steps, with answers written as
+GSM8K's; no network.
+"""
 
 import numpy as np
 from pydantic import Field
@@ -9,8 +11,32 @@ from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
 
-PEOPLE = ("Anna", "Ben", "Carla", "David", "Ella", "Frank", "Grace", "Henry", "Ivy", "Jack", "Kate", "Leo")
-THINGS = ("apples", "books", "coins", "cards", "eggs", "marbles", "pencils", "shells", "stamps", "stickers")
+PEOPLE = (
+    "Anna",
+    "Ben",
+    "Carla",
+    "David",
+    "Ella",
+    "Frank",
+    "Grace",
+    "Henry",
+    "Ivy",
+    "Jack",
+    "Kate",
+    "Leo",
+)
+THINGS = (
+    "apples",
+    "books",
+    "coins",
+    "cards",
+    "eggs",
+    "marbles",
+    "pencils",
+    "shells",
+    "stamps",
+    "stickers",
+)
 CHANGES: dict[str, tuple[str, ...]] = {
     "+": ("{other} gives {name} {n} more.", "{name} buys {n} more.", "{name} finds {n} more."),
     "-": ("{name} gives {n} to {other}.", "{name} loses {n}.", "{name} sells {n}."),
@@ -25,8 +51,8 @@ MOST = 100  # upper bound of amounts, excluded
 class WordProblems(DatasetLoader):
     """Problems on a number of things that changes several times; its last value is asked for.
 
-    The answer has one calculation per sentence and ends with `#### ` and the number, as GSM8K's do (Cobbe et al. 2021).
-    No two rows have the same question, over all splits.
+    The answer has one calculation per sentence and ends with `#### ` and the number, as GSM8K's do
+    (Cobbe et al. 2021). No two rows have the same question, over all splits.
     """
 
     targets = ("answer",)

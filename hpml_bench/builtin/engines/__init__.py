@@ -1,1 +1,3 @@
-"""Engines that start the jobs of a sweep, one file each: a class that extends plugins.engine.Engine."""
+"""Engines that start the jobs of a sweep, one file each: a class that extends
+plugins.engine.Engine.
+"""

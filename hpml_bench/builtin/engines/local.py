@@ -28,7 +28,9 @@ class Slot:
     cards: tuple[str, ...]  # GPUs, as CUDA_VISIBLE_DEVICES names them
 
 
-_NUMBERS = itertools.count()  # of this process's jobs: a unit has one in each round, and one for each attempt
+_NUMBERS = (
+    itertools.count()
+)  # of this process's jobs: a unit has one in each round, and one for each attempt
 
 
 class Local(Engine):
@@ -40,7 +42,9 @@ class Local(Engine):
     def __init__(self, profile: Profile) -> None:
         super().__init__(profile)
         self._free: list[Slot] = []
-        self._waiting: list[tuple[JobBatch, int, str]] = []  # batches, units, and times of submission
+        self._waiting: list[
+            tuple[JobBatch, int, str]
+        ] = []  # batches, units, and times of submission
         self._running: dict[int, tuple[Slot, subprocess.Popen[bytes]]] = {}
 
     @property
@@ -48,13 +52,18 @@ class Local(Engine):
         return *super().device_request, self.profile.parallel
 
     def check(self) -> None:
-        """Divide this machine into slots; refuse too few cores or GPUs, and keys that don't apply here."""
+        """Divide this machine into slots; refuse too few cores or GPUs, and keys that don't
+        apply here.
+        """
         if "parallel" not in self.profile.model_fields_set:
             most = min(self.profile.parallel, environment.cores())
             self.profile = self.profile.model_copy(update={"parallel": most})
         profile = self.profile
         if profile.nodes > 1 or profile.memory_per_node or profile.time:
-            raise UserError("engine local: one machine has no nodes, memory_per_node or time of a job; leave them out")
+            raise UserError(
+                "engine local: one machine has no nodes, memory_per_node or time of a job; leave "
+                "them out"
+            )
         self._free = slots(profile.parallel, profile.gpus_per_node, profile.cpus_per_node)
 
     def submit(self, batch: JobBatch) -> str:
@@ -64,8 +73,14 @@ class Local(Engine):
 
     def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
         self._begin()
-        waiting = [EngineJob(f"unit {unit}", unit, "WAITING", running=False) for _, unit, _ in self._waiting]
-        return (*(EngineJob(f"unit {unit}", unit, "RUNNING", running=True) for unit in self._running), *waiting)
+        waiting = [
+            EngineJob(f"unit {unit}", unit, "WAITING", running=False)
+            for _, unit, _ in self._waiting
+        ]
+        return (
+            *(EngineJob(f"unit {unit}", unit, "RUNNING", running=True) for unit in self._running),
+            *waiting,
+        )
 
     def wait(self, seconds: float) -> None:
         deadline, before = time.monotonic() + seconds, len(self._running) + len(self._waiting)
@@ -81,28 +96,48 @@ class Local(Engine):
         return count
 
     def _begin(self) -> None:
-        for unit in [unit for unit, (_, process) in self._running.items() if process.poll() is not None]:
+        for unit in [
+            unit for unit, (_, process) in self._running.items() if process.poll() is not None
+        ]:
             self._free.append(self._running.pop(unit)[0])
         while self._free and self._waiting:
-            slot, (batch, unit, queued), profile = self._free.pop(0), self._waiting.pop(0), self.profile
+            slot, (batch, unit, queued), profile = (
+                self._free.pop(0),
+                self._waiting.pop(0),
+                self.profile,
+            )
             variables = profile.env | {
-                environment.ENGINE: "local", environment.QUEUED: queued,
+                environment.ENGINE: "local",
+                environment.QUEUED: queued,
                 environment.JOB: f"{os.getpid()}-{unit}-{next(_NUMBERS)}",
-                environment.EXCLUSIVE: str(int(profile.parallel == 1)), "CUDA_VISIBLE_DEVICES": ",".join(slot.cards),
-            }  # fmt: skip
-            log, command = batch.folder / LOGS / f"unit-{unit}.log", profile.command(self.command(batch, unit))
-            place = partial(os.sched_setaffinity, 0, slot.cores) if hasattr(os, "sched_setaffinity") else None
+                environment.EXCLUSIVE: str(int(profile.parallel == 1)),
+                "CUDA_VISIBLE_DEVICES": ",".join(slot.cards),
+            }
+            log, command = (
+                batch.folder / LOGS / f"unit-{unit}.log",
+                profile.command(self.command(batch, unit)),
+            )
+            place = (
+                partial(os.sched_setaffinity, 0, slot.cores)
+                if hasattr(os, "sched_setaffinity")
+                else None
+            )
             process = child.start(command, variables, log, profile.setup, profile.scratch, place)
             self._running[unit] = slot, process
 
 
 def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Slot]:
-    """Return `count` parts of this machine's GPUs and cores, or refuse with a UserError where these are too few."""
-    # Where it isn't said how many each part gets, the parts are equal, with at least one GPU each where there are any.
+    """Return `count` parts of this machine's GPUs and cores, or refuse with a UserError where
+    these are too few.
+    """
+    # Where it isn't said how many each part gets, the parts are equal, with at least one GPU each
+    # where there are any.
     together: dict[str, list[int]] = {}  # the cores that are hardware threads of one physical core
     for core in sorted(environment.affinity()):
         siblings = CORES / f"cpu{core}" / "topology" / "thread_siblings_list"
-        together.setdefault(siblings.read_text() if siblings.exists() else str(core), []).append(core)
+        together.setdefault(siblings.read_text() if siblings.exists() else str(core), []).append(
+            core
+        )
     physical = [*together.values()]
     cards = [str(gpu["uuid"] or gpu["index"]) for gpu in gpus.shareable_gpus()]
     own_cores = _each(count, cores_each, environment.cores(), "CPU cores")
@@ -117,7 +152,10 @@ def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Sl
     gpus_wanted = bool(cards_each or (cards_each is None and cards))
     own_cards = _each(count, cards_each, len(cards), "GPUs", otherwise) if gpus_wanted else 0
     return [
-        Slot(tuple(cores[i * own_cores : (i + 1) * own_cores]), tuple(cards[i * own_cards : (i + 1) * own_cards]))
+        Slot(
+            tuple(cores[i * own_cores : (i + 1) * own_cores]),
+            tuple(cards[i * own_cards : (i + 1) * own_cards]),
+        )
         for i in range(count)
     ]
 
@@ -129,6 +167,7 @@ def _each(count: int, requested: int | None, available: int, what: str, otherwis
         most = available // (requested or 1)
         hint = f"; give --parallel {most}{otherwise}" if most else ""
         raise UserError(
-            f"{count} runs side by side need {count * (requested or 1)} {what}, and {available} may be used here{hint}"
+            f"{count} runs side by side need {count * (requested or 1)} {what}, and {available} "
+            f"may be used here{hint}"
         )
     return each

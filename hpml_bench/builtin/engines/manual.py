@@ -1,4 +1,6 @@
-"""By hand: the plan is written, and any scheduler may call `hpml-bench work` for each unit (docs/clusters.md)."""
+"""By hand: the plan is written, and any scheduler may call `hpml-bench work` for each unit
+(docs/clusters.md).
+"""
 
 import shlex
 from collections.abc import Sequence
@@ -15,7 +17,9 @@ class Manual(Engine):
 
     def script(self, batch: JobBatch) -> str:
         words = [self.command(batch, unit) for unit in batch.units or (-1,)]
-        return "".join(f"{shlex.join(['hpml-bench', *own[own.index('hpml_bench') + 1 :]])}\n" for own in words)
+        return "".join(
+            f"{shlex.join(['hpml-bench', *own[own.index('hpml_bench') + 1 :]])}\n" for own in words
+        )
 
     def submit(self, batch: JobBatch) -> str:
         return ""

@@ -1,9 +1,9 @@
 """Ray: the units as tasks of a running cluster, or of one that is started on this machine.
 
-A task starts `hpml-bench work` as a process of its own, since Ray reuses its workers, which isolate nothing. The
-kernel kills that process when the worker ends (ray-project/ray#42861: Ray leaves children of a killed worker alive).
-Ray's own retries are off: a lost task is submitted anew under another name, so that work which a lost node goes on
-with is never taken for it.
+A task starts `hpml-bench work` as a process of its own, since Ray reuses its workers, which isolate
+nothing. The kernel kills that process when the worker ends (ray-project/ray#42861: Ray leaves
+children of a killed worker alive). Ray's own retries are off: a lost task is submitted anew under
+another name, so that work which a lost node goes on with is never taken for it.
 """
 
 import importlib.util
@@ -38,7 +38,9 @@ class RayOptions(Frozen):
     """Address of the cluster, and further resources of a task."""
 
     address: str | None = None
-    """Address of the cluster, as in ray.init; empty: RAY_ADDRESS, or without it a cluster of this machine alone."""
+    """Address of the cluster, as in ray.init; empty: RAY_ADDRESS, or without it a cluster of
+    this machine alone.
+    """
     resources: dict[str, float] = Field(default_factory=dict)
     """Custom resources of each task."""
 
@@ -68,8 +70,12 @@ class Ray(Engine):
         import ray
 
         if not _connected():
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports to nobody
-            own_handlers = {number: signal.getsignal(number) for number in SIGNALS}  # Ray replaces one of them
+            os.environ.setdefault(
+                "RAY_USAGE_STATS_ENABLED", "0"
+            )  # a cluster that is started here reports to nobody
+            own_handlers = {
+                number: signal.getsignal(number) for number in SIGNALS
+            }  # Ray replaces one of them
             address = self.options.address or os.environ.get("RAY_ADDRESS") or "local"
             here = {"include_dashboard": False} if address == "local" else {}
             try:
@@ -78,7 +84,9 @@ class Ray(Engine):
                     socket.create_connection((match[1], int(match[2])), timeout=10).close()
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
             except (OSError, ValueError, RuntimeError) as error:
-                raise UserError(f"Ray's cluster at {address} can't be reached: {str(error).splitlines()[0]}") from None
+                raise UserError(
+                    f"Ray's cluster at {address} can't be reached: {str(error).splitlines()[0]}"
+                ) from None
             finally:
                 for number, handler in own_handlers.items():
                     signal.signal(number, handler)
@@ -96,8 +104,17 @@ class Ray(Engine):
 
     def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
         self._more()
-        found = [EngineJob(name, unit, "SUBMITTED", running=True) for unit, name in self._running.values()]
-        return (*found, *(EngineJob(f"unit {unit}", unit, "WAITING", running=False) for _, unit, _ in self._waiting))
+        found = [
+            EngineJob(name, unit, "SUBMITTED", running=True)
+            for unit, name in self._running.values()
+        ]
+        return (
+            *found,
+            *(
+                EngineJob(f"unit {unit}", unit, "WAITING", running=False)
+                for _, unit, _ in self._waiting
+            ),
+        )
 
     def wait(self, seconds: float) -> None:
         import ray
@@ -117,12 +134,16 @@ class Ray(Engine):
             for task in tasks:
                 ray.cancel(task, force=force)
             if tasks:
-                _, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=STOP_SECONDS + 5, fetch_local=False)
+                _, tasks = ray.wait(
+                    tasks, num_returns=len(tasks), timeout=STOP_SECONDS + 5, fetch_local=False
+                )
         self._more()
         return count
 
     def dead(self, owner: Job) -> bool:
-        """Return whether a task of this process has ended, or an owner's process is gone from its node."""
+        """Return whether a task of this process has ended, or an owner's process is gone from
+        its node.
+        """
         if owner.job in self._names:
             return all(name != owner.job for _, name in self._running.values())
         return _connected() and _gone(owner)
@@ -131,7 +152,9 @@ class Ray(Engine):
         if self._running:
             import ray
 
-            ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0, fetch_local=False)
+            ended, _ = ray.wait(
+                list(self._running), num_returns=len(self._running), timeout=0, fetch_local=False
+            )
             for task in ended:
                 del self._running[task]
         while self._waiting and len(self._running) < self.profile.parallel:
@@ -145,23 +168,39 @@ class Ray(Engine):
         words = self.command(batch, -1 if unit is None else unit)
         title, more = f"hpml-bench:{batch.plan.suite.name}", self.options.resources or None
         remote = ray.remote(do).options(name=title, **self._need, resources=more, max_retries=0)
-        variables = {key: value for key, value in os.environ.items() if key.startswith("HPML_BENCH_")}
-        variables |= self.profile.env | ({} if self._alone else {jobs.CORES: f"{self._need['num_cpus']:.0f}"})
+        variables = {
+            key: value for key, value in os.environ.items() if key.startswith("HPML_BENCH_")
+        }
+        variables |= self.profile.env | (
+            {} if self._alone else {jobs.CORES: f"{self._need['num_cpus']:.0f}"}
+        )
         alone = str(int(self._alone))
-        variables |= {jobs.ENGINE: "ray", jobs.JOB: name, jobs.QUEUED: utc_now(), jobs.EXCLUSIVE: alone}
-        task = remote.remote(words, variables, str(log), self.profile.model_dump(mode="json"), after)
+        variables |= {
+            jobs.ENGINE: "ray",
+            jobs.JOB: name,
+            jobs.QUEUED: utc_now(),
+            jobs.EXCLUSIVE: alone,
+        }
+        task = remote.remote(
+            words, variables, str(log), self.profile.model_dump(mode="json"), after
+        )
         self._running[task] = unit, name
         self._names.add(name)
         return task
 
 
-def resources_of_task(profile: Profile, nodes: list[dict[str, float]]) -> tuple[dict[str, Any], bool]:
-    """Return a task's resources of one node, by Ray's options, and whether they are all cores of any node.
+def resources_of_task(
+    profile: Profile, nodes: list[dict[str, float]]
+) -> tuple[dict[str, Any], bool]:
+    """Return a task's resources of one node, by Ray's options, and whether they are all cores of
+    any node.
 
     They are those of the profile, else the fewest cores and GPUs of any node with a core.
     """
     usable = [node for node in nodes if node.get("CPU", 0) >= 1]
-    least = {kind: min((node.get(kind, 0) for node in usable), default=0) for kind in ("CPU", "GPU")}
+    least = {
+        kind: min((node.get(kind, 0) for node in usable), default=0) for kind in ("CPU", "GPU")
+    }
     whole = profile.exclusive or profile.cpus_per_node is None
     cpus = least["CPU"] if whole else float(profile.cpus_per_node or 0)
     gpus = least["GPU"] if profile.gpus_per_node is None else float(profile.gpus_per_node)
@@ -169,17 +208,31 @@ def resources_of_task(profile: Profile, nodes: list[dict[str, float]]) -> tuple[
     shift = {"K": 10, "G": 30, "T": 40}  # M, and no letter, are megabytes, as Slurm reads them
     memory = None if match is None else int(match[1]) << shift.get(match[2], 20)
     requested = {"CPU": cpus, "GPU": gpus, "memory": memory or 0}
-    if not any(all(node.get(kind, 0) >= number for kind, number in requested.items()) for node in usable):
-        shown = ", ".join(f"{number:.0f} {kind}" for kind, number in requested.items() if number) or "a CPU"
+    if not any(
+        all(node.get(kind, 0) >= number for kind, number in requested.items()) for node in usable
+    ):
+        shown = (
+            ", ".join(f"{number:.0f} {kind}" for kind, number in requested.items() if number)
+            or "a CPU"
+        )
         raise UserError(
-            f"no node of Ray's cluster has the resources of a job ({shown}); request less in the profile, or add nodes"
+            f"no node of Ray's cluster has the resources of a job ({shown}); request less in the "
+            f"profile, or add nodes"
         )
     need = {"num_cpus": cpus, "num_gpus": gpus, "memory": memory}
     return need, whole and len({node["CPU"] for node in usable}) == 1
 
 
-def do(words: list[str], variables: dict[str, str], log: str, profile: dict[str, Any], after: int | None) -> int:
-    """Do a job in a process of its own, as a task on a node; return its exit status, or a failed job's before it."""
+def do(
+    words: list[str],
+    variables: dict[str, str],
+    log: str,
+    profile: dict[str, Any],
+    after: int | None,
+) -> int:
+    """Do a job in a process of its own, as a task on a node; return its exit status, or a failed
+    job's before it.
+    """
     if after:
         return after
     where = Profile.model_validate(profile)
@@ -205,7 +258,9 @@ def _connected() -> bool:
 
 
 def _gone(owner: Job) -> bool:
-    """Return whether an owner's process has ended, checked on its node; a node that Ray has lost counts as ended."""
+    """Return whether an owner's process has ended, checked on its node; a node that Ray has lost
+    counts as ended.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -214,7 +269,11 @@ def _gone(owner: Job) -> bool:
     if not living:
         return bool(nodes)
     strategy = NodeAffinitySchedulingStrategy(node_id=living[0]["NodeID"], soft=False)
-    look = ray.remote(ended_here).options(num_cpus=0, scheduling_strategy=strategy, max_retries=0).remote(owner)
+    look = (
+        ray.remote(ended_here)
+        .options(num_cpus=0, scheduling_strategy=strategy, max_retries=0)
+        .remote(owner)
+    )
     try:
         return bool(ray.get(look, timeout=30))
     except ray.exceptions.RayError:

@@ -1,4 +1,6 @@
-"""Slurm: job arrays by sbatch, one task per unit; states by squeue alone, as sacct needs a database that many lack."""
+"""Slurm: job arrays by sbatch, one task per unit; states by squeue alone, as sacct needs a
+database that many lack.
+"""
 
 import os
 import re
@@ -31,28 +33,53 @@ REFUSED = frozenset(
 )
 """Reasons of jobs that Slurm has accepted and will never begin (squeue(1), job reasons)."""
 ENDED = frozenset(
-    {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
+    {
+        "COMPLETED",
+        "CANCELLED",
+        "FAILED",
+        "TIMEOUT",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "BOOT_FAIL",
+        "DEADLINE",
+    }
 )
 SECONDS = 60  # seconds after which a Slurm command is given up
-RESERVED = frozenset({"array", "signal", "output", "error", "dependency", "wrap", "parsable", "time", "nodes"})
+RESERVED = frozenset(
+    {"array", "signal", "output", "error", "dependency", "wrap", "parsable", "time", "nodes"}
+)
 """Options of sbatch that this engine sets itself."""
 WORD = re.compile(r"^[a-z][a-z0-9-]*$")
 NUMBER = re.compile(r"^(?:Submitted batch job )?(\d+)(?:;\S+)?\s*$", re.MULTILINE)
-"""A job's number in the output of sbatch, to which a site's wrapper may add lines; after `;` stands the cluster."""
+"""A job's number in the output of sbatch, to which a site's wrapper may add lines; after `;`
+stands the cluster.
+"""
 OURS = re.compile(r"([a-z0-9-]+):(units|prepare|report)(?::(\d+))?")
-"""Comment of a job: id of the plan, kind of job, and for units the one from which the array counts."""
-OVERRIDES = ("SBATCH_", "SQUEUE_", "SCANCEL_")  # prefixes of variables by which a user's shell changes Slurm's commands
+"""Comment of a job: id of the plan, kind of job, and for units the one from which the array
+counts.
+"""
+OVERRIDES = (
+    "SBATCH_",
+    "SQUEUE_",
+    "SCANCEL_",
+)  # prefixes of variables by which a user's shell changes Slurm's commands
 
 
 class SlurmOptions(Frozen):
     """Options of sbatch by their long names, beside those that the profile has."""
 
     array: int = Field(default=1000, ge=1, le=100_000)
-    """Most units in one array; give less where MaxArraySize is below 1,001, or where fewer jobs may be in the queue."""
+    """Most units in one array; give less where MaxArraySize is below 1,001, or where fewer jobs
+    may be in the queue.
+    """
     lag: float = Field(default=45.0, ge=0, le=3600)
-    """Seconds by which the answer of squeue may be old: for this long an absent job doesn't count as ended."""
+    """Seconds by which the answer of squeue may be old: for this long an absent job doesn't
+    count as ended.
+    """
     sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
-    """Options such as `partition`, `account`, `qos`, `constraint`, `mem`; true for one without a value."""
+    """Options such as `partition`, `account`, `qos`, `constraint`, `mem`; true for one without a
+    value.
+    """
 
     @model_validator(mode="before")
     @classmethod
@@ -60,7 +87,8 @@ class SlurmOptions(Frozen):
         for name in value if isinstance(value, dict) else ():
             if name not in cls.model_fields:
                 raise ValueError(
-                    f"{name} is not known; write an option of sbatch under sbatch, as {{sbatch: {{{name}: ...}}}}"
+                    f"{name} is not known; write an option of sbatch under sbatch, as {{sbatch: "
+                    f"{{{name}: ...}}}}"
                 )
         return value
 
@@ -73,7 +101,10 @@ class SlurmOptions(Frozen):
             if name in RESERVED:
                 raise ValueError(f"{name} is set by hpml-bench itself")
             if name == "clusters" and not re.fullmatch(r"\w[\w-]*", str(given)):
-                raise ValueError("clusters takes one name: of jobs on several it isn't known which numbers are whose")
+                raise ValueError(
+                    "clusters takes one name: of jobs on several it isn't known which numbers are "
+                    "whose"
+                )
         return value
 
 
@@ -91,20 +122,29 @@ class Slurm(Engine):
     @classmethod
     def lacks(cls) -> str | None:
         missing = [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]
-        return f"{', '.join(missing)} can't be found; submit from a login node of a Slurm cluster" if missing else None
+        return (
+            f"{', '.join(missing)} can't be found; submit from a login node of a Slurm cluster"
+            if missing
+            else None
+        )
 
     def parts(self, batch: JobBatch) -> tuple[JobBatch, ...]:
         """Return a batch in parts, one array each; each begins after the one before."""
         # Slurm limits the parallel tasks within one array only.
         groups = groupby(sorted(batch.units), lambda unit: unit // self.options.array)
-        parts = [replace(batch, units=tuple(units), first=key * self.options.array) for key, units in groups]
+        parts = [
+            replace(batch, units=tuple(units), first=key * self.options.array)
+            for key, units in groups
+        ]
         return tuple(parts) or (batch,)
 
     def script(self, batch: JobBatch) -> str:
         profile, plan, first = self.profile, batch.plan, batch.first
         logs = str(batch.folder / LOGS).replace("%", "%%")
         if "\\" in logs:
-            raise UserError(f"{batch.folder}: Slurm takes a backslash in a path for its own; give another --out")
+            raise UserError(
+                f"{batch.folder}: Slurm takes a backslash in a path for its own; give another --out"
+            )
         given: dict[str, str | int | bool] = {
             "job-name": _title(plan),
             "comment": f"{plan.id}:{batch.kind}{f':{first}' if first else ''}",
@@ -116,10 +156,13 @@ class Slurm(Engine):
             given["array"] = f"{_ranges([unit - first for unit in batch.units])}%{profile.parallel}"
         if batch.kind != "report":  # a preparation resolves the settings that a node decides
             asked = {
-                "nodes": profile.nodes, "ntasks-per-node": 1, "cpus-per-task": profile.cpus_per_node,
-                "gpus-per-node": profile.gpus_per_node, "mem": profile.memory_per_node,
+                "nodes": profile.nodes,
+                "ntasks-per-node": 1,
+                "cpus-per-task": profile.cpus_per_node,
+                "gpus-per-node": profile.gpus_per_node,
+                "mem": profile.memory_per_node,
                 "exclusive": profile.exclusive or None,
-            }  # fmt: skip
+            }
             given |= {name: value for name, value in asked.items() if value is not None}
         if profile.seconds is not None:
             given["time"] = str(profile.time)
@@ -130,8 +173,14 @@ class Slurm(Engine):
         if after:
             given |= {"dependency": ",".join(after), "kill-on-invalid-dep": "yes"}
         given |= self.options.sbatch
-        lines = ["#!/bin/bash", *(_line(name, value) for name, value in given.items() if value is not False)]
-        lines += ["set -e", *profile.setup]  # a job whose environment could not be set up must not run in another one
+        lines = [
+            "#!/bin/bash",
+            *(_line(name, value) for name, value in given.items() if value is not False),
+        ]
+        lines += [
+            "set -e",
+            *profile.setup,
+        ]  # a job whose environment could not be set up must not run in another one
         variables = profile.env | {jobs.ENGINE: "slurm", jobs.QUEUED: utc_now()}
         variables |= {jobs.EXCLUSIVE: str(int(profile.exclusive)), "PYTHONUNBUFFERED": "1"}
         lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
@@ -150,18 +199,29 @@ class Slurm(Engine):
     def submit(self, batch: JobBatch) -> str:
         (batch.folder / LOGS).mkdir(exist_ok=True)
         try:
-            output = _run(["sbatch", "--parsable"], self.script(batch))  # the cluster is in the script
+            output = _run(
+                ["sbatch", "--parsable"], self.script(batch)
+            )  # the cluster is in the script
         except UserError as error:
-            hint = "; where MaxArraySize is below 1,001, give the profile options: {array: N} with an N below it"
-            raise UserError(f"{error}{hint if 'Invalid job array specification' in str(error) else ''}") from None
+            hint = (
+                "; where MaxArraySize is below 1,001, give the profile options: {array: N} with "
+                "an N below it"
+            )
+            raise UserError(
+                f"{error}{hint if 'Invalid job array specification' in str(error) else ''}"
+            ) from None
         numbers = NUMBER.findall(output)
         if not numbers:
             raise UserError(f"sbatch answered {output[:200]!r}, and no number of a job")
         return str(numbers[-1])
 
     def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
-        command = self._on_cluster("squeue", "--noheader", "--array", "--me", "--format=%i|%F|%K|%T|%r|%j|%k")
-        several = "," in str(self.options.sbatch.get("partition", ""))  # the reason is then of one of them
+        command = self._on_cluster(
+            "squeue", "--noheader", "--array", "--me", "--format=%i|%F|%K|%T|%r|%j|%k"
+        )
+        several = "," in str(
+            self.options.sbatch.get("partition", "")
+        )  # the reason is then of one of them
         title = self.options.sbatch.get("job-name", _title(plan))
         known = {made.name: (made.kind, made.first) for made in plan.submitted}
         live = []
@@ -170,26 +230,44 @@ class Slurm(Engine):
             if len(parts) < 7:  # the rest of a comment with a line break
                 continue
             name, group, task, state, reason, title_there, comment = parts
-            # By the number, since a site may rewrite comments; by the comment, a job whose number was lost. Numbers
-            # are given anew after long: then the title is another.
+            # By the number, since a site may rewrite comments; by the comment, a job whose number
+            # was lost. Numbers are given anew after long: then the title is another.
             hint = OURS.search(comment)
             part = (hint[2], int(hint[3] or 0)) if hint and hint[1] == plan.id else None
-            part = known.get(group, part) if str(title) == title_there or _title(plan) in title_there else part
+            part = (
+                known.get(group, part)
+                if str(title) == title_there or _title(plan) in title_there
+                else part
+            )
             if part is not None and state not in ENDED:
                 kind, first = part
                 unit = int(task) + first if task.isdigit() and kind == "units" else None
                 shown = state if reason in {"", "None"} else f"{state} ({reason})"
-                running, refused = state in {"RUNNING", "COMPLETING"}, reason in REFUSED and not several
-                stuck, why = refused or reason == STUCK, "" if running or reason == "None" else reason
-                live.append(EngineJob(name, unit, shown, running, stuck, cast(Kind, kind), group, why, refused))
+                running, refused = (
+                    state in {"RUNNING", "COMPLETING"},
+                    reason in REFUSED and not several,
+                )
+                stuck, why = (
+                    refused or reason == STUCK,
+                    "" if running or reason == "None" else reason,
+                )
+                live.append(
+                    EngineJob(
+                        name, unit, shown, running, stuck, cast(Kind, kind), group, why, refused
+                    )
+                )
         return tuple(live)
 
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
-        """Cancel the jobs of a plan: whole arrays, since scancel calls the controller once per name."""
+        """Cancel the jobs of a plan: whole arrays, since scancel calls the controller once per
+        name.
+        """
         found = self.live(plan)
         groups = dict.fromkeys([*(job.group for job in found), *filter(str.isdigit, names)])
         if groups:
-            _run(self._on_cluster("scancel", "--quiet", "--", *groups))  # quiet: of those that have ended meanwhile
+            _run(
+                self._on_cluster("scancel", "--quiet", "--", *groups)
+            )  # quiet: of those that have ended meanwhile
         return max(len(found), len(groups))
 
     def cancel(self, jobs: Sequence[EngineJob]) -> None:
@@ -204,8 +282,12 @@ class Slurm(Engine):
         return bool(self.dead_among([owner]))
 
     def dead_among(self, owners: Sequence[Job]) -> set[str]:
-        """Return the starts that have ended or were restarted, by one call of squeue; without it nothing is known."""
-        oldest = datetime.now(UTC).timestamp() - self.lag  # jobs that have begun since may be missing in the answer
+        """Return the starts that have ended or were restarted, by one call of squeue; without it
+        nothing is known.
+        """
+        oldest = (
+            datetime.now(UTC).timestamp() - self.lag
+        )  # jobs that have begun since may be missing in the answer
         own = [owner for owner in owners if owner.engine == "slurm"]
         own = [owner for owner in own if datetime.fromisoformat(owner.began).timestamp() < oldest]
         names = {owner.name: re.sub(r"-(\d+)$", r"_\1", owner.job) for owner in own}
@@ -219,31 +301,59 @@ class Slurm(Engine):
             if len(names) > 1 or "Invalid job id" not in str(error):  # of several it never says so
                 return set()
             answer = ""
-        lines = [line.split() for line in answer.splitlines() if line and not line.startswith("CLUSTER:")]
+        lines = [
+            line.split() for line in answer.splitlines() if line and not line.startswith("CLUSTER:")
+        ]
         if any(len(words) != 3 or not words[2].isdigit() for words in lines):
             return set()
         states = {name: (state, int(restarts)) for name, state, restarts in lines}
         found = {owner.name: states.get(names[owner.name], ("COMPLETED", 0)) for owner in own}
-        return {owner.name for owner in own if found[owner.name][0] in ENDED or found[owner.name][1] > owner.restart}
+        return {
+            owner.name
+            for owner in own
+            if found[owner.name][0] in ENDED or found[owner.name][1] > owner.restart
+        }
 
     def hosts(self) -> tuple[str, ...]:
         if self.profile.nodes == 1:
             return super().hosts()
-        return tuple(_run(["scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", "")]).split())
+        return tuple(
+            _run(
+                ["scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", "")]
+            ).split()
+        )
 
     def over_nodes(self, command: list[str]) -> list[str]:
         """Return a step with one task on each node of the job; it ends when one task fails."""
         command = [*self.profile.launcher, *command]
-        nodes = re.findall(r"(?:^|,)(\d+)", os.environ.get("SLURM_JOB_CPUS_PER_NODE", ""))  # such as 72(x2),36
-        cores = self.profile.cpus_per_node or os.environ.get("SLURM_CPUS_PER_TASK") or min(map(int, nodes), default=0)
+        nodes = re.findall(
+            r"(?:^|,)(\d+)", os.environ.get("SLURM_JOB_CPUS_PER_NODE", "")
+        )  # such as 72(x2),36
+        cores = (
+            self.profile.cpus_per_node
+            or os.environ.get("SLURM_CPUS_PER_TASK")
+            or min(map(int, nodes), default=0)
+        )
         scratch = self.profile.scratch
         if scratch:  # the job's script did so on the first node alone
-            command = ["bash", "-c", f'export TMPDIR="{scratch}" && mkdir -p "$TMPDIR" && exec "$@"', "bash", *command]
+            command = [
+                "bash",
+                "-c",
+                f'export TMPDIR="{scratch}" && mkdir -p "$TMPDIR" && exec "$@"',
+                "bash",
+                *command,
+            ]
         return [
-            "srun", f"--nodes={self.profile.nodes}", f"--ntasks={self.profile.nodes}", "--ntasks-per-node=1",
+            "srun",
+            f"--nodes={self.profile.nodes}",
+            f"--ntasks={self.profile.nodes}",
+            "--ntasks-per-node=1",
             *([f"--cpus-per-task={cores}"] if cores else []),  # a step doesn't take it from its job
-            "--export=ALL", "--kill-on-bad-exit=1", "--wait=60", *command,
-        ]  # fmt: skip
+            "--export=ALL",
+            "--kill-on-bad-exit=1",
+            "--wait=60",
+            *command,
+        ]
 
     def _on_cluster(self, command: str, *words: str) -> list[str]:
         """Return a command of Slurm's for the cluster that the profile names, if it names one."""
@@ -265,26 +375,45 @@ def _line(name: str, value: str | int | bool) -> str:
 def _ranges(numbers: Sequence[int]) -> str:
     """Return numbers as Slurm writes them: 0-3,7."""
     ordered = enumerate(sorted(numbers))  # in a range, number and position grow together
-    ranges = [[number for _, number in run] for _, run in groupby(ordered, lambda pair: pair[1] - pair[0])]
+    ranges = [
+        [number for _, number in run] for _, run in groupby(ordered, lambda pair: pair[1] - pair[0])
+    ]
     return ",".join(str(own[0]) if len(own) == 1 else f"{own[0]}-{own[-1]}" for own in ranges)
 
 
 def _run(command: list[str], text: str | None = None) -> str:
-    """Return the output of a Slurm command, run without variables of the user's shell or an outer job that change it.
+    """Return the output of a Slurm command, run without variables of the user's shell or an outer
+    job that change it.
 
     A UserError says that it fails, or doesn't answer.
     """
-    # The one variable of a job that it needs is SLURM_CONF; by the others a new job would inherit options of that one.
+    # The one variable of a job that it needs is SLURM_CONF; by the others a new job would inherit
+    # options of that one.
     without = (*OVERRIDES, "SLURM_") if "SLURM_JOB_ID" in os.environ else OVERRIDES
-    kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or not name.startswith(without)}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "SLURM_CONF" or not name.startswith(without)
+    }
     try:
         done = subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=SECONDS, check=False, env=kept
+            command,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+            env=kept,
         )
     except subprocess.TimeoutExpired:
-        raise UserError(f"{command[0]} has not answered for {SECONDS} s; the same command goes on from here") from None
+        raise UserError(
+            f"{command[0]} has not answered for {SECONDS} s; the same command goes on from here"
+        ) from None
     except OSError as error:
         raise UserError(f"{command[0]} can't be started: {error.strerror}") from None
     if done.returncode:
-        raise UserError(f"{command[0]}: {' '.join(done.stderr.split())[:500] or f'ended with {done.returncode}'}")
+        raise UserError(
+            f"{command[0]}: "
+            f"{' '.join(done.stderr.split())[:500] or f'ended with {done.returncode}'}"
+        )
     return done.stdout

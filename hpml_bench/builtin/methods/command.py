@@ -1,4 +1,6 @@
-"""Command: another program trains, such as TRL; what it leaves in a folder is loaded and scored as any method is."""
+"""Command: another program trains, such as TRL; what it leaves in a folder is loaded and scored
+as any method is.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,25 @@ if TYPE_CHECKING:
     from hpml_bench.training.request import RunRequest
 
 SETTINGS = (
-    "world_size", "threads", "global_batch", "max_length", "precision", "schedule", "lr_warmup", "weight_decay",
+    "world_size",
+    "threads",
+    "global_batch",
+    "max_length",
+    "precision",
+    "schedule",
+    "lr_warmup",
+    "weight_decay",
     "clip_norm",
-)  # fmt: skip
+)
 """Settings that a command may contain."""
 KNOWN = ("model", "train", "validation", "out", "seed", "steps", "lr", *SETTINGS)
 WAIT_SECONDS = 0.1
 
 
 class Command(Method):
-    """A command of the suite, run once on rank 0 before the model is loaded; the other ranks wait."""
+    """A command of the suite, run once on rank 0 before the model is loaded; the other ranks
+    wait.
+    """
 
     title = "Own program"
     trains = False
@@ -39,18 +50,24 @@ class Command(Method):
         """The command, and the form of its rows."""
 
         run: list[str] = Field(default=[])
-        """Words of the command, without a shell. `python` is this environment's; a script's path is relative to the
-        suite's file. In braces: `model`, `out` (folders), `train`, `validation` (jsonl files), `seed`, `steps`, `lr`
-        and settings, as in `{out}`."""
+        """Words of the command, without a shell. `python` is this environment's; a script's path
+        is relative to the suite's file. In braces: `model`, `out` (folders), `train`,
+        `validation` (jsonl files), `seed`, `steps`, `lr` and settings, as in `{out}`.
+        """
         rows: Literal["messages", "sharegpt"] = "messages"
         """Form of the rows: TRL's `messages`, or ShareGPT's `conversations`."""
 
         @field_validator("run")
         @classmethod
         def _known(cls, words: list[str]) -> list[str]:
-            unknown = {name for word in words for _, name, *_ in string.Formatter().parse(word)} - {None, *KNOWN}
+            unknown = {name for word in words for _, name, *_ in string.Formatter().parse(word)} - {
+                None,
+                *KNOWN,
+            }
             if unknown:
-                raise ValueError(f"{{{min(map(str, unknown))}}} is unknown; known are {', '.join(KNOWN)}")
+                raise ValueError(
+                    f"{{{min(map(str, unknown))}}} is unknown; known are {', '.join(KNOWN)}"
+                )
             return words
 
     @property
@@ -63,20 +80,34 @@ class Command(Method):
 
         settings, ours = request.spec.settings, suites_folder()
         if not self.command:
-            raise UserError('method command: give its words, as options: {run: [python, train.py, --out, "{out}"]}')
+            raise UserError(
+                "method command: give its words, as options: {run: [python, train.py, --out, "
+                '"{out}"]}'
+            )
         if make_task(settings.task).model_kind != "language_model":
-            raise Unsupported("a program's model has a head of its own, and the task's is ours; take causal_lm")
+            raise Unsupported(
+                "a program's model has a head of its own, and the task's is ours; take causal_lm"
+            )
         if group.nodes > 1:
             raise Unsupported("a command runs on one node")
-        folder = request.folder.absolute() / COMMAND  # where the program runs, and --out may be relative
+        folder = (
+            request.folder.absolute() / COMMAND
+        )  # where the program runs, and --out may be relative
         self.out = folder / "out"
         if group.main:
             values = write_files(request, folder, self.options.rows)
             values |= {name: str(getattr(settings, name)) for name in SETTINGS}
             words = [word.format_map(values).removeprefix("path:") for word in self.command]
-            words = [str(ours / word) if word.endswith(".py") and (ours / word).is_file() else word for word in words]
+            words = [
+                str(ours / word) if word.endswith(".py") and (ours / word).is_file() else word
+                for word in words
+            ]
             words[0] = sys.executable if words[0] == "python" else words[0]
-            ranks = 1 if any("{world_size}" in word for word in self.command) else settings.world_size or 1
+            ranks = (
+                1
+                if any("{world_size}" in word for word in self.command)
+                else settings.world_size or 1
+            )
             log, threads = request.folder / "rank0-command.log", ranks * (settings.threads or 1)
             self.measured = run_program(words, folder, log, str(settings.device), threads)
             (folder / "done").touch()

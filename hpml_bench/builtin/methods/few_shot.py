@@ -1,4 +1,6 @@
-"""Few-shot prompting: nothing is trained; answered training rows stand before each prompt (Brown et al. 2020)."""
+"""Few-shot prompting: nothing is trained; answered training rows stand before each prompt (Brown
+et al. 2020).
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,15 @@ class FewShot(Method):
         """Number of examples."""
 
         k: int = Field(default=4, ge=1)
-        """Training rows before each prompt, drawn by the run's seed: as earlier turns of the conversation, or where
-        there is no chat template as text with an empty line after each."""
+        """Training rows before each prompt, drawn by the run's seed: as earlier turns of the
+        conversation, or where there is no chat template as text with an empty line after each.
+        """
 
     def examples(self, rows: int, random: np.random.Generator) -> Sequence[int]:
         if self.options.k > rows:
-            raise Unsupported(f"its {self.options.k} examples are more than the {rows} training rows; lower k")
+            raise Unsupported(
+                f"its {self.options.k} examples are more than the {rows} training rows; lower k"
+            )
         drawn: list[int] = random.permutation(rows)[: self.options.k].tolist()
         return drawn
 

@@ -14,5 +14,7 @@ class Head(Method):
 
     def build(self, backbone: Any) -> Any:
         if backbone.get_output_embeddings() is not None:
-            raise Unsupported("the task puts no head on the model; the method none shows it untrained")
+            raise Unsupported(
+                "the task puts no head on the model; the method none shows it untrained"
+            )
         return backbone.requires_grad_(False)

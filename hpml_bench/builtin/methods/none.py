@@ -15,5 +15,7 @@ class Nothing(Method):
 
     def build(self, backbone: Any) -> Any:
         if backbone.get_output_embeddings() is None:
-            raise Unsupported("the task puts a new head on the model, which answers nothing before it is trained")
+            raise Unsupported(
+                "the task puts a new head on the model, which answers nothing before it is trained"
+            )
         return backbone.requires_grad_(False)

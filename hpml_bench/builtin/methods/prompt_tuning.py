@@ -1,4 +1,6 @@
-"""Prompt tuning: trained embeddings before the text, all else frozen (Lester et al. 2021, arXiv:2104.08691)."""
+"""Prompt tuning: trained embeddings before the text, all else frozen (Lester et al. 2021,
+arXiv:2104.08691).
+"""
 
 from typing import Any, Literal
 
@@ -25,7 +27,9 @@ class PromptTuning(Method):
         """First values: embeddings of random tokens of the vocabulary, or N(0, 1)."""
 
     def build(self, backbone: Any) -> Any:
-        """Return the backbone frozen, with a trained prompt before its input; its output is longer by `tokens`."""
+        """Return the backbone frozen, with a trained prompt before its input; its output is
+        longer by `tokens`.
+        """
         from peft import PromptTuningConfig, get_peft_model
 
         from hpml_bench.training.peft import task_type

@@ -1,4 +1,6 @@
-"""QLoRA: LoRA on all linear layers of a backbone stored in 4 bits (Dettmers et al. 2023, arXiv:2305.14314)."""
+"""QLoRA: LoRA on all linear layers of a backbone stored in 4 bits (Dettmers et al. 2023,
+arXiv:2305.14314).
+"""
 
 from typing import Any, Literal
 
@@ -7,7 +9,9 @@ from hpml_bench.suite.settings import QuantizationSpec
 
 
 class QLoRA(Method):
-    """Updates `alpha / r` * B A beside frozen weights in NF4, by PEFT and bitsandbytes; the defaults are `lora`'s."""
+    """Updates `alpha / r` * B A beside frozen weights in NF4, by PEFT and bitsandbytes; the
+    defaults are `lora`'s.
+    """
 
     title = "QLoRA"
     peft_type = "LORA"
@@ -18,13 +22,17 @@ class QLoRA(Method):
         double_quantization: bool = True
         """The scales of the 4-bit blocks are quantised too, to 8 bits."""
         compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
-        """The type in which inputs are multiplied with the 4-bit weights; empty for that of `precision`."""
+        """The type in which inputs are multiplied with the 4-bit weights; empty for that of
+        `precision`.
+        """
 
     @property
     def quantization(self) -> QuantizationSpec:
         chosen = self.options
         return QuantizationSpec(
-            name="nf4", double_quantization=chosen.double_quantization, compute_dtype=chosen.compute_dtype
+            name="nf4",
+            double_quantization=chosen.double_quantization,
+            compute_dtype=chosen.compute_dtype,
         )
 
     def build(self, backbone: Any) -> Any:

@@ -1,4 +1,6 @@
-"""Served: nothing is trained; a server that speaks OpenAI's protocol answers the test rows (`hpml-bench score`)."""
+"""Served: nothing is trained; a server that speaks OpenAI's protocol answers the test rows
+(`hpml-bench score`).
+"""
 
 from typing import Any, Literal
 
@@ -21,8 +23,11 @@ class Served(Method):
         model: str = ""
         """Name of the model there."""
         api: Literal["chat", "completions"] = "chat"
-        """`chat`: the turns are sent, and the server writes them with its own template; `completions`: the prompt is
-        sent as the suite's template writes it."""
+        """`chat`: the turns are sent, and the server writes them with its own template;
+        `completions`: the prompt is sent as the suite's template writes it.
+        """
 
     def build(self, backbone: Any) -> Any:
-        raise Unsupported("a server answers, which `hpml-bench score --system NAME=http://...` asks")
+        raise Unsupported(
+            "a server answers, which `hpml-bench score --system NAME=http://...` asks"
+        )

@@ -1,4 +1,6 @@
-"""Trained: nothing is trained; a system that others trained, or an earlier run, is loaded from its folder."""
+"""Trained: nothing is trained; a system that others trained, or an earlier run, is loaded from
+its folder.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,9 @@ class Trained(Method):
         """The folder, and what it held when it was named."""
 
         path: str = ""
-        """Folder of an adapter as PEFT writes it, of a checkpoint or of a run that was saved; or a .gguf file."""
+        """Folder of an adapter as PEFT writes it, of a checkpoint or of a run that was saved; or
+        a .gguf file.
+        """
         digest: str = ""
         """SHA-256 of the files that are read; made from the folder where it is left out."""
 
@@ -57,9 +61,15 @@ def place_of(path: str) -> Path | None:
 
 
 def content_digest(where: Path) -> str:
-    """Return one SHA-256 of a .gguf file, or of the files of a folder that are read of a trained system."""
+    """Return one SHA-256 of a .gguf file, or of the files of a folder that are read of a trained
+    system.
+    """
     from hpml_bench.system.cache import file_sha256
     from hpml_bench.system.text import digest
 
-    files = [where] if where.is_file() else sorted(file for pattern in READ for file in where.glob(pattern))
+    files = (
+        [where]
+        if where.is_file()
+        else sorted(file for pattern in READ for file in where.glob(pattern))
+    )
     return digest([[file.name, file_sha256(file)] for file in files], 32)

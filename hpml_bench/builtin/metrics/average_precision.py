@@ -9,7 +9,8 @@ from hpml_bench.plugins.metric import RowMetric, quality
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.system.errors import UserError
 
-TIE = 1e-5  # difference of the logarithms of two odds that counts as none, since losses are of float32
+# difference of the logarithms of two odds that counts as none, since losses are of float32
+TIE = 1e-5
 
 
 class AveragePrecision(RowMetric):
@@ -17,26 +18,39 @@ class AveragePrecision(RowMetric):
 
     target = "class"
     metric = quality(
-        "test_average_precision", "average precision",
-        definition="Mean over the test rows of the rarer class (of equals the second) of its share of the rows to "
-        "which the model gives it as large a probability or a larger one; it follows from the loss. Of two classes "
-        "only.",
+        "test_average_precision",
+        "average precision",
+        definition=(
+            "Mean over the test rows of the rarer class (of equals the second) of its share of "
+            "the rows to "
+            "which the model gives it as large a probability or a larger one; it follows from the "
+            "loss. Of two classes "
+            "only."
+        ),
         bounds=(0.0, 1.0),
-    )  # fmt: skip
+    )
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
         if classes > 2:
-            raise UserError(f"average_precision is of two classes, and there are {classes}; rank_by macro_f1 or mcc")
+            raise UserError(
+                f"average_precision is of two classes, and there are {classes}; rank_by macro_f1 "
+                f"or mcc"
+            )
 
     def rows(self, predictions: Predictions) -> NDArray[np.float64]:
-        rare, loss = _rare(np.asarray(predictions.reference)), np.asarray(predictions.loss, dtype=np.float64)
+        rare, loss = (
+            _rare(np.asarray(predictions.reference)),
+            np.asarray(predictions.loss, dtype=np.float64),
+        )
         if not rare.any():
             return np.zeros(len(rare))
         at = _places(rare, loss)
         hits, shown = np.bincount(at, weights=rare), np.cumsum(np.bincount(at))
         precision = np.cumsum(hits) / shown
-        below, hit_below = (np.cumsum(of[::-1])[::-1] for of in (hits * precision / shown, hits / shown))
+        below, hit_below = (
+            np.cumsum(of[::-1])[::-1] for of in (hits * precision / shown, hits / shown)
+        )
         value = precision[at][rare].mean()
         own = rare * (precision[at] - value + hit_below[at]) - below[at]
         return np.asarray(value + own / rare.mean())
@@ -47,7 +61,9 @@ class AveragePrecision(RowMetric):
 
 
 def _places(rare: NDArray[np.bool_], loss: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the place of each row by the probability of the rare class, from 0; equal ones have one place."""
+    """Return the place of each row by the probability of the rare class, from 0; equal ones have
+    one place.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         odds = -loss - np.log(-np.expm1(-loss))  # logarithm, of the row's own class
         least = np.where(rare, -odds, odds)

@@ -1,4 +1,6 @@
-"""Brier score: how far the classes' probabilities lie from what was there (Brier 1950, Mon. Weather Rev. 78)."""
+"""Brier score: how far the classes' probabilities lie from what was there (Brier 1950, Mon.
+Weather Rev. 78).
+"""
 
 from typing import Any
 
@@ -16,17 +18,24 @@ class Brier(RowMetric):
 
     target = "class"
     metric = quality(
-        "test_brier", "Brier score", better="lower",
-        definition="Mean over the test rows of the sum over all classes of (probability - 1 for the row's class, 0 for "
-        f"others)², from 0 to 2; of two classes twice the score of one. With at most {MOST_PROBABILITIES} classes.",
+        "test_brier",
+        "Brier score",
+        better="lower",
+        definition=(
+            "Mean over the test rows of the sum over all classes of (probability - 1 for the "
+            "row's class, 0 for "
+            f"others)², from 0 to 2; of two classes twice the score of one. With at most "
+            f"{MOST_PROBABILITIES} classes."
+        ),
         bounds=(0.0, 2.0),
-    )  # fmt: skip
+    )
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
         if classes > MOST_PROBABILITIES:
             raise UserError(
-                f"brier is of at most {MOST_PROBABILITIES} classes, and there are {classes}; rank_by macro_f1"
+                f"brier is of at most {MOST_PROBABILITIES} classes, and there are {classes}; "
+                f"rank_by macro_f1"
             )
 
     def rows(self, predictions: Predictions) -> NDArray[np.float64]:

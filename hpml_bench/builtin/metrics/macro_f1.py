@@ -16,11 +16,15 @@ class MacroF1(RowMetric):
 
     target = "class"
     metric = quality(
-        "test_macro_f1", "macro-F1",
-        definition="Mean over the classes of 2TP / (2TP + FP + FN) on the test rows, 0 for a class that is neither "
-        "there nor predicted.",
+        "test_macro_f1",
+        "macro-F1",
+        definition=(
+            "Mean over the classes of 2TP / (2TP + FP + FN) on the test rows, 0 for a class that "
+            "is neither "
+            "there nor predicted."
+        ),
         bounds=(0.0, 1.0),
-    )  # fmt: skip
+    )
 
     def rows(self, predictions: Predictions) -> NDArray[np.float64]:
         reference, answer = np.asarray(predictions.reference), np.asarray(predictions.prediction)
@@ -30,7 +34,9 @@ class MacroF1(RowMetric):
         return np.asarray(f1.mean() + len(own) / len(f1) * own)
 
     def of_classes(self, reference: NDArray[Any], answer: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the F1 of each class, [C]; a ValueError where a class is far too large, or negative."""
+        """Return the F1 of each class, [C]; a ValueError where a class is far too large, or
+        negative.
+        """
         size = max(self.classes, int(max(reference.max(), answer.max())) + 1)
         if size > MOST_CLASSES:
             raise ValueError(f"{size} classes")

@@ -14,11 +14,15 @@ class Spearman(RowMetric):
 
     target = "number"
     metric = quality(
-        "test_spearman", "Spearman's rho",
-        definition="Correlation of the ranks of predictions and targets over the test rows, ties at their mean rank; 0 "
-        "where either is constant.",
+        "test_spearman",
+        "Spearman's rho",
+        definition=(
+            "Correlation of the ranks of predictions and targets over the test rows, ties at "
+            "their mean rank; 0 "
+            "where either is constant."
+        ),
         bounds=(-1.0, 1.0),
-    )  # fmt: skip
+    )
 
     def rows(self, predictions: Predictions) -> NDArray[np.float64]:
         x, y = np.asarray(predictions.reference), np.asarray(predictions.prediction)
@@ -41,7 +45,9 @@ def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _above(values: NDArray[Any], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return for each row the weights of the rows with larger values, and half of those with its own, over all rows."""
+    """Return for each row the weights of the rows with larger values, and half of those with its
+    own, over all rows.
+    """
     at = np.unique(values, return_inverse=True)[1]
     sums = np.bincount(at, weights=weights)
     from_here = np.cumsum(sums[::-1])[::-1]

@@ -14,7 +14,9 @@ from hpml_bench.system.packages import install_extras
 
 
 class AdamW8bit(Optimizer):
-    """AdamW with both moments quantised in blocks of 256 values: 2 bytes per parameter instead of 8."""
+    """AdamW with both moments quantised in blocks of 256 values: 2 bytes per parameter instead
+    of 8.
+    """
 
     title = "AdamW, 8 bits"
 
@@ -27,11 +29,14 @@ class AdamW8bit(Optimizer):
     def check(self, settings: Settings) -> None:
         if not can_quantise():
             raise UserError(
-                f"the optimizer adamw_8bit needs one more package: {install_extras('quant')}, or take another"
+                f"the optimizer adamw_8bit needs one more package: {install_extras('quant')}, or "
+                f"take another"
             )
 
     def make(self, groups: Groups, settings: Settings) -> TorchOptimizer:
-        """Return bitsandbytes' optimizer without its wait after every parameter, which only paged states need."""
+        """Return bitsandbytes' optimizer without its wait after every parameter, which only
+        paged states need.
+        """
         from bitsandbytes.optim import AdamW8bit as Waiting
         from bitsandbytes.optim import optimizer as library
 

@@ -6,7 +6,9 @@ from hpml_bench.suite.settings import Beta, Settings
 
 
 class Lion(Optimizer):
-    """Needs rates 3 to 10 times below AdamW's, and weight decay as many times above (section 5 of the paper)."""
+    """Needs rates 3 to 10 times below AdamW's, and weight decay as many times above (section 5
+    of the paper).
+    """
 
     title = "Lion"
     shards = True

@@ -1,4 +1,6 @@
-"""LoRA+: AdamW, with a higher rate for LoRA's B matrices than for its A (Hayou et al. 2024, arXiv:2402.12354)."""
+"""LoRA+: AdamW, with a higher rate for LoRA's B matrices than for its A (Hayou et al. 2024,
+arXiv:2402.12354).
+"""
 
 from __future__ import annotations
 
@@ -30,17 +32,28 @@ class LoRAPlus(Optimizer):
         """Rate of LoRA's matrices on embeddings."""
 
     def groups(self, encoder: nn.Module, lr: float) -> Groups:
-        trained = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+        trained = {
+            name: parameter
+            for name, parameter in encoder.named_parameters()
+            if parameter.requires_grad
+        }
         if trained and not any("lora_B" in name for name in trained):
-            raise Unsupported("LoRA+ gives the B matrices of LoRA a rate of their own, and the method trains none")
+            raise Unsupported(
+                "LoRA+ gives the B matrices of LoRA a rate of their own, and the method trains none"
+            )
         on_embeddings = {name for name in trained if "lora_embedding_" in name}
-        faster = {name for name, weight in trained.items() if "lora_B" in name or weight.ndim == 1} - on_embeddings
+        faster = {
+            name for name, weight in trained.items() if "lora_B" in name or weight.ndim == 1
+        } - on_embeddings
         parts = (
             (trained.keys() - on_embeddings - faster, lr),
             (on_embeddings, self.options.embedding_lr),
             (faster, lr * self.options.ratio),
         )
-        return [{"params": [trained[name] for name in trained if name in part], "lr": rate} for part, rate in parts]
+        return [
+            {"params": [trained[name] for name in trained if name in part], "lr": rate}
+            for part, rate in parts
+        ]
 
     def make(self, groups: Groups, settings: Settings) -> TorchOptimizer:
         from hpml_bench.training.optimization import adamw

@@ -34,9 +34,14 @@ class SGD(Optimizer):
 
         options = self.options
         made = torch.optim.SGD(
-            groups, momentum=options.momentum, nesterov=options.nesterov, weight_decay=settings.weight_decay
+            groups,
+            momentum=options.momentum,
+            nesterov=options.nesterov,
+            weight_decay=settings.weight_decay,
         )
-        if not options.momentum:  # no state exists then, and a run counts the parameters with a state
+        if (
+            not options.momentum
+        ):  # no state exists then, and a run counts the parameters with a state
             made.register_step_post_hook(_enter)
         return made
 

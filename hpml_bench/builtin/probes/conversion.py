@@ -1,9 +1,11 @@
-"""Conversions: a language model's quality with its adapter as LoRA, and merged in floats into quantised weights.
+"""Conversions: a language model's quality with its adapter as LoRA, and merged in floats into
+quantised weights.
 
-Servers that know LoRA alone can take the first (`peft.convert_to_lora`, by a decomposition of each layer's change), for
-which the method's option `converted_rank` asks. The second compares with the unmerged model, and with the probe
-`merging`, where merged weights are quantised again, which changes them (huggingface/peft#2321). Both leave the model as
-it is. Probes stop in the order of their names, so that this one precedes the merging.
+Servers that know LoRA alone can take the first (`peft.convert_to_lora`, by a decomposition of each
+layer's change), for which the method's option `converted_rank` asks. The second compares with the
+unmerged model, and with the probe `merging`, where merged weights are quantised again, which
+changes them (huggingface/peft#2321). Both leave the model as it is. Probes stop in the order of
+their names, so that this one precedes the merging.
 """
 
 from collections.abc import Iterator
@@ -18,28 +20,54 @@ _metric = partial(Metric.define, phase="run", group="merging")
 
 
 AS = "with the adapter converted to LoRA by PEFT"
-RANK = _metric("converted_rank", "rank, as LoRA", "", "lower", ".0f",
-               "The highest rank of a layer's update after PEFT converted the adapter to LoRA; MiSS has a rank of its "
-               "own.")  # fmt: skip
-DIFFERENCE = _metric("converted_score_difference", "score difference, as LoRA", "", "higher", "+.1%",
-                     f"The test score {AS}, less that of the method itself.")  # fmt: skip
+RANK = _metric(
+    "converted_rank",
+    "rank, as LoRA",
+    "",
+    "lower",
+    ".0f",
+    "The highest rank of a layer's update after PEFT converted the adapter to LoRA; MiSS has a "
+    "rank of its "
+    "own.",
+)
+DIFFERENCE = _metric(
+    "converted_score_difference",
+    "score difference, as LoRA",
+    "",
+    "higher",
+    "+.1%",
+    f"The test score {AS}, less that of the method itself.",
+)
 TITLES = ("test loss, as LoRA", "score, as LoRA", "answers changed, as LoRA", "evaluation, as LoRA")
 _loss, _score, _changed, _seconds = evaluated_again("converted", TITLES, AS)
 AS_LORA = (RANK, _loss, _score, DIFFERENCE, _changed, _seconds)
 
-AFTER = "after the method was folded into the dequantised weights of a quantised backbone, which stay floats"
-BYTES = _metric("dequantized_bytes", "size, merged in floats", "bytes", "lower", ",.0f",
-                f"Bytes of the backbone's weights {AFTER} of four bytes each.")  # fmt: skip
+AFTER = (
+    "after the method was folded into the dequantised weights of a quantised backbone, which stay "
+    "floats"
+)
+BYTES = _metric(
+    "dequantized_bytes",
+    "size, merged in floats",
+    "bytes",
+    "lower",
+    ",.0f",
+    f"Bytes of the backbone's weights {AFTER} of four bytes each.",
+)
 TITLES = (
-    "test loss, merged in floats", "score, merged in floats", "answers changed by merging in floats",
+    "test loss, merged in floats",
+    "score, merged in floats",
+    "answers changed by merging in floats",
     "evaluation, merged in floats",
-)  # fmt: skip
+)
 _loss, _score, _changed, _seconds = evaluated_again("dequantized", TITLES, AFTER)
 IN_FLOATS = (_loss, BYTES, _score, _changed, _seconds)
 
 
 class ConversionProbe(Probe):
-    """Evaluates a language model again as LoRA, where its method asks for it, and in floats, where it is quantised."""
+    """Evaluates a language model again as LoRA, where its method asks for it, and in floats,
+    where it is quantised.
+    """
 
     metrics = (*AS_LORA, *IN_FLOATS)
 
@@ -52,7 +80,9 @@ class ConversionProbe(Probe):
         as_lora = run.method.converted_rank > 0 and run.settings.sharding == "none"
         found = (*(AS_LORA if as_lora else ()), *(IN_FLOATS if is_quantized(run.model) else ()))
         of_answers = ("_test_score", "_score_difference", "_answers_changed")
-        return tuple(metric for metric in found if run.answers or not metric.name.endswith(of_answers))
+        return tuple(
+            metric for metric in found if run.answers or not metric.name.endswith(of_answers)
+        )
 
     def stop(self) -> dict[str, Any]:
         from hpml_bench.training.evaluation import evaluate_merged
@@ -66,20 +96,28 @@ class ConversionProbe(Probe):
                 values = evaluate_merged(run, run.model, tested, "converted")
             values["converted_rank"] = max(len(first) for first, _ in factors.values())
             if "converted_test_score" in values:
-                values["converted_score_difference"] = values["converted_test_score"] - tested.metrics["score"]
+                values["converted_score_difference"] = (
+                    values["converted_test_score"] - tested.metrics["score"]
+                )
             self.values |= values
             del factors
         if BYTES in defined:
             with merged_in_floats(encoder) as merged:
                 if merged:
                     self.values |= evaluate_merged(run, run.model, tested, "dequantized")
-                    weights = sum(weights_in(weight) for weight in encoder.parameters() if not weight.requires_grad)
+                    weights = sum(
+                        weights_in(weight)
+                        for weight in encoder.parameters()
+                        if not weight.requires_grad
+                    )
                     self.values["dequantized_bytes"] = 4 * weights
         return self.values
 
 
 def _factors(encoder: Any, rank: int) -> dict[str, tuple[Any, Any]]:
-    """Return the name of each adapted layer -> LoRA's A [rank, in] and B [out, rank]; none where PEFT can't."""
+    """Return the name of each adapted layer -> LoRA's A [rank, in] and B [out, rank]; none where
+    PEFT can't.
+    """
     import warnings
 
     from hpml_bench.system import heartbeat
@@ -92,10 +130,16 @@ def _factors(encoder: Any, rank: int) -> dict[str, tuple[Any, Any]]:
         with heartbeat.busy(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _, found = convert_to_lora(encoder, rank)
-    except (TypeError, ValueError):  # a type that is no change of weights, or a rank above that of a layer
+    except (
+        TypeError,
+        ValueError,
+    ):  # a type that is no change of weights, or a rank above that of a layer
         return {}
     names = {key.removesuffix(".lora_A.weight") for key in found if key.endswith(".lora_A.weight")}
-    return {name: (found[f"{name}.lora_A.weight"], found[f"{name}.lora_B.weight"]) for name in sorted(names)}
+    return {
+        name: (found[f"{name}.lora_A.weight"], found[f"{name}.lora_B.weight"])
+        for name in sorted(names)
+    }
 
 
 @contextmanager

@@ -13,12 +13,23 @@ class EnergyProbe(Probe):
 
     of_training = True
     metrics = (
-        Metric.define("energy_joules", "energy of training", "J", "lower", ",.0f",
-                      "From the first step to the last, validation included: the GPUs' own counters (NVML total "
-                      "energy), or the CPU packages' (RAPL, whole machine, counted once a node). Empty where the "
-                      "hardware doesn't say.",
-                      over_ranks="sum", phase="train", group="energy", depends_on_machine=True),
-    )  # fmt: skip
+        Metric.define(
+            "energy_joules",
+            "energy of training",
+            "J",
+            "lower",
+            ",.0f",
+            "From the first step to the last, validation included: the GPUs' own counters (NVML "
+            "total "
+            "energy), or the CPU packages' (RAPL, whole machine, counted once a node). Empty "
+            "where the "
+            "hardware doesn't say.",
+            over_ranks="sum",
+            phase="train",
+            group="energy",
+            depends_on_machine=True,
+        ),
+    )
 
     earlier = 0.0
     """Joules up to the checkpoint from which the run went on."""

@@ -1,4 +1,6 @@
-"""Forgetting: the loss on general text after the training less the base model's (as in huggingface/peft#2925)."""
+"""Forgetting: the loss on general text after the training less the base model's (as in
+huggingface/peft#2925).
+"""
 
 import math
 from functools import partial
@@ -10,24 +12,62 @@ from hpml_bench.records.run import Metric
 
 _metric = partial(Metric.define, phase="run", group="forgetting")
 METRICS = (
-    _metric("forgetting", "forgetting", "nats/token", "lower", ".3f",
-            "Cross-entropy per token on general text after the training, less that of the base model as it was "
-            "loaded, before the method changed it: the same texts, cut at max_length, each token but a text's first, "
-            "and no end token behind it, as PEFT's method comparison measures it. A quantised backbone's base is the "
-            "quantised model, so that what quantisation itself costs is no part of it."),
-    _metric("forgetting_error", "its standard error over texts", "nats/token", "neither", ".3f",
-            "Standard error of one run's forgetting over other general texts, that of a ratio (Cochran 1977, Sampling "
-            "Techniques, 2.11): √(k/(k − 1) · Σ(dᵢ − f·nᵢ)²) / Σnᵢ, where text i of k has nᵢ tokens, the loss of "
-            "which rose by dᵢ in sum, and f is the forgetting. Texts count as independent; lines of one article do "
-            "too, and where those are alike the error is too small. Methods read the same texts, so that the errors "
-            "of two methods are not independent."),
-    _metric("retention_loss", "loss on general text", "nats/token", "lower", ".3f",
-            "Cross-entropy a token on the retention text after the training."),
-    _metric("base_retention_loss", "the base model's", "nats/token", "lower", ".3f",
-            "Cross-entropy a token of the base model on the retention text."),
-    _metric("retention_texts", "general texts", "texts", "neither", ",.0f",
-            "The number of general texts on which forgetting was measured.", noisy=False),
-)  # fmt: skip
+    _metric(
+        "forgetting",
+        "forgetting",
+        "nats/token",
+        "lower",
+        ".3f",
+        "Cross-entropy per token on general text after the training, less that of the base model "
+        "as it was "
+        "loaded, before the method changed it: the same texts, cut at max_length, each token but "
+        "a text's first, "
+        "and no end token behind it, as PEFT's method comparison measures it. A quantised "
+        "backbone's base is the "
+        "quantised model, so that what quantisation itself costs is no part of it.",
+    ),
+    _metric(
+        "forgetting_error",
+        "its standard error over texts",
+        "nats/token",
+        "neither",
+        ".3f",
+        "Standard error of one run's forgetting over other general texts, that of a ratio "
+        "(Cochran 1977, Sampling "
+        "Techniques, 2.11): √(k/(k − 1) · Σ(dᵢ − f·nᵢ)²) / Σnᵢ, where text i of k has nᵢ tokens, "
+        "the loss of "
+        "which rose by dᵢ in sum, and f is the forgetting. Texts count as independent; lines of "
+        "one article do "
+        "too, and where those are alike the error is too small. Methods read the same texts, so "
+        "that the errors "
+        "of two methods are not independent.",
+    ),
+    _metric(
+        "retention_loss",
+        "loss on general text",
+        "nats/token",
+        "lower",
+        ".3f",
+        "Cross-entropy a token on the retention text after the training.",
+    ),
+    _metric(
+        "base_retention_loss",
+        "the base model's",
+        "nats/token",
+        "lower",
+        ".3f",
+        "Cross-entropy a token of the base model on the retention text.",
+    ),
+    _metric(
+        "retention_texts",
+        "general texts",
+        "texts",
+        "neither",
+        ",.0f",
+        "The number of general texts on which forgetting was measured.",
+        noisy=False,
+    ),
+)
 
 
 class ForgettingProbe(Probe):

@@ -1,4 +1,6 @@
-"""Speed of evaluation, and latency of one example, before and after the method is folded into the backbone."""
+"""Speed of evaluation, and latency of one example, before and after the method is folded into
+the backbone.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +20,53 @@ _metric = partial(Metric.define, group="inference", depends_on_machine=True)
 
 
 def _latency(share: int, *, merged: bool) -> Metric:
-    after = " after the method was folded into the backbone's weights, where it can be" if merged else ""
-    return _metric(f"{'merged_' if merged else ''}latency_ms_p{share}",
-                   f"latency p{share}{', merged' if merged else ''}", "ms", "lower", ".2f",
-                   f"The {share}th percentile of the time from token ids to logits at batch 1 over the first "
-                   f"`latency_samples` test rows, each read once before, on one rank with the others idle{after}.",
-                   over_ranks="rank0", over_steps="percentile", phase="inference")  # fmt: skip
+    after = (
+        " after the method was folded into the backbone's weights, where it can be"
+        if merged
+        else ""
+    )
+    return _metric(
+        f"{'merged_' if merged else ''}latency_ms_p{share}",
+        f"latency p{share}{', merged' if merged else ''}",
+        "ms",
+        "lower",
+        ".2f",
+        f"The {share}th percentile of the time from token ids to logits at batch 1 over the first "
+        f"`latency_samples` test rows, each read once before, on one rank with the others "
+        f"idle{after}.",
+        over_ranks="rank0",
+        over_steps="percentile",
+        phase="inference",
+    )
 
 
 class InferenceProbe(Probe):
     """Times the test evaluation, then single examples on rank 0."""
 
     metrics = (
-        _metric("inference_seconds", "inference time", "s", "lower", ".2f",
-                "The exact evaluation pass over the test rows, the slowest rank's time, gathering left out.",
-                phase="test"),
-        _metric("inference_samples_per_second", "inference throughput", "samples/s", "higher", ",.0f",
-                "Test rows divided by the inference time.", phase="test"),
+        _metric(
+            "inference_seconds",
+            "inference time",
+            "s",
+            "lower",
+            ".2f",
+            (
+                "The exact evaluation pass over the test rows, the slowest rank's time, gathering "
+                "left out."
+            ),
+            phase="test",
+        ),
+        _metric(
+            "inference_samples_per_second",
+            "inference throughput",
+            "samples/s",
+            "higher",
+            ",.0f",
+            "Test rows divided by the inference time.",
+            phase="test",
+        ),
         *(_latency(share, merged=merged) for merged in (False, True) for share in (50, 99)),
-    )  # fmt: skip
+    )
 
     def stop(self) -> dict[str, Any]:
         if tested := self.tested:
@@ -51,16 +81,23 @@ class InferenceProbe(Probe):
 
     @classmethod
     def implied(cls, run: Finished) -> dict[str, float]:
-        return {"inference_samples_per_second": run.test_rows / (run.value("inference_seconds") or math.nan)}
+        return {
+            "inference_samples_per_second": run.test_rows
+            / (run.value("inference_seconds") or math.nan)
+        }
 
     def _latencies(self, model: TaskModel, prefix: str) -> None:
         milliseconds = 1000 * np.asarray(latencies(self.run, model))
-        self.values |= {f"{prefix}latency_ms_p{share}": np.percentile(milliseconds, share) for share in (50, 99)}
+        self.values |= {
+            f"{prefix}latency_ms_p{share}": np.percentile(milliseconds, share) for share in (50, 99)
+        }
 
 
 def latencies(run: Run, model: TaskModel) -> list[float]:
     from hpml_bench.training.evaluation import time_single_rows
 
     batches = (run.test.batch(np.array([row])).to(run.group.device) for row in run.timed_rows)
-    calls = (partial(model, batch.input_ids, batch.attention_mask, **batch.more) for batch in batches)
+    calls = (
+        partial(model, batch.input_ids, batch.attention_mask, **batch.more) for batch in batches
+    )
     return time_single_rows(run, model, calls)

@@ -1,4 +1,6 @@
-"""Merging: loss and score of the language model after the method was folded into its weights, against before."""
+"""Merging: loss and score of the language model after the method was folded into its weights,
+against before.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,31 @@ if TYPE_CHECKING:
     from hpml_bench.plugins.model import TaskModel
 
 COMPARED = 8  # most test rows whose logits are compared
-OUTPUTS = 2**26  # most logits compared, unless one row alone has more: 268 MB in float32, twice on the host
+OUTPUTS = (
+    2**26
+)  # most logits compared, unless one row alone has more: 268 MB in float32, twice on the host
 AFTER = "after the method was folded into the model's weights"
-TITLES = ("test loss, merged", "score, merged", "answers changed by merging", "evaluation after merging")
+TITLES = (
+    "test loss, merged",
+    "score, merged",
+    "answers changed by merging",
+    "evaluation after merging",
+)
 LOSS, SCORE, CHANGED, SECONDS = evaluated_again(
     "merged", TITLES, AFTER, "; those of a quantised backbone are quantised again"
 )
-LOGITS = Metric.define("merged_logit_difference", "largest logit difference", "", "lower", ".2e",
-                       "The largest absolute difference between the logits before and after merging, over the learnt "
-                       "tokens of the first eight test rows, or of as many as have 2^26 logits together; of one at "
-                       "least.", phase="run", group="merging")  # fmt: skip
+LOGITS = Metric.define(
+    "merged_logit_difference",
+    "largest logit difference",
+    "",
+    "lower",
+    ".2e",
+    "The largest absolute difference between the logits before and after merging, over the learnt "
+    "tokens of the first eight test rows, or of as many as have 2^26 logits together; of one at "
+    "least.",
+    phase="run",
+    group="merging",
+)
 
 
 class MergingProbe(Probe):
@@ -65,7 +82,8 @@ class MergingProbe(Probe):
 
 
 def _logits(run: Run, model: TaskModel) -> Tensor:
-    """Return the logits of the target tokens of the first test rows, [N, vocabulary] float32, on the host.
+    """Return the logits of the target tokens of the first test rows, [N, vocabulary] float32, on
+    the host.
 
     The batches are those of evaluations, which were rehearsed.
     """
@@ -80,6 +98,8 @@ def _logits(run: Run, model: TaskModel) -> Tensor:
     with evaluating(replace(run, model=model)):
         for part in pieces(first, test.targets, run.settings.eval_batch, most):
             batch = test.batch(part).to(run.group.device)
-            outputs = model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more)
+            outputs = model(
+                batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more
+            )
             logits.append(outputs.cpu().float())
     return torch.cat(logits)

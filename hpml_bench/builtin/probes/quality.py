@@ -1,4 +1,6 @@
-"""Losses and scores: of training batches, of validation rows during training, of test rows at the end."""
+"""Losses and scores: of training batches, of validation rows during training, of test rows at
+the end.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +22,11 @@ class QualityProbe(StepsProbe):
         if evaluation.phase == "validation":
             names = ("loss", self.run.task.headline.removeprefix("test_"))
             return [
-                Point(metric=f"validation_{name}", step=evaluation.step, value=evaluation.metrics[name])
+                Point(
+                    metric=f"validation_{name}",
+                    step=evaluation.step,
+                    value=evaluation.metrics[name],
+                )
                 for name in names
                 if name in evaluation.metrics  # answers may not be generated during training
             ]

@@ -8,16 +8,36 @@ from hpml_bench.records.run import Metric, Point
 
 _metric = partial(Metric.define, group="time", phase="train")
 METRICS = (
-    _metric("selected_step", "selected step", "steps", "neither", ",.0f",
-            "The first step with the best validation score, whose weights are tested, saved and merged (`select`)."),
-    _metric("selected_seconds", "training time to the selected step", "s", "lower", ".2f",
-            "Training time up to the selected step. That it is the best is known only after the last one, whose costs "
-            "the other metrics hold.", depends_on_machine=True, over_steps="sum"),
-)  # fmt: skip
+    _metric(
+        "selected_step",
+        "selected step",
+        "steps",
+        "neither",
+        ",.0f",
+        (
+            "The first step with the best validation score, whose weights are tested, saved and "
+            "merged (`select`)."
+        ),
+    ),
+    _metric(
+        "selected_seconds",
+        "training time to the selected step",
+        "s",
+        "lower",
+        ".2f",
+        "Training time up to the selected step. That it is the best is known only after the last "
+        "one, whose costs "
+        "the other metrics hold.",
+        depends_on_machine=True,
+        over_steps="sum",
+    ),
+)
 
 
 class SelectionProbe(StepsProbe):
-    """Follows the validation score as the training does; reports nothing where the last step counts."""
+    """Follows the validation score as the training does; reports nothing where the last step
+    counts.
+    """
 
     of_training = True
     metrics = METRICS
@@ -44,4 +64,7 @@ class SelectionProbe(StepsProbe):
         if not self.scores:
             return {}
         selected = self.run.task.best_step(self.scores)
-        return {"selected_step": selected, "selected_seconds": sum(step.seconds for step in self.steps[:selected])}
+        return {
+            "selected_step": selected,
+            "selected_seconds": sum(step.seconds for step in self.steps[:selected]),
+        }

@@ -17,44 +17,130 @@ _metric = partial(Metric.define, phase="train", group="throughput")
 _timed = partial(_metric, depends_on_machine=True)
 
 METRICS = (
-    _timed("samples_per_second", "throughput", "samples/s", "higher", ",.1f", f"Samples {_RATE}", over_steps="mean"),
-    _timed("tokens_per_second", "tokens", "tokens/s", "higher", ",.0f",
-           f"Real tokens (no padding, no virtual tokens) {_RATE}", over_steps="mean"),
-    _timed("padded_tokens_per_second", "padded tokens", "tokens/s", "higher", ",.0f",
-           f"Tokens with padding (no virtual tokens) {_RATE}", over_steps="mean"),
-    _metric("virtual_tokens", "virtual tokens", "tokens/sample", "neither", ".0f",
-            "Positions that the method adds to each sequence (prompt tuning); never counted as tokens.",
-            over_steps="mean", noisy=False),
+    _timed(
+        "samples_per_second",
+        "throughput",
+        "samples/s",
+        "higher",
+        ",.1f",
+        f"Samples {_RATE}",
+        over_steps="mean",
+    ),
+    _timed(
+        "tokens_per_second",
+        "tokens",
+        "tokens/s",
+        "higher",
+        ",.0f",
+        f"Real tokens (no padding, no virtual tokens) {_RATE}",
+        over_steps="mean",
+    ),
+    _timed(
+        "padded_tokens_per_second",
+        "padded tokens",
+        "tokens/s",
+        "higher",
+        ",.0f",
+        f"Tokens with padding (no virtual tokens) {_RATE}",
+        over_steps="mean",
+    ),
+    _metric(
+        "virtual_tokens",
+        "virtual tokens",
+        "tokens/sample",
+        "neither",
+        ".0f",
+        "Positions that the method adds to each sequence (prompt tuning); never counted as tokens.",
+        over_steps="mean",
+        noisy=False,
+    ),
     *(
-        _timed(f"step_ms_p{share}", f"step time p{share}", "ms", "lower", ".1f",
-               f"The {share}th percentile (linear interpolation) over the steps {_WINDOW} of a step's time, from the "
-               "moment all ranks had ended the one before until all had ended it.", over_steps="percentile")
+        _timed(
+            f"step_ms_p{share}",
+            f"step time p{share}",
+            "ms",
+            "lower",
+            ".1f",
+            f"The {share}th percentile (linear interpolation) over the steps {_WINDOW} of a "
+            f"step's time, from the "
+            "moment all ranks had ended the one before until all had ended it.",
+            over_steps="percentile",
+        )
         for share in _SHARES
     ),
-    _metric("timed_steps", "timed steps", "", "neither", ".0f",
-            "Steps in the timed window (all but the first warm-up).", noisy=False),
-    _timed("timed_seconds", "timed window", "s", "neither", ".2f",
-           "Sum of the timed steps' seconds: the slowest rank's."),
-    _timed("step_time_cv", "step time variation", "", "neither", ".1%",
-           "Standard deviation of the timed steps' time over its mean."),
-    _timed("step_time_drift", "step time drift", "", "neither", "+.1%",
-           "Time of a step in the last third of the timed steps over that in the first third, less 1: positive when "
-           "the run slows down. Each step's time is first divided by what a straight line in padded tokens, fitted to "
-           "the timed steps, gives for a batch of its size; the shift is the median over all pairs of the differences "
-           "of logarithms (Hodges and Lehmann 1963). Unknown with fewer than 4 steps a third."),
+    _metric(
+        "timed_steps",
+        "timed steps",
+        "",
+        "neither",
+        ".0f",
+        "Steps in the timed window (all but the first warm-up).",
+        noisy=False,
+    ),
+    _timed(
+        "timed_seconds",
+        "timed window",
+        "s",
+        "neither",
+        ".2f",
+        "Sum of the timed steps' seconds: the slowest rank's.",
+    ),
+    _timed(
+        "step_time_cv",
+        "step time variation",
+        "",
+        "neither",
+        ".1%",
+        "Standard deviation of the timed steps' time over its mean.",
+    ),
+    _timed(
+        "step_time_drift",
+        "step time drift",
+        "",
+        "neither",
+        "+.1%",
+        "Time of a step in the last third of the timed steps over that in the first third, less "
+        "1: positive when "
+        "the run slows down. Each step's time is first divided by what a straight line in padded "
+        "tokens, fitted to "
+        "the timed steps, gives for a batch of its size; the shift is the median over all pairs "
+        "of the differences "
+        "of logarithms (Hodges and Lehmann 1963). Unknown with fewer than 4 steps a third.",
+    ),
     *(
-        _timed(f"step_time_drift_{end}", f"step time drift, {end} end", "", "neither", "+.1%",
-               f"The {end} end of the 95 % interval of the step time drift, from Mann and Whitney's rank-sum "
-               "statistic.")
+        _timed(
+            f"step_time_drift_{end}",
+            f"step time drift, {end} end",
+            "",
+            "neither",
+            "+.1%",
+            f"The {end} end of the 95 % interval of the step time drift, from Mann and Whitney's "
+            f"rank-sum "
+            "statistic.",
+        )
         for end in ("low", "high")
     ),
-    _timed("step_time_outliers", "step time outliers", "steps", "neither", ".0f",
-           "Timed steps whose time per padded token is above the third quartile by more than three interquartile "
-           "ranges."),
-    _timed("slowest_rank_share", "slowest rank", "", "neither", "+.1%",
-           "The slowest rank's time in the timed window over the mean of the ranks' own, less 1. Ranks wait for each "
-           "other in the all-reduce, so that this is small even where one is slow."),
-)  # fmt: skip
+    _timed(
+        "step_time_outliers",
+        "step time outliers",
+        "steps",
+        "neither",
+        ".0f",
+        "Timed steps whose time per padded token is above the third quartile by more than three "
+        "interquartile "
+        "ranges.",
+    ),
+    _timed(
+        "slowest_rank_share",
+        "slowest rank",
+        "",
+        "neither",
+        "+.1%",
+        "The slowest rank's time in the timed window over the mean of the ranks' own, less 1. "
+        "Ranks wait for each "
+        "other in the all-reduce, so that this is small even where one is slow.",
+    ),
+)
 
 
 class ThroughputProbe(StepsProbe):
@@ -82,7 +168,10 @@ def _rates(timed: Sequence[Step]) -> dict[str, float]:
     """Return the metrics of the timed steps but the virtual tokens."""
     seconds = sum(step.seconds for step in timed)
     per_rank = np.sum([step.rank_seconds for step in timed], axis=0)
-    each, tokens = np.array([step.seconds for step in timed]), [step.padded_tokens for step in timed]
+    each, tokens = (
+        np.array([step.seconds for step in timed]),
+        [step.padded_tokens for step in timed],
+    )
     drift = step_time_drift(each, tokens)
     q1, q3 = np.percentile(each / tokens, [25, 75])
     return {

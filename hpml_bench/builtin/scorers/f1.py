@@ -14,7 +14,8 @@ class F1(Scorer):
 
     title = "word F1"
     definition = (
-        "Mean over the test rows of SQuAD's F1: the harmonic mean of precision and recall of the answer's words, "
+        "Mean over the test rows of SQuAD's F1: the harmonic mean of precision and recall of the "
+        "answer's words, "
         "after lower-casing and without punctuation and articles; 1 where both have none."
     )
     binary = False

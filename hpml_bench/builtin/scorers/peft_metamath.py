@@ -1,10 +1,18 @@
-"""PEFT's accuracy on MetaMathQA and GSM8K (huggingface/peft, method_comparison/MetaMathQA/utils.py: get_accuracy)."""
+"""PEFT's accuracy on MetaMathQA and GSM8K (huggingface/peft,
+method_comparison/MetaMathQA/utils.py: get_accuracy).
+"""
 
 from decimal import Decimal
 
 from hpml_bench.plugins.scorer import Scorer
 
-MARKS = ("The answer is: ", "The answer is ", "The final answer is: ", "The final answer is ", "#### ")
+MARKS = (
+    "The answer is: ",
+    "The answer is ",
+    "The final answer is: ",
+    "The final answer is ",
+    "#### ",
+)
 """Marks before a final answer, by precedence: the first of these that occurs anywhere counts."""
 
 
@@ -13,9 +21,12 @@ class PeftMetaMath(Scorer):
 
     title = "right answers, as PEFT counts them"
     definition = (
-        "Share of the test rows whose final answer equals the one asked for, as PEFT's method comparison counts it: "
-        "the rest of the line after a mark, as numbers where both are (with fractions, without commas), else as text. "
-        "The mark is the first that the answer has of 'The answer is: ', 'The answer is ', 'The final answer is: ', "
+        "Share of the test rows whose final answer equals the one asked for, as PEFT's method "
+        "comparison counts it: "
+        "the rest of the line after a mark, as numbers where both are (with fractions, without "
+        "commas), else as text. "
+        "The mark is the first that the answer has of 'The answer is: ', 'The answer is ', 'The "
+        "final answer is: ', "
         "'The final answer is ' and '#### ', where it stands last; an answer without one is wrong."
     )
 
@@ -28,7 +39,9 @@ def final_answer(text: str) -> str | None:
     """Return the rest of the line after the last of a text's mark; None where there is no mark."""
     text = text.strip().rstrip(".!?")
     mark = next((mark for mark in MARKS if mark in text), None)
-    return None if mark is None else text.rpartition(mark)[2].strip().split("\n", 1)[0].strip(" .!?$%")
+    return (
+        None if mark is None else text.rpartition(mark)[2].strip().split("\n", 1)[0].strip(" .!?$%")
+    )
 
 
 def _value(text: str) -> float | str:

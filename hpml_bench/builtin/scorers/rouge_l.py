@@ -1,4 +1,6 @@
-"""ROUGE-L: the longest common subsequence of words (Lin 2004), by Google's `rouge-score`, in any script."""
+"""ROUGE-L: the longest common subsequence of words (Lin 2004), by Google's `rouge-score`, in any
+script.
+"""
 
 import unicodedata
 from functools import cache, cached_property
@@ -9,21 +11,33 @@ from hpml_bench.plugins.scorer import Scorer
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.packages import install_extras
 
-UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR")
+UNSPACED = (
+    "CJK",
+    "IDEOGRAPHIC",
+    "HIRAGANA",
+    "KATAKANA",
+    "BOPOMOFO",
+    "THAI",
+    "LAO",
+    "KHMER",
+    "MYANMAR",
+)
 """Beginnings of the Unicode names of characters of scripts without spaces between words."""
 
 
 class RougeL(Scorer):
     """F-measure of the longest common subsequence.
 
-    `rouge-score`'s own tokenizer keeps a to z and 0 to 9 alone, so that texts in other scripts have no word. This one
-    gives the same words for ASCII text.
+    `rouge-score`'s own tokenizer keeps a to z and 0 to 9 alone, so that texts in other scripts have
+    no word. This one gives the same words for ASCII text.
     """
 
     title = "ROUGE-L"
     definition = (
-        "Mean over the test rows of the F-measure of the longest common subsequence of words: rouge-score's rougeL "
-        "without stemming, where words are runs of letters and digits of any script in lower case; of scripts without "
+        "Mean over the test rows of the F-measure of the longest common subsequence of words: "
+        "rouge-score's rougeL "
+        "without stemming, where words are runs of letters and digits of any script in lower "
+        "case; of scripts without "
         "spaces, as Chinese, Japanese or Thai, each character is one."
     )
     binary = False
@@ -33,7 +47,9 @@ class RougeL(Scorer):
         try:
             from rouge_score.rouge_scorer import RougeScorer
         except ImportError:
-            raise UserError(f"the scorer rouge_l needs one more package: {install_extras('rouge')}") from None
+            raise UserError(
+                f"the scorer rouge_l needs one more package: {install_extras('rouge')}"
+            ) from None
         return RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=words))
 
     def check(self) -> None:
@@ -44,9 +60,11 @@ class RougeL(Scorer):
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text: runs of letters and digits with their marks, or one character of an unspaced script.
+    """Return the words of a text: runs of letters and digits with their marks, or one character of
+    an unspaced script.
 
-    Compatible forms of a character (NFKC) and upper and lower case are the same; invisible characters are left out.
+    Compatible forms of a character (NFKC) and upper and lower case are the same; invisible
+    characters are left out.
     """
     parts: list[str] = []
     grows = marked = False  # whether letters join the last word, and whether marks do

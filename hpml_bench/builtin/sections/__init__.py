@@ -1,1 +1,3 @@
-"""Sections of the report, one file each: `section(results) -> Section | None`, and `order`, its place."""
+"""Sections of the report, one file each: `section(results) -> Section | None`, and `order`, its
+place.
+"""

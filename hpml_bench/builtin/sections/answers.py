@@ -22,11 +22,16 @@ def section(results: Results) -> Section | None:
         for record in results.runs(method)
         if record.spec.seed == seed and (stored := results.stored[record.run_id]).texts is not None
     }
-    answered = {method: one for method, one in texts.items() if one is not None and one.answer is not None}
+    answered = {
+        method: one for method, one in texts.items() if one is not None and one.answer is not None
+    }
     if not answered:
         return None
     methods, first = list(answered), next(iter(answered.values()))
-    means = {method: np.mean([*map(np.asarray, results.row_scores(method).values())], axis=0) for method in methods}
+    means = {
+        method: np.mean([*map(np.asarray, results.row_scores(method).values())], axis=0)
+        for method in methods
+    }
     scores = np.array([means[method] for method in methods], dtype=np.float64)  # [methods, rows]
     # rows by falling spread of the methods' scores; among equals in the rows' order
     spread = scores.max(axis=0) - scores.min(axis=0) + 1e-3 * scores.std(axis=0)
@@ -35,11 +40,15 @@ def section(results: Results) -> Section | None:
         cells = [str(row + 1), _cut(first.question[row]), _cut(first.expected[row])]
         for score, one in zip(scores[:, row], answered.values(), strict=True):
             shown = number(score, ".0f" if score in {0.0, 1.0} else ".2f")
-            cells.append(f"{_cut(one.answer[row])} [{shown}]" if one.answer is not None else MISSING)
+            cells.append(
+                f"{_cut(one.answer[row])} [{shown}]" if one.answer is not None else MISSING
+            )
         rows.append(cells)
     notes = [
-        f"The answers are of seed {seed}; in brackets stands the row's score, the mean over all compared seeds. Shown "
-        f"are the {len(rows)} of {scores.shape[1]:,} test rows on which the methods' scores differ most, the first of "
+        f"The answers are of seed {seed}; in brackets stands the row's score, the mean over all "
+        f"compared seeds. Shown "
+        f"are the {len(rows)} of {scores.shape[1]:,} test rows on which the methods' scores "
+        f"differ most, the first of "
         "equals. All answers are in each run's predictions.parquet."
     ]
     columns = ["Row", "Asked", "Expected", *methods]

@@ -1,4 +1,6 @@
-"""Comparisons of methods with each other: a matrix, what would decide, every pair in numbers, a fold per method."""
+"""Comparisons of methods with each other: a matrix, what would decide, every pair in numbers, a
+fold per method.
+"""
 
 from collections.abc import Iterator
 
@@ -13,28 +15,51 @@ from hpml_bench.report.tables import quantity_of, section_of, table
 
 order = 30
 ROWS_COLUMNS = (
-    "Pair", "Difference", "95 % interval", "p", "Sign-flip p", "Least sign-flip p", "Seeds with first higher", "Seeds",
-)  # fmt: skip
+    "Pair",
+    "Difference",
+    "95 % interval",
+    "p",
+    "Sign-flip p",
+    "Least sign-flip p",
+    "Seeds with first higher",
+    "Seeds",
+)
 
 
 def sections(results: Results) -> Iterator[Section | None]:
-    """Yield how methods stand to each other; nothing of pairs with one method, or without a score."""
+    """Yield how methods stand to each other; nothing of pairs with one method, or without a
+    score.
+    """
     answer = answer_of(results)
     yield of_answer.matrix_section(answer)
     yield of_answer.deciding_section(answer)
     if len(results.methods) > 1 and results.headline:
         seeds = len(results.seeds) > 1
-        means, these = (_intervals(results), _these_rows(results)) if seeds else (of_answer.places(answer), None)
+        means, these = (
+            (_intervals(results), _these_rows(results))
+            if seeds
+            else (of_answer.places(answer), None)
+        )
         fronts = tuple(_fronts(results))
         said = Text(sentences=fronts) if fronts else None
-        tables = (of_answer.rounds_table(answer), means, said, *of_answer.pair_tables(answer), these)
+        tables = (
+            of_answer.rounds_table(answer),
+            means,
+            said,
+            *of_answer.pair_tables(answer),
+            these,
+        )
         about = "every pair in numbers: intervals, p values, seeds to decide"
-        yield section_of("comparisons", "Which differences are real", *tables, question="sure", about=about)
+        yield section_of(
+            "comparisons", "Which differences are real", *tables, question="sure", about=about
+        )
     yield of_answer.each_section(answer)
 
 
 def _intervals(results: Results) -> Table:
-    """Return means with intervals over seeds and ranks by verdicts, and the score's interval for other rows too."""
+    """Return means with intervals over seeds and ranks by verdicts, and the score's interval for
+    other rows too.
+    """
     metrics = results.measured(*results.headline, "samples_per_second")
     columns, cells = ["method"], {method: list[Cell]([method]) for method in results.methods}
     for name in metrics:
@@ -43,14 +68,24 @@ def _intervals(results: Results) -> Table:
         columns.append(quantity.header)
         for method in results.methods:
             interval = results.interval(method, name)
-            shown = f"{quantity.text(interval.mean)} {quantity.between(interval)}" if interval else MISSING
-            cells[method].append(f"{shown}, rank {rank(ranks[method])}" if method in ranks else shown)
+            shown = (
+                f"{quantity.text(interval.mean)} {quantity.between(interval)}"
+                if interval
+                else MISSING
+            )
+            cells[method].append(
+                f"{shown}, rank {rank(ranks[method])}" if method in ranks else shown
+            )
     compared = sentence_list([results.definitions[name].title for name in results.headline])
-    scores = [results.definitions[name].title for name in results.test_metrics if name != results.quality]
+    scores = [
+        results.definitions[name].title for name in results.test_metrics if name != results.quality
+    ]
     others = ["throughput", *(title.removeprefix("test ") for title in reversed(scores)), "latency"]
     notes = [
-        "Mean and 95 % interval over seeds: Student's t, each by itself, for other seeds on this very test set. Ranks "
-        "are intervals: 1 + methods shown to be better, to k − methods shown worse, by the verdicts below.",
+        "Mean and 95 % interval over seeds: Student's t, each by itself, for other seeds on this "
+        "very test set. Ranks "
+        "are intervals: 1 + methods shown to be better, to k − methods shown worse, by the "
+        "verdicts below.",
         f"Compared by {compared} alone; the other metrics ({', '.join(others)} and so on) stand "
         "without test. At one budget the throughput says what the training time says.",
     ]
@@ -58,25 +93,43 @@ def _intervals(results: Results) -> Table:
         score = quantity_of(results, results.quality)
         columns.append(f"{score.heading}, other rows too")
         for method in results.methods:
-            low, high = own_interval(results.verdicts, method) if method in results.verdicts.scores.means else (0, None)
-            cells[method].append(MISSING if high is None else f"[{score.text(low)}, {score.text(high)}]")
+            low, high = (
+                own_interval(results.verdicts, method)
+                if method in results.verdicts.scores.means
+                else (0, None)
+            )
+            cells[method].append(
+                MISSING if high is None else f"[{score.text(low)}, {score.text(high)}]"
+            )
         notes.append(
-            f"Other rows too: 95 % interval for {results.verdicts.holds_for}. Intervals are each method's own: methods "
+            f"Other rows too: 95 % interval for {results.verdicts.holds_for}. Intervals are each "
+            f"method's own: methods "
             "share rows, so that differences, in the tables of pairs, carry less of their noise."
         )
-    return table("intervals", "Means with 95 % intervals, and rank intervals", columns, cells.values(), notes)
+    return table(
+        "intervals", "Means with 95 % intervals, and rank intervals", columns, cells.values(), notes
+    )
 
 
 def _fronts(results: Results) -> Iterator[str]:
-    """Yield of each cost the methods on its Pareto front with the score, those off it, by whom, and the undecided."""
+    """Yield of each cost the methods on its Pareto front with the score, those off it, by whom,
+    and the undecided.
+    """
     for cost in results.headline[1:]:
         front = results.front((results.quality, cost))
         of: dict[str, list[str]] = {"on the front": [], "undecided": [], "off it": []}
         for method, place in front.items():
             by = f" (dominated by {sentence_list(place.by)})" if place.by else ""
-            of[{"on": "on the front", "off": "off it"}.get(place.place, place.place)].append(f"{method}{by}")
-        of["not placed, for lack of a cost,"] = [method for method in results.methods if method not in front]
-        title = f"{results.definitions[results.quality].title} against {results.definitions[cost].title}"
+            of[{"on": "on the front", "off": "off it"}.get(place.place, place.place)].append(
+                f"{method}{by}"
+            )
+        of["not placed, for lack of a cost,"] = [
+            method for method in results.methods if method not in front
+        ]
+        title = (
+            f"{results.definitions[results.quality].title} against "
+            f"{results.definitions[cost].title}"
+        )
         if len(of["undecided"]) == len(results.methods):
             yield f"{capitalized(title)}: the places of all methods are undecided."
         elif front:
@@ -85,7 +138,9 @@ def _fronts(results: Results) -> Iterator[str]:
 
 
 def _these_rows(results: Results) -> Table | None:
-    """Return the score's pairs for other seeds on these very test rows: a description without claims."""
+    """Return the score's pairs for other seeds on these very test rows: a description without
+    claims.
+    """
     if results.quality not in results.headline:
         return None
     answer, scale = answer_of(results), score_scale(results.aligned)[0]
@@ -94,17 +149,24 @@ def _these_rows(results: Results) -> Table | None:
         return answer.gap_text(scale * value, unit=False)
 
     rows = list[list[Cell]]()
-    for c in statistics.compare_pairs(results.values(results.quality), grid=results.grid(results.quality)):
+    for c in statistics.compare_pairs(
+        results.values(results.quality), grid=results.grid(results.quality)
+    ):
         of = c.difference
-        between = MISSING if of.low is None or of.high is None else f"[{gap(of.low)}, {gap(of.high)}]"
+        between = (
+            MISSING if of.low is None or of.high is None else f"[{gap(of.low)}, {gap(of.high)}]"
+        )
         tests = map(p_cell, (c.p, c.p_sign_flip, c.sign_flip_floor))
         first = (f"{c.a} − {c.b}", (gap(of.mean), scale * of.mean), between)
         rows.append([*first, *tests, cell(c.superiority, ".2f"), of.n])
     rounding = ", with the variance of rounding to one row" if results.task.binary else ""
     notes = [
-        f"For other seeds on these {answer.rows_text} alone: another test set may order the methods otherwise, so that "
-        f"no verdict of this page rests on it alone. p: paired t over seeds, of shared variances{rounding}, each "
-        "pair's own and not adjusted for their number. Least sign-flip p: the least that so many seeds can give, "
+        f"For other seeds on these {answer.rows_text} alone: another test set may order the "
+        f"methods otherwise, so that "
+        f"no verdict of this page rests on it alone. p: paired t over seeds, of shared "
+        f"variances{rounding}, each "
+        "pair's own and not adjusted for their number. Least sign-flip p: the least that so many "
+        "seeds can give, "
         "2 / 2ⁿ. Seeds with first higher: their share, ties half."
     ]
     caption = f"Pairs by {answer.score.title}, on these very test rows"

@@ -1,4 +1,6 @@
-"""Published figures of the same methods next to ours, and the reasons why some may not be compared."""
+"""Published figures of the same methods next to ours, and the reasons why some may not be
+compared.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,9 +21,16 @@ order = 100
 question = "setup"
 about = "published figures of the same methods"
 METRICS = (
-    "test_accuracy", "test_score", "train_loss", "train_seconds", "samples_per_second", "peak_memory_mb", "grad_norm",
-    "forgetting", "trainable_parameters",
-)  # fmt: skip
+    "test_accuracy",
+    "test_score",
+    "train_loss",
+    "train_seconds",
+    "samples_per_second",
+    "peak_memory_mb",
+    "grad_norm",
+    "forgetting",
+    "trainable_parameters",
+)
 
 
 class Published(Frozen):
@@ -61,7 +70,9 @@ def load(name: str = "document") -> Reference:
 
 
 def section(results: Results) -> Section | None:
-    """Return a publication's table with ours beneath each method; nothing where none has our methods and score."""
+    """Return a publication's table with ours beneath each method; nothing where none has our
+    methods and score.
+    """
     ours = {label: _kind(results.runs(label)[0].spec.method) for label in results.methods}
     settings = results.reference.spec.settings
     # of any revision of the data set; options that a publication doesn't name may differ
@@ -75,7 +86,9 @@ def section(results: Results) -> Section | None:
         scored = any(results.quality in published.figures for published in reference.methods)
         if shared and scored and alike:
             notes = Text(sentences=(*_differences(reference, results), *reference.caveats))
-            return section_of("document", f"Beside {reference.title}", _table(reference, results, ours), notes)
+            return section_of(
+                "document", f"Beside {reference.title}", _table(reference, results, ours), notes
+            )
     return None
 
 
@@ -84,7 +97,9 @@ def _kind(method: MethodSpec | Published) -> tuple[str, str | None]:
     return method.method, str(named).upper() if named else None
 
 
-def _table(reference: Reference, results: Results, ours: Mapping[str, tuple[str, str | None]]) -> Table:
+def _table(
+    reference: Reference, results: Results, ours: Mapping[str, tuple[str, str | None]]
+) -> Table:
     shown_there = {name for published in reference.methods for name in published.figures}
     defined = [name for name in METRICS if name in results.definitions and name in shown_there]
     quantities = [quantity_of(results, name) for name in defined]
@@ -104,8 +119,18 @@ def _table(reference: Reference, results: Results, ours: Mapping[str, tuple[str,
             used = [record.consumed.samples for record in results.runs(label) if record.consumed]
             trained = cell(used[0] if used else None, "d")
             rows.append([label, "this suite", *spreads(results, label, quantities), trained])
-    columns = ("method", "From", *(quantity.header for quantity in quantities), "Samples trained on")
-    notes = [f"Source: {reference.source}. Its samples are computed from its own figures: samples/s × runtime."]
+    columns = (
+        "method",
+        "From",
+        *(quantity.header for quantity in quantities),
+        "Samples trained on",
+    )
+    notes = [
+        (
+            f"Source: {reference.source}. Its samples are computed from its own figures: "
+            f"samples/s × runtime."
+        )
+    ]
     return table("document", "Published figures and ours; not one comparison", columns, rows, notes)
 
 
@@ -125,14 +150,25 @@ def _samples(figures: Mapping[str, float]) -> float | None:
 
 
 def _differences(reference: Reference, results: Results) -> Iterator[str]:
-    """Yield whether a publication's budgets, samples/s x runtime, differ, and what it did otherwise than our runs."""
-    budgets = {p.title: samples for p in reference.methods if (samples := _samples(p.figures)) is not None}
+    """Yield whether a publication's budgets, samples/s x runtime, differ, and what it did
+    otherwise than our runs.
+    """
+    budgets = {
+        p.title: samples for p in reference.methods if (samples := _samples(p.figures)) is not None
+    }
     if budgets and max(budgets.values()) > 1.02 * min(budgets.values()):
-        given = sentence_list([f"{round(n, -3):,.0f} samples for {title}" for title, n in budgets.items()])
-        unequal = "the training budgets were not equal for all, so its runtimes and accuracies do not compare all"
+        given = sentence_list(
+            [f"{round(n, -3):,.0f} samples for {title}" for title, n in budgets.items()]
+        )
+        unequal = (
+            "the training budgets were not equal for all, so its runtimes and accuracies do not "
+            "compare all"
+        )
         yield f"Samples/s × runtime of {reference.title} gives {given}: {unequal} methods."
     settings, there = results.reference.spec.settings, reference.setting
     here = {"model": settings.backbone, "task": settings.dataset.name}
-    if named := [f"{key} {there[key]} there, {value} here" for key, value in here.items() if key in there]:
+    if named := [
+        f"{key} {there[key]} there, {value} here" for key, value in here.items() if key in there
+    ]:
         also = "hardware and settings differ or are not stated there"
         yield f"Do not compare its numbers with ours either: {'; '.join(named)}; {also}."

@@ -19,9 +19,17 @@ def sections(results: Results) -> Iterator[Section | None]:
     about = "may be best, behind, can't tell, equal, adjusted p"
     yield section_of("definitions", "Definitions", words, question="reading", about=about)
     rows = [
-        [capitalized(m.title), m.name, m.unit or "1", m.better, m.phase, f"{m.over_ranks} / {m.over_steps}",
-         m.definition] for m in results.definitions.values()
-    ]  # fmt: skip
+        [
+            capitalized(m.title),
+            m.name,
+            m.unit or "1",
+            m.better,
+            m.phase,
+            f"{m.over_ranks} / {m.over_steps}",
+            m.definition,
+        ]
+        for m in results.definitions.values()
+    ]
     columns = ("Metric", "Name", "Unit", "Better", "Phase", "Over ranks / steps", "Definition")
     about = "every metric, as its probe defines it"
     glossary = table("glossary", capitalized(about), columns, rows)
@@ -39,7 +47,10 @@ def _words(results: Results) -> Iterator[tuple[str, str]]:
     yield "Can't tell", f"{chance}: a may tie with b, and b with c, while a beats c."
     under = f"{answer.margin_text} of score, or {100 * results.margin.cost:g} % of a cost"
     yield "Equal", f"The difference is shown to be under {under}."
-    yield "At this budget", "Other budgets may order the methods otherwise, most of all those still improving."
+    yield (
+        "At this budget",
+        "Other budgets may order the methods otherwise, most of all those still improving.",
+    )
     yield "p (adjusted)", f"p adjusted for the {comparisons} of this page. Below 5 % is a verdict."
     tests = "two-way analysis of variance and paired t; the larger p counts."
     within = f"Within a seed and a {unit}, for {answer.judged}: {tests}"
@@ -47,7 +58,9 @@ def _words(results: Results) -> Iterator[tuple[str, str]]:
         unused = f", isn't used: {results.not_largest}" if results.not_largest else ""
         score = quantity_of(results, results.quality)
         amount = f"{largest * score.scale:g}"
-        shown = with_unit(amount, ("point" if amount == "1" else "points") if score.unit == "%" else score.unit)
+        shown = with_unit(
+            amount, ("point" if amount == "1" else "points") if score.unit == "%" else score.unit
+        )
         within += f" Largest difference of a row: {shown}, declared in the suite{unused}."
     yield "Scores are tested", within + lent_in_words(results.verdicts)
     factors = "As factors within a seed (paired t of logarithms), for other seeds"
@@ -58,6 +71,12 @@ def _words(results: Results) -> Iterator[tuple[str, str]]:
         where = f"{sentence_list([*results.hosts[:MOST_HOSTS], *more])}{share}"
     yield "Costs are tested", f"{factors} on {where}. {turns(answer)}".strip()
     before = "looks declared" if answer.rounds else "a number of seeds fixed"
-    wrong = f"At most {answer.chance:g} % of such pages hold one, under near-normal noise and {before} before."
+    wrong = (
+        f"At most {answer.chance:g} % of such pages hold one, under near-normal noise and "
+        f"{before} before."
+    )
     yield "A wrong verdict", wrong
-    yield "Seeds to decide", "How many would tell with a chance of 80 %, were the difference as measured."
+    yield (
+        "Seeds to decide",
+        "How many would tell with a chance of 80 %, were the difference as measured.",
+    )

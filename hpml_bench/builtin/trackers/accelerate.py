@@ -1,7 +1,9 @@
-"""MLflow, trackio and TensorBoard, through accelerate's trackers: history, final metrics, tables and page.
+"""MLflow, trackio and TensorBoard, through accelerate's trackers: history, final metrics, tables
+and page.
 
-A sweep is one experiment of MLflow, project of trackio or folder of TensorBoard, in which the comparison is a run
-of its own. Without MLFLOW_TRACKING_URI, MLflow's database is in the results folder, as TensorBoard's files are.
+A sweep is one experiment of MLflow, project of trackio or folder of TensorBoard, in which the
+comparison is a run of its own. Without MLFLOW_TRACKING_URI, MLflow's database is in the results
+folder, as TensorBoard's files are.
 """
 
 import os
@@ -25,25 +27,44 @@ from hpml_bench.system.errors import UserError
 SERVICES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "mlflow": (
         (
-            "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
-            "MLFLOW_TRACKING_INSECURE_TLS", "MLFLOW_TRACKING_SERVER_CERT_PATH", "DATABRICKS_HOST", "DATABRICKS_TOKEN",
+            "MLFLOW_TRACKING_URI",
+            "MLFLOW_TRACKING_USERNAME",
+            "MLFLOW_TRACKING_PASSWORD",
+            "MLFLOW_TRACKING_TOKEN",
+            "MLFLOW_TRACKING_INSECURE_TLS",
+            "MLFLOW_TRACKING_SERVER_CERT_PATH",
+            "DATABRICKS_HOST",
+            "DATABRICKS_TOKEN",
         ),
         {
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-            "MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet",
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "GIT_PYTHON_REFRESH": "quiet",
         },
     ),
     "tensorboard": ((), {}),
     "trackio": (
-        ("TRACKIO_DIR", "TRACKIO_SERVER_URL", "TRACKIO_SPACE_ID", "TRACKIO_WRITE_TOKEN", "HF_HOME", "XDG_CACHE_HOME"),
+        (
+            "TRACKIO_DIR",
+            "TRACKIO_SERVER_URL",
+            "TRACKIO_SPACE_ID",
+            "TRACKIO_WRITE_TOKEN",
+            "HF_HOME",
+            "XDG_CACHE_HOME",
+        ),
         {"HF_HUB_DISABLE_TELEMETRY": "1"},
     ),
-}  # fmt: skip
-"""Environment of each service's helper: variables that it may read, and others as they are set here."""
+}
+"""Environment of each service's helper: variables that it may read, and others as they are set
+here.
+"""
 TO_THE_HUB = ("HF_TOKEN", "HF_ENDPOINT")
 """Variables that trackio gets for a Space."""
 BATCH = 800
-"""Values from which MLflow is sent them at once; it takes 1000, and one order has fewer than 200."""
+"""Values from which MLflow is sent them at once; it takes 1000, and one order has fewer than
+200.
+"""
 
 
 class Accelerate(Publisher):
@@ -63,13 +84,19 @@ class Accelerate(Publisher):
             return cls.OFF
         lacking = [name for name in (asked, "accelerate") if find_spec(name) is None]
         if lacking:
-            raise UserError(f"--track {asked}: {lacking[0]} is not installed; pip install {' '.join(lacking)}")
+            raise UserError(
+                f"--track {asked}: {lacking[0]} is not installed; pip install {' '.join(lacking)}"
+            )
         return asked
 
     def environment(self, place: str, home: Path) -> Mapping[str, str]:
         names, settings = SERVICES[place]
         hub = TO_THE_HUB if place == "trackio" and os.environ.get("TRACKIO_SPACE_ID") else ()
-        given = {name: os.environ[name] for name in (*names, *hub, *PROXIES, *CERTIFICATES) if os.environ.get(name)}
+        given = {
+            name: os.environ[name]
+            for name in (*names, *hub, *PROXIES, *CERTIFICATES)
+            if os.environ.get(name)
+        }
         own = {"MLFLOW_TRACKING_URI": _database(home)} if place == "mlflow" else {}
         if place == "trackio" and not hub:
             own["HF_HUB_OFFLINE"] = "1"  # it would ask the hub for the user's name
@@ -86,7 +113,10 @@ class Accelerate(Publisher):
             host = urlsplit(address).hostname
             where = f"MLflow's experiment {group}{f' at {host}' if host else ''}"
         else:
-            where = f"MLflow's experiment {group}; see `mlflow ui --backend-store-uri {_database(home.resolve())}`"
+            where = (
+                f"MLflow's experiment {group}; see `mlflow ui --backend-store-uri "
+                f"{_database(home.resolve())}`"
+            )
         return f"{count} run{'s' * (count != 1)} and the comparison are in {where}"
 
 
@@ -100,7 +130,9 @@ def _plain(name: str) -> str:
 
 
 class Session:
-    """Carries out orders with one of accelerate's trackers; a run's final metrics are `final/NAME` at its last step."""
+    """Carries out orders with one of accelerate's trackers; a run's final metrics are
+    `final/NAME` at its last step.
+    """
 
     def __init__(self, service: str, home: Path) -> None:
         from accelerate import PartialState
@@ -119,7 +151,10 @@ class Session:
 
         group, name, self._step = _plain(order["group"]), _plain(order["name"]), 0
         flat = {key: value for key, value in flatten_dict(order["config"]).items() if value != {}}
-        config = {key: value if isinstance(value, str | float | int) else str(value) for key, value in flat.items()}
+        config = {
+            key: value if isinstance(value, str | float | int) else str(value)
+            for key, value in flat.items()
+        }
         if self._service == "tensorboard":
             shutil.rmtree(self._home / name, ignore_errors=True)
             self._tracker = self._kind(name, self._home)
@@ -137,9 +172,15 @@ class Session:
             import mlflow
 
             earlier = f"tags.hpml_bench_id = '{order['id']}'"
-            for run in mlflow.search_runs(experiment_names=[group], filter_string=earlier, output_format="list"):
+            for run in mlflow.search_runs(
+                experiment_names=[group], filter_string=earlier, output_format="list"
+            ):
                 mlflow.delete_run(run.info.run_id)
-            tags = {"hpml_bench_id": order["id"], "mlflow.user": "", "mlflow.source.name": "hpml-bench"}
+            tags = {
+                "hpml_bench_id": order["id"],
+                "mlflow.user": "",
+                "mlflow.source.name": "hpml-bench",
+            }
             self._tracker = self._kind(group, run_name=name, tags=tags)
         self._tracker.start()
         if self._service != "trackio":  # accelerate gives its configuration an entry too many
@@ -149,10 +190,15 @@ class Session:
         self._log(order["values"], order["step"])
 
     def tables(self, order: dict[str, Any]) -> None:
-        """Log the tables, for MLflow as CSV and for TensorBoard as text, and the page, for which that has no place."""
+        """Log the tables, for MLflow as CSV and for TensorBoard as text, and the page, for which
+        that has no place.
+        """
         import pandas as pd
 
-        frames = {t["name"]: pd.DataFrame(t["rows"], columns=t["columns"], dtype=object) for t in order["tables"]}
+        frames = {
+            t["name"]: pd.DataFrame(t["rows"], columns=t["columns"], dtype=object)
+            for t in order["tables"]
+        }
         if self._service == "tensorboard":
             self._log({name: _markdown(frame) for name, frame in frames.items()}, 0)
         elif self._service == "trackio":
@@ -162,7 +208,9 @@ class Session:
             if order["page"]:
                 trackio.log_artifact(order["page"], name="report", type="report")
         else:
-            with tempfile.TemporaryDirectory() as folder:  # all at once, which is much faster than one by one
+            with (
+                tempfile.TemporaryDirectory() as folder
+            ):  # all at once, which is much faster than one by one
                 for name, frame in frames.items():
                     frame.to_csv(Path(folder, f"{name}.csv"), index=False)
                 if order["page"]:
@@ -170,7 +218,11 @@ class Session:
                 self._tracker.log_artifacts(folder)
 
     def close(self, order: dict[str, Any]) -> None:
-        numbers = {f"final/{name}": value for name, value in order["summary"].items() if not isinstance(value, str)}
+        numbers = {
+            f"final/{name}": value
+            for name, value in order["summary"].items()
+            if not isinstance(value, str)
+        }
         facts = {name: value for name, value in order["summary"].items() if isinstance(value, str)}
         self._log(numbers, self._step)
         if self._service == "mlflow":
@@ -191,14 +243,20 @@ class Session:
     def _log(self, values: dict[str, Any], step: int) -> None:
         self._step = max(self._step, step)
         if self._service == "mlflow":
-            self._waiting += [(name, value, int(time.time() * 1000), step) for name, value in values.items()]
+            self._waiting += [
+                (name, value, int(time.time() * 1000), step) for name, value in values.items()
+            ]
             if len(self._waiting) > BATCH or time.monotonic() - self._sent > 1:
                 self._send()
         elif values:  # accelerate before 1.14 doesn't tell trackio the step
-            (self._tracker.tracker if self._service == "trackio" else self._tracker).log(values, step=step)
+            (self._tracker.tracker if self._service == "trackio" else self._tracker).log(
+                values, step=step
+            )
 
     def _send(self) -> None:
-        """Send MLflow the waiting values in one request, of which one for each step would take minutes."""
+        """Send MLflow the waiting values in one request, of which one for each step would take
+        minutes.
+        """
         from mlflow import MlflowClient
         from mlflow.entities import Metric
 
@@ -209,7 +267,9 @@ class Session:
 
 def _markdown(frame: Any) -> str:
     rows = [frame.columns, ["---"] * len(frame.columns), *frame.itertuples(index=False)]
-    texts = (["" if value is None else str(value).replace("|", "\\|") for value in row] for row in rows)
+    texts = (
+        ["" if value is None else str(value).replace("|", "\\|") for value in row] for row in rows
+    )
     return "\n".join(f"| {' | '.join(row)} |" for row in texts)
 
 

@@ -1,4 +1,6 @@
-"""Weights & Biases: each run's history in one group, and one comparison run with the report's own tables."""
+"""Weights & Biases: each run's history in one group, and one comparison run with the report's
+own tables.
+"""
 
 import netrc
 import os
@@ -13,7 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from hpml_bench.plugins.publishing import CERTIFICATES, PROXIES, Entry, Publisher, carry_out, group_of
+from hpml_bench.plugins.publishing import (
+    CERTIFICATES,
+    PROXIES,
+    Entry,
+    Publisher,
+    carry_out,
+    group_of,
+)
 from hpml_bench.records.run import RunRecord
 from hpml_bench.system.errors import UserError
 
@@ -21,19 +30,29 @@ Mode = Literal["online", "offline", "off"]
 
 CHOICES = ("auto", "online", "offline", "off")
 SERVERS = ("https://api.wandb.ai", "https://api.forge.coreweave.com")
-"""Two names of one service; which of them `wandb login` writes into netrc depends on wandb's version."""
+"""Two names of one service; which of them `wandb login` writes into netrc depends on wandb's
+version.
+"""
 CONNECT_SECONDS = 2.0
 PASSED = ("WANDB_ENTITY", "WANDB_PROJECT")
 PASSED_ONLINE = (
     *("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_CONFIG_DIR", "NETRC", "WANDB_INSECURE_DISABLE_SSL"),
-    *CERTIFICATES, *PROXIES,
-)  # fmt: skip
+    *CERTIFICATES,
+    *PROXIES,
+)
 """Environment variables that an online helper gets beside `PASSED`."""
 PROJECT = "hpml-bench"
 SETTINGS: dict[str, Any] = {  # wandb collects nothing by itself
     **dict.fromkeys(("host", "program", "email", "username", "docker"), ""),
     **dict.fromkeys(
-        ("disable_git", "disable_code", "disable_job_creation", "label_disable", "sagemaker_disable"), True
+        (
+            "disable_git",
+            "disable_code",
+            "disable_job_creation",
+            "label_disable",
+            "sagemaker_disable",
+        ),
+        True,
     ),
     **dict.fromkeys(("x_disable_meta", "x_disable_stats", "x_disable_machine_info"), True),
     **dict.fromkeys(("save_code", "x_save_requirements", "symlink", "use_dot_wandb"), False),
@@ -59,9 +78,11 @@ class Wandb(Publisher):
 
     @classmethod
     def choose_mode(cls, asked: str) -> Mode:
-        """Return how to publish: `auto` or `on` follow WANDB_MODE, else are online where there are a key and a route.
+        """Return how to publish: `auto` or `on` follow WANDB_MODE, else are online where there are
+        a key and a route.
 
-        Raises UserError: `online` was requested without a key or a route, or `asked` is none of the choices.
+        Raises UserError: `online` was requested without a key or a route, or `asked` is none of the
+        choices.
         """
         asked = "auto" if asked == "on" else asked
         if asked not in CHOICES:
@@ -87,9 +108,13 @@ class Wandb(Publisher):
             host, port = None, 0
         if host is None or parts.scheme not in {"http", "https"}:
             return "WANDB_BASE_URL is not an http(s) address; correct or unset it"
-        if not os.environ.get("WANDB_API_KEY") and not any(_in_netrc(urlsplit(server).netloc) for server in servers):
+        if not os.environ.get("WANDB_API_KEY") and not any(
+            _in_netrc(urlsplit(server).netloc) for server in servers
+        ):
             return f"there is no API key for {host}; set WANDB_API_KEY or run `wandb login`"
-        proxied = urllib.request.getproxies().get(parts.scheme) and not urllib.request.proxy_bypass(host)
+        proxied = urllib.request.getproxies().get(parts.scheme) and not urllib.request.proxy_bypass(
+            host
+        )
         if not proxied and not _reachable(host, port):
             return f"{host}:{port} can't be reached within {CONNECT_SECONDS:g} s; check the network"
         return None
@@ -98,7 +123,9 @@ class Wandb(Publisher):
         names = (*PASSED, *PASSED_ONLINE) if place == "online" else PASSED
         return {
             **{name: os.environ[name] for name in names if name in os.environ},
-            "WANDB_DATA_DIR": str(home / "staging"),  # an offline run's tables lie here until they are uploaded
+            "WANDB_DATA_DIR": str(
+                home / "staging"
+            ),  # an offline run's tables lie here until they are uploaded
             "WANDB_ERROR_REPORTING": "false",
         }
 
@@ -107,8 +134,14 @@ class Wandb(Publisher):
 
     def sentence(self, records: Sequence[RunRecord], place: str, results_folder: Path) -> str:
         entries = self.published(results_folder)
-        runs = len(records) if place == "online" else sum(entries[r.run_id].place == "offline" for r in records)
-        what = f"{runs} run{'s' * (runs != 1)} and the comparison are" if runs else "the comparison is"
+        runs = (
+            len(records)
+            if place == "online"
+            else sum(entries[r.run_id].place == "offline" for r in records)
+        )
+        what = (
+            f"{runs} run{'s' * (runs != 1)} and the comparison are" if runs else "the comparison is"
+        )
         if place == "online":
             host = urlsplit(os.environ.get("WANDB_BASE_URL") or SERVERS[0]).hostname
             return f"{what} in wandb's group {group_of(records[-1].spec)} at {host}"
@@ -127,11 +160,16 @@ def _in_netrc(machine: str) -> bool:
 
 
 def _reachable(host: str, port: int) -> bool:
-    """Return whether a TCP connection opens in time; the limit covers a name server that doesn't answer."""
+    """Return whether a TCP connection opens in time; the limit covers a name server that doesn't
+    answer.
+    """
     opened = threading.Event()
 
     def connect() -> None:
-        with suppress(OSError, ValueError), socket.create_connection((host, port), timeout=CONNECT_SECONDS):
+        with (
+            suppress(OSError, ValueError),
+            socket.create_connection((host, port), timeout=CONNECT_SECONDS),
+        ):
             opened.set()
 
     thread = threading.Thread(target=connect, name="wandb-route", daemon=True)
@@ -165,7 +203,8 @@ class Session:
         self._at, self._step = -1, None
 
     def log(self, order: dict[str, Any]) -> None:
-        # wandb's own step may only grow: it is ours while ours grows, and the next free one when a point comes late.
+        # wandb's own step may only grow: it is ours while ours grows, and the next free one when a
+        # point comes late.
         if order["step"] != self._step:
             self._at, self._step = max(self._at + 1, order["step"]), order["step"]
         self._run.log({**order["values"], "step": order["step"]}, step=self._at)
@@ -173,14 +212,18 @@ class Session:
     def tables(self, order: dict[str, Any]) -> None:
         make = self._wandb.Table
         content = {
-            table["name"]: make(columns=table["columns"], data=table["rows"], allow_mixed_types=True)
+            table["name"]: make(
+                columns=table["columns"], data=table["rows"], allow_mixed_types=True
+            )
             for table in order["tables"]
         }
         if content:
             self._run.log(content)
 
     def close(self, order: dict[str, Any]) -> None:
-        self._run.log({}, commit=True)  # a row still open would overwrite the final values of the same name
+        self._run.log(
+            {}, commit=True
+        )  # a row still open would overwrite the final values of the same name
         self._run.summary.update(order["summary"])
         self._run.finish(exit_code=order["exit_code"])
         self._run = None

@@ -15,8 +15,14 @@ def baseline() -> None:
 @baseline.command()
 @click.argument("file", type=FILE)
 @workload_options
-@click.option("--runs", type=click.IntRange(10, 1000), default=10, show_default=True, metavar="N",
-              help="Separate runs; a later check uses their spread.")  # fmt: skip
+@click.option(
+    "--runs",
+    type=click.IntRange(10, 1000),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Separate runs; a later check uses their spread.",
+)
 def save(file: Path, workload: WorkloadOptions, runs: int) -> None:
     """Time separate runs of SUITE and write them to FILE."""
     from hpml_bench.gate.baseline import save as save_baseline

@@ -1,4 +1,6 @@
-"""`hpml-bench check`; the work that is timed, and what becomes of errors, as `hpml-bench baseline` has them too."""
+"""`hpml-bench check`; the work that is timed, and what becomes of errors, as `hpml-bench
+baseline` has them too.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class WorkloadOptions:
     minutes: float | None
 
     def request(self, target: float = 0.03, counts_only: bool = False) -> Request:
-        """Return the gate's request; a `UserError` where the suite, a method or the slowdown is invalid."""
+        """Return the gate's request; a `UserError` where the suite, a method or the slowdown is
+        invalid.
+        """
         from hpml_bench.gate.check import request
         from hpml_bench.gate.records import Rules
 
@@ -59,13 +63,22 @@ class WorkloadOptions:
         return replace(request(suite, self.methods, rules, self.minutes), time=not counts_only)
 
 
-workload_options = options.bundle("workload", lambda: WorkloadOptions, [
-    click.argument("suite", default="quickstart"),
-    options.methods("Only these methods; else lora, prompt_tuning and adapter."),
-    options.overrides("Override a setting. Repeatable."),
-    click.option("--max-minutes", "minutes", type=click.FloatRange(0, min_open=True), metavar="M",
-                 help="Stop after M minutes at most, decided or not."),
-])  # fmt: skip
+workload_options = options.bundle(
+    "workload",
+    lambda: WorkloadOptions,
+    [
+        click.argument("suite", default="quickstart"),
+        options.methods("Only these methods; else lora, prompt_tuning and adapter."),
+        options.overrides("Override a setting. Repeatable."),
+        click.option(
+            "--max-minutes",
+            "minutes",
+            type=click.FloatRange(0, min_open=True),
+            metavar="M",
+            help="Stop after M minutes at most, decided or not.",
+        ),
+    ],
+)
 
 
 @contextmanager
@@ -75,7 +88,9 @@ def _mistakes_annotated() -> Iterator[None]:
     except (click.ClickException, UserError) as error:
         from hpml_bench.gate.outputs import annotate_error
 
-        annotate_error(error.format_message() if isinstance(error, click.ClickException) else str(error))
+        annotate_error(
+            error.format_message() if isinstance(error, click.ClickException) else str(error)
+        )
         raise
 
 
@@ -88,7 +103,9 @@ class Annotated(click.Command):
 
 @contextmanager
 def bugs_are_errors() -> Iterator[None]:
-    """Turn unexpected exceptions into user errors with status 2: Python's and click's status 1 means a regression."""
+    """Turn unexpected exceptions into user errors with status 2: Python's and click's status 1
+    means a regression.
+    """
     from hpml_bench.system.signals import stoppable
 
     try:
@@ -100,42 +117,96 @@ def bugs_are_errors() -> Iterator[None]:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}, in {place.name}"
         raise UserError(
-            f"an error of hpml-bench itself: {type(error).__name__}: {error} ({where}); it says nothing about the code "
+            f"an error of hpml-bench itself: {type(error).__name__}: {error} ({where}); it says "
+            f"nothing about the code "
             "that was checked; please report it"
         ) from None
 
 
 @click.command(cls=Annotated)
 @workload_options
-@click.option("--against", metavar="REV", help="Compare the project here, as it is, with this git revision of it.")
-@click.option("--against-env", metavar="PYTHON", help="Compare this interpreter's environment with another's.")
-@click.option("--baseline", type=FILE, metavar="FILE", help="Compare with runs that were saved on this hardware.")
-@click.option("--self-test", is_flag=True, help="Test the gate itself: trials of equal sides, and of a slowed one.")
-@click.option("--counts-only", is_flag=True, help="Only noise-free counts: FLOPs, operators, collectives, memory.")
-@click.option("--strict", is_flag=True, help="Status 3 when something is inconclusive or incomparable.")
-@click.option("--trials", type=click.IntRange(1, 10_000), default=5, show_default=True, metavar="N",
-              help="Self-test: trials of equal sides; a slowed one is added to every five.")  # fmt: skip
-@click.option("--slowdown", callback=share, default="3%", show_default=True, metavar="SHARE",
-              help="Self-test: slowdown of the slowed side; else the slowdown that must not pass.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), default=Path("reports/self-test"), show_default=True,
-              metavar="DIR", help="Self-test: a file per trial; recorded trials are not repeated.")  # fmt: skip
-@click.option("--json", "json_file", type=FILE, metavar="FILE", help="The whole report, with every block.")
+@click.option(
+    "--against",
+    metavar="REV",
+    help="Compare the project here, as it is, with this git revision of it.",
+)
+@click.option(
+    "--against-env", metavar="PYTHON", help="Compare this interpreter's environment with another's."
+)
+@click.option(
+    "--baseline",
+    type=FILE,
+    metavar="FILE",
+    help="Compare with runs that were saved on this hardware.",
+)
+@click.option(
+    "--self-test",
+    is_flag=True,
+    help="Test the gate itself: trials of equal sides, and of a slowed one.",
+)
+@click.option(
+    "--counts-only",
+    is_flag=True,
+    help="Only noise-free counts: FLOPs, operators, collectives, memory.",
+)
+@click.option(
+    "--strict", is_flag=True, help="Status 3 when something is inconclusive or incomparable."
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(1, 10_000),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Self-test: trials of equal sides; a slowed one is added to every five.",
+)
+@click.option(
+    "--slowdown",
+    callback=share,
+    default="3%",
+    show_default=True,
+    metavar="SHARE",
+    help="Self-test: slowdown of the slowed side; else the slowdown that must not pass.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("reports/self-test"),
+    show_default=True,
+    metavar="DIR",
+    help="Self-test: a file per trial; recorded trials are not repeated.",
+)
+@click.option(
+    "--json", "json_file", type=FILE, metavar="FILE", help="The whole report, with every block."
+)
 @click.option("--junit", type=FILE, metavar="FILE", help="JUnit XML.")
 @click.option("--markdown", type=FILE, metavar="FILE", help="For a pull request.")
 @click.option("--html", type=FILE, metavar="FILE", help="A page with the blocks drawn.")
 @click.pass_context
 def check(  # noqa: PLR0913, PLR0917 - a command's options
-    ctx: click.Context, /, workload: WorkloadOptions, against: str | None, against_env: str | None,
-    baseline: Path | None, self_test: bool, counts_only: bool, strict: bool, trials: int, slowdown: float, out: Path,
+    ctx: click.Context,
+    /,
+    workload: WorkloadOptions,
+    against: str | None,
+    against_env: str | None,
+    baseline: Path | None,
+    self_test: bool,
+    counts_only: bool,
+    strict: bool,
+    trials: int,
+    slowdown: float,
+    out: Path,
     **files: Path | None,
-) -> None:  # fmt: skip
+) -> None:
     """Check whether a training step of SUITE got slower, or heavier.
 
-    Exit status: 0 pass, 1 regression, 2 error or nothing measured, 3 undecided and --strict, 130 interrupted.
+    Exit status: 0 pass, 1 regression, 2 error or nothing measured, 3 undecided and --strict, 130
+    interrupted.
     """
     if sum(map(bool, (against, against_env, baseline, self_test))) != 1:
         raise UserError(
-            "say what to compare with: give exactly one of --against REV, --against-env PYTHON, --baseline FILE and "
+            "say what to compare with: give exactly one of --against REV, --against-env PYTHON, "
+            "--baseline FILE and "
             "--self-test"
         )
     files["json"] = files.pop("json_file")
@@ -149,7 +220,8 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
         given = {"strict": strict, "counts-only": counts_only, **files} if self_test else {}
         if unheeded := [name for name, value in given.items() if value]:
             raise UserError(
-                f"--{unheeded[0]}: goes with a check, not with --self-test, which writes its trials to --out"
+                f"--{unheeded[0]}: goes with a check, not with --self-test, which writes its "
+                f"trials to --out"
             )
         outputs.check_writable(**files)  # now, not after ten minutes
         click.echo(f"suite {request.suite}, {', '.join(request.names)}")
@@ -181,14 +253,18 @@ def _comparison(against: str | None, against_env: str | None, request: Request) 
 
 
 def print_report(report: CheckReport, console: Console) -> None:
-    """Print the sides, tables, a sentence for each change, a note on undecided verdicts, and last the outcome."""
+    """Print the sides, tables, a sentence for each change, a note on undecided verdicts, and
+    last the outcome.
+    """
     from rich.text import Text
 
     from hpml_bench.gate import page
     from hpml_bench.gate.verdicts import exit_status, of_step_time, overall
     from hpml_bench.report.terminal import print_table
 
-    console.print(Text(for_terminal(f"{page.side(report.candidate)} against {page.side(report.reference)}")))
+    console.print(
+        Text(for_terminal(f"{page.side(report.candidate)} against {page.side(report.reference)}"))
+    )
     if of_step_time(report):
         print_table(page.step_times(report), console)
     changed = page.counted(report, changed_only=True)

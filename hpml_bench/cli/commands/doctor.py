@@ -13,13 +13,19 @@ STATES = 4  # characters of the longest state
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print a list of the checks, with name, state, finding, advice.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print a list of the checks, with name, state, finding, advice.",
+)
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> None:
-    """Check this machine: devices, memory, disks, packages, network; what to do about what is missing.
+    """Check this machine: devices, memory, disks, packages, network; what to do about what is
+    missing.
 
-    Each line is ok, warn (something may be missing or go wrong) or fail (the suite quickstart can't run here). Exit
-    status 1 if any is fail.
+    Each line is ok, warn (something may be missing or go wrong) or fail (the suite quickstart can't
+    run here). Exit status 1 if any is fail.
     """
     from hpml_bench.doctor.checks import CHECKS, run_checks
     from hpml_bench.report.terminal import WIDE

@@ -16,14 +16,32 @@ from hpml_bench.system.text import for_terminal
 if TYPE_CHECKING:
     from hpml_bench.fit.predict import Prediction
 
-COLUMNS = ("method", "fits", "peak", "loading", "step", "evaluation", "generation", "weights", "optimizer", "gradients",
-           "activations", "logits", "buckets", "largest micro-batch")  # fmt: skip
+COLUMNS = (
+    "method",
+    "fits",
+    "peak",
+    "loading",
+    "step",
+    "evaluation",
+    "generation",
+    "weights",
+    "optimizer",
+    "gradients",
+    "activations",
+    "logits",
+    "buckets",
+    "largest micro-batch",
+)
 BYTES = COLUMNS[2:-1]
 
 
 @click.command()
 @click.argument("suite", default="quickstart")
-@click.option("--memory", metavar="SIZE", help="Memory of a card, on a CPU of the machine: 24GB; else this one's.")
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Memory of a card, on a CPU of the machine: 24GB; else this one's.",
+)
 @METHODS
 @click.option("--ranks", type=click.IntRange(1), metavar="N", help="Ranks of the process group.")
 @DEVICE
@@ -31,10 +49,17 @@ BYTES = COLUMNS[2:-1]
 @click.option("--json", "as_json", is_flag=True, help="Print a list of methods with bytes.")
 @click.pass_context
 def fit(
-    ctx: click.Context, suite: str, memory: str | None, methods: tuple[str, ...] | None, ranks: int | None,
-    device: str | None, overrides: tuple[str, ...], as_json: bool,
-) -> None:  # fmt: skip
-    """Predict the memory of each method of SUITE, without weights and GPU, and what to change where it doesn't fit.
+    ctx: click.Context,
+    suite: str,
+    memory: str | None,
+    methods: tuple[str, ...] | None,
+    ranks: int | None,
+    device: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Predict the memory of each method of SUITE, without weights and GPU, and what to change where
+    it doesn't fit.
 
     Exit status: 0 all methods fit, 1 one doesn't or can't be predicted, 2 a usage error.
     """
@@ -52,7 +77,9 @@ def fit(
     from hpml_bench.report.numbers import count_of
     from hpml_bench.report.terminal import fitting, terminal
 
-    with Console(stderr=True).status(f"Tracing {count_of(len(methods or loaded.methods), 'method')} ..."):
+    with Console(stderr=True).status(
+        f"Tracing {count_of(len(methods or loaded.methods), 'method')} ..."
+    ):
         prediction = predict(loaded, given, methods)
     if as_json:
         click.echo(json.dumps([need.row() for need in prediction.needs], indent=1))
@@ -60,8 +87,13 @@ def fit(
         rows: list[tuple[str, ...]] = [COLUMNS]
         for need in prediction.needs:
             sizes = ["" if size is None else gigabytes(size) for size in map(need.row().get, BYTES)]
-            fits, largest = {True: "yes", False: "no", None: "unknown"}[need.fits], need.largest_micro_batch
-            rows.append((for_terminal(need.method), fits, *sizes, "" if largest is None else str(largest)))
+            fits, largest = (
+                {True: "yes", False: "no", None: "unknown"}[need.fits],
+                need.largest_micro_batch,
+            )
+            rows.append(
+                (for_terminal(need.method), fits, *sizes, "" if largest is None else str(largest))
+            )
         kept = fitting(COLUMNS, rows[1:], terminal().width)
         for line in aligned([[row[index] for index in kept] for row in rows]):
             click.echo(line)
@@ -77,12 +109,18 @@ def _print_notes(prediction: Prediction, left_out: Sequence[str]) -> None:
     settings, limit = prediction.settings, prediction.limit
     shared = f" ({limit.where})" if limit.where else ""
     click.echo(
-        f"Memory of a rank: {gigabytes(limit.most)}{shared}, of which {gigabytes(limit.outside)} are taken "
+        f"Memory of a rank: {gigabytes(limit.most)}{shared}, of which {gigabytes(limit.outside)} "
+        f"are taken "
         f"beside tensors; {settings.device}, {settings.precision}, micro-batch "
         f"{settings.micro_batch or settings.global_batch // (settings.world_size or 1)}."
     )
     if prediction.made_up_rows:
-        click.echo(for_terminal(f"Every text is taken to have {settings.max_length} tokens: {prediction.made_up_rows}"))
+        click.echo(
+            for_terminal(
+                f"Every text is taken to have {settings.max_length} tokens: "
+                f"{prediction.made_up_rows}"
+            )
+        )
     for need in prediction.needs:
         if need.advice:
             click.echo(for_terminal(f"{need.method}: {need.advice}."))

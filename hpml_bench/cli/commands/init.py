@@ -18,37 +18,78 @@ OPTIONS = ("text", "text_pair", "label", "label_names", "group", "sep", "encodin
 
 def _as_option(found: re.Match[str]) -> str:
     kind, name, _ = found.groups()
-    return f"--{name.replace('_', '-')}" if kind == "dataset" and name in OPTIONS else f"--set {kind}.options.{name}="
+    return (
+        f"--{name.replace('_', '-')}"
+        if kind == "dataset" and name in OPTIONS
+        else f"--set {kind}.options.{name}="
+    )
 
 
 @click.command()
-@click.option("--model", metavar="SOURCE",
-              help="Model: a folder, a .gguf file, OWNER/NAME of the hub, or a source as suites write it.")  # fmt: skip
-@click.option("--data", multiple=True, metavar="FILE...",
-              help="Rows: a csv, json, jsonl or parquet file, or one per split; or OWNER/NAME of the hub.")  # fmt: skip
-@click.option("--from-peft", type=click.Path(path_type=Path), metavar="DIR",
-              help="Instead of both: experiments/ of PEFT's method comparison, MetaMathQA.")  # fmt: skip
+@click.option(
+    "--model",
+    metavar="SOURCE",
+    help="Model: a folder, a .gguf file, OWNER/NAME of the hub, or a source as suites write it.",
+)
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="FILE...",
+    help="Rows: a csv, json, jsonl or parquet file, or one per split; or OWNER/NAME of the hub.",
+)
+@click.option(
+    "--from-peft",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Instead of both: experiments/ of PEFT's method comparison, MetaMathQA.",
+)
 @click.argument("files", nargs=-1, metavar="")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
-              help="Suite file; standard output if not given.")  # fmt: skip
-@click.option("--task", metavar="NAME",
-              help="What is learnt (hpml-bench list tasks); found by the columns if not given.")  # fmt: skip
-@click.option("--text", multiple=True, metavar="COLUMN",
-              help="Column of the text or prompt, by name or position from 1. Repeatable: several are joined.",
-              )  # fmt: skip
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Suite file; standard output if not given.",
+)
+@click.option(
+    "--task",
+    metavar="NAME",
+    help="What is learnt (hpml-bench list tasks); found by the columns if not given.",
+)
+@click.option(
+    "--text",
+    multiple=True,
+    metavar="COLUMN",
+    help=(
+        "Column of the text or prompt, by name or position from 1. Repeatable: several are joined."
+    ),
+)
 @click.option("--text-pair", metavar="COLUMN", help="Column of the second text of a pair.")
 @click.option("--label", metavar="COLUMN", help="Column of the class, number, tags or answer.")
-@click.option("--label-names", metavar="A,B", callback=lambda _ctx, _param, given: given and names(given),
-              help="Names of the classes or tags, in the order of the labels.")  # fmt: skip
+@click.option(
+    "--label-names",
+    metavar="A,B",
+    callback=lambda _ctx, _param, given: given and names(given),
+    help="Names of the classes or tags, in the order of the labels.",
+)
 @click.option("--group", metavar="COLUMN", help="Column that says which rows belong together.")
 @click.option("--sep", metavar="C", help="Separator of the cells of a csv file.")
 @click.option("--encoding", metavar="NAME", help="Encoding of the file, such as latin-1.")
-@overrides("Set any other setting, as in --set epochs=2 or --set dataset.options.quote=''. Repeatable.")
+@overrides(
+    "Set any other setting, as in --set epochs=2 or --set dataset.options.quote=''. Repeatable."
+)
 def init(
-    model: str | None, data: tuple[str, ...], from_peft: Path | None, files: tuple[str, ...], out: Path | None,
-    task: str | None, overrides: tuple[str, ...], **columns: Any,
-) -> None:  # fmt: skip
-    """Look at a model and rows, and write a suite for run-all in which each choice has its reason."""
+    model: str | None,
+    data: tuple[str, ...],
+    from_peft: Path | None,
+    files: tuple[str, ...],
+    out: Path | None,
+    task: str | None,
+    overrides: tuple[str, ...],
+    **columns: Any,
+) -> None:
+    """Look at a model and rows, and write a suite for run-all in which each choice has its
+    reason.
+    """
     from hpml_bench.system import environment
 
     environment.set_process_environment()  # before libraries with bars are imported
@@ -62,7 +103,10 @@ def init(
     named = {key: value for key, value in columns.items() if value not in (None, ())}
     if from_peft is not None:
         if model or data or given or named:
-            raise UserError("--from-peft takes model, rows and settings from PEFT's comparison; give --out alone")
+            raise UserError(
+                "--from-peft takes model, rows and settings from PEFT's comparison; give --out "
+                "alone"
+            )
         from hpml_bench.starter.peft import suite_of
 
         text, lines = suite_of(from_peft)
@@ -76,7 +120,9 @@ def init(
         given.setdefault("dataset", {}).setdefault("options", {}).update(named)
     click.echo("looking at the model and the rows ...", err=True)
     try:
-        text, lines = starter_suite(model, (*data, *files), "FILE" if out is None else shlex.quote(str(out)), given)
+        text, lines = starter_suite(
+            model, (*data, *files), "FILE" if out is None else shlex.quote(str(out)), given
+        )
     except UserError as error:
         raise UserError(OPTION.sub(_as_option, str(error))) from None
     for line in lines:
@@ -95,4 +141,7 @@ def _write(out: Path | None, text: str) -> None:
     except OSError as error:
         raise UserError(f"--out {out} can't be written: {error.strerror or error}") from None
     word = shlex.quote(str(out))
-    click.echo(f"{out}: read its comments, then hpml-bench preview {word} and hpml-bench run-all {word}", err=True)
+    click.echo(
+        f"{out}: read its comments, then hpml-bench preview {word} and hpml-bench run-all {word}",
+        err=True,
+    )

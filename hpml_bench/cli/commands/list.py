@@ -9,9 +9,19 @@ from hpml_bench.cli.reporting import aligned, result_folders
 from hpml_bench.system.text import for_terminal, summary_of
 
 WHAT = (
-    "suites", "methods", "optimizers", "tasks", "datasets", "scorers", "metrics", "probes", "trackers", "engines",
-    "clusters", "runs",
-)  # fmt: skip
+    "suites",
+    "methods",
+    "optimizers",
+    "tasks",
+    "datasets",
+    "scorers",
+    "metrics",
+    "probes",
+    "trackers",
+    "engines",
+    "clusters",
+    "runs",
+)
 
 
 @click.command("list")
@@ -23,7 +33,9 @@ def list_(what: str, folder: Path) -> None:
     if what == "suites":
         from hpml_bench.suite.suite import load_suite, packaged_suites
 
-        rows += [(name, " ".join(load_suite(name).description.split())) for name in packaged_suites()]
+        rows += [
+            (name, " ".join(load_suite(name).description.split())) for name in packaged_suites()
+        ]
     elif what == "runs":
         from hpml_bench.records.load import headlines
 

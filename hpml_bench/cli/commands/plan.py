@@ -10,12 +10,20 @@ from hpml_bench.system.text import for_terminal
 
 @click.command()
 @click.argument("suite", default="quickstart")
-@click.option("--detect", required=True, metavar="METRIC=SIZE",
-              help="Difference to find: accuracy=0.5pp, samples_per_second=3%, train_seconds=2.")  # fmt: skip
-@click.option("--power", type=float, default=0.8, show_default=True, metavar="P", help="Chance to find it.")
+@click.option(
+    "--detect",
+    required=True,
+    metavar="METRIC=SIZE",
+    help="Difference to find: accuracy=0.5pp, samples_per_second=3%, train_seconds=2.",
+)
+@click.option(
+    "--power", type=float, default=0.8, show_default=True, metavar="P", help="Chance to find it."
+)
 @out("The pilot's results are in DIR/SUITE.")
 def plan(suite: str, detect: str, power: float, out: Path) -> None:
-    """Plan the seeds, and hours, that SUITE needs to find differences of SIZE between methods, from recorded runs."""
+    """Plan the seeds, and hours, that SUITE needs to find differences of SIZE between methods,
+    from recorded runs.
+    """
     from hpml_bench.report import seed_plan
     from hpml_bench.report.terminal import print_table, terminal
     from hpml_bench.suite.suite import suite_name

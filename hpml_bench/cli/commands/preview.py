@@ -8,12 +8,26 @@ from hpml_bench.system.text import for_terminal
 
 @click.command()
 @click.argument("suite", default="quickstart")
-@click.option("--rows", type=click.IntRange(1, 1000), default=3, show_default=True, metavar="N", help="Number of rows.")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="train", show_default=True)
+@click.option(
+    "--rows",
+    type=click.IntRange(1, 1000),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Number of rows.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test"]),
+    default="train",
+    show_default=True,
+)
 @click.option("--ids", is_flag=True, help="Show the token ids too.")
 @overrides("Override a setting by dotted path, as in --set max_length=512. Repeatable.")
 def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, ...]) -> None:
-    """Show rows of SUITE as the model will see them: template, tokens, target tokens (green, or in ⟦ ⟧), cuts."""
+    """Show rows of SUITE as the model will see them: template, tokens, target tokens (green, or
+    in ⟦ ⟧), cuts.
+    """
     from rich.text import Text
 
     from hpml_bench.data.prepare import preview as prepared_rows

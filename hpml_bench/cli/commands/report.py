@@ -11,23 +11,36 @@ from hpml_bench.system.errors import UserError
 
 @click.command()
 @click.argument("folders", metavar="[DIR]...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR",
-              help="Folder to write to; the results folder if not given.")  # fmt: skip
-@click.option("--format", "formats", default="html,md", show_default=True, metavar=f"{FORMATS},peft")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder to write to; the results folder if not given.",
+)
+@click.option(
+    "--format", "formats", default="html,md", show_default=True, metavar=f"{FORMATS},peft"
+)
 @tracked("off", "Also publish runs and tables.")
-def report(folders: tuple[Path, ...], out: Path | None, formats: str, trackers: dict[str, str]) -> None:
-    """Rebuild the report of DIR from its records alone; of several DIR, write one page over their suites.
+def report(
+    folders: tuple[Path, ...], out: Path | None, formats: str, trackers: dict[str, str]
+) -> None:
+    """Rebuild the report of DIR from its records alone; of several DIR, write one page over their
+    suites.
 
-    DIR is a suite's results, or a folder of several, of which each gets its own report; reports/ if not given. A page
-    over suites goes to reports/over-suites if there is no --out. The formats pdf and png write the page's pictures for
-    papers, peft each compared run as a result file of PEFT's method comparison.
+    DIR is a suite's results, or a folder of several, of which each gets its own report; reports/ if
+    not given. A page over suites goes to reports/over-suites if there is no --out. The formats pdf
+    and png write the page's pictures for papers, peft each compared run as a result file of PEFT's
+    method comparison.
     """
     from hpml_bench.plugins.tracker import make_trackers
 
     wanted = page_formats(formats, "peft")
     if len(folders) > 1:
         if any(mode != "off" for mode in trackers.values()):
-            raise UserError("a page over several suites is not published; name one folder, or leave the trackers off")
+            raise UserError(
+                "a page over several suites is not published; name one folder, or leave the "
+                "trackers off"
+            )
         from hpml_bench.report.render import load, load_libraries, page_over, write_page
 
         every = [inner for folder in folders for inner in result_folders(folder)]

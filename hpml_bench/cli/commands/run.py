@@ -21,14 +21,26 @@ if TYPE_CHECKING:
 @click.argument("method")
 @click.argument("suite", default="quickstart")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--save", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-              help="Save the trained model in DIR, which must be empty; a run that didn't --keep it is done again.",
-              )  # fmt: skip
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help=(
+        "Save the trained model in DIR, which must be empty; a run that didn't --keep it is done "
+        "again."
+    ),
+)
 @shared
 @limited
 @click.pass_context
 def run(
-    ctx: click.Context, method: str, suite: str, seed: int, save: Path | None, options: RunOptions, limits: Limits
+    ctx: click.Context,
+    method: str,
+    suite: str,
+    seed: int,
+    save: Path | None,
+    options: RunOptions,
+    limits: Limits,
 ) -> None:
     """Do one run of METHOD on SUITE.
 

@@ -33,32 +33,57 @@ if TYPE_CHECKING:
 @click.command("run-all")
 @click.argument("suite", default="quickstart")
 @how_many_seeds
-@click.option("--prior", type=click.Path(path_type=Path, exists=True, file_okay=False), multiple=True, metavar="DIR",
-              help="Results of an earlier suite with the same methods, whose variance over seeds this one's is "
-              "estimated with. Repeatable; it counts from the first run on.")  # fmt: skip
+@click.option(
+    "--prior",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    multiple=True,
+    metavar="DIR",
+    help="Results of an earlier suite with the same methods, whose variance over seeds this one's "
+    "is "
+    "estimated with. Repeatable; it counts from the first run on.",
+)
 @METHODS
 @shared
 @limited
 @by_jobs
 @click.pass_context
 def run_all(
-    ctx: click.Context, suite: str, wanted: SeedOptions, prior: tuple[Path, ...], methods: tuple[str, ...] | None,
-    options: RunOptions, limits: Limits, jobs: JobOptions,
-) -> None:  # fmt: skip
-    """Run every method and seed of SUITE (a packaged suite's name, or a YAML file), then write the report.
+    ctx: click.Context,
+    suite: str,
+    wanted: SeedOptions,
+    prior: tuple[Path, ...],
+    methods: tuple[str, ...] | None,
+    options: RunOptions,
+    limits: Limits,
+    jobs: JobOptions,
+) -> None:
+    """Run every method and seed of SUITE (a packaged suite's name, or a YAML file), then write the
+    report.
 
     Runs that are recorded are not repeated: call it again after a crash and it goes on.
     """
-    loaded = load(suite, options.overrides, seeds=wanted.seeds, world_size=options.nproc, device=options.device)
+    loaded = load(
+        suite,
+        options.overrides,
+        seeds=wanted.seeds,
+        world_size=options.nproc,
+        device=options.device,
+    )
     loaded = loaded.asked(wanted.until, wanted.max_seeds, wanted.seeds, wanted.looks)
     request = options.request(loaded, limits, methods)
     by = jobs.on is not None or jobs.parallel is not None
     if not by and (jobs.detach or jobs.dry_run):
         raise UserError(f"{'--detach' if jobs.detach else '--dry-run'} needs --on PROFILE")
     if jobs.ahead and not (by and loaded.until):
-        raise UserError("--ahead fills slots of jobs between rounds: give --until, and --on PROFILE or --parallel N")
+        raise UserError(
+            "--ahead fills slots of jobs between rounds: give --until, and --on PROFILE or "
+            "--parallel N"
+        )
     if jobs.detach and request.suite.until:
-        raise UserError("--detach: a sweep with --until looks at each round before it submits the next; leave it out")
+        raise UserError(
+            "--detach: a sweep with --until looks at each round before it submits the next; leave "
+            "it out"
+        )
     from hpml_bench.cli.on import profile_of, sweep_on
     from hpml_bench.plugins.tracker import make_trackers
     from hpml_bench.records.load import headlines

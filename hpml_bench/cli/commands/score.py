@@ -43,13 +43,21 @@ class System:
             raise UserError(f"--system {text}: write NAME=WHERE, as in --system theirs=./adapter")
         system = cls(name, where, options)
         if options and not system.served:
-            raise UserError(f"--system {text}: {', '.join(options)} are for servers, and {where} is a folder or file")
+            raise UserError(
+                f"--system {text}: {', '.join(options)} are for servers, and {where} is a folder "
+                f"or file"
+            )
         if not system.served and not Path(where).expanduser().exists():
             raise UserError(f"--system {name}: {where}: there is no such folder or file")
         if system.served and (unknown := re.search(r",(\w+)=", where)):
-            raise UserError(f"--system {name}: {unknown[1]} is unknown; known are {', '.join(OPTIONS)}")
+            raise UserError(
+                f"--system {name}: {unknown[1]} is unknown; known are {', '.join(OPTIONS)}"
+            )
         if system.served and "@" in where.partition("#")[0]:
-            raise UserError(f"--system {name}: keep the login out of the address; ,key=VARIABLE names a key's variable")
+            raise UserError(
+                f"--system {name}: keep the login out of the address; ,key=VARIABLE names a key's "
+                f"variable"
+            )
         return system
 
     @property
@@ -61,25 +69,42 @@ class System:
         if variable is None:
             return None
         if not os.environ.get(variable):
-            raise UserError(f"--system {self.name}: the variable {variable} is empty; put the server's key there")
+            raise UserError(
+                f"--system {self.name}: the variable {variable} is empty; put the server's key "
+                f"there"
+            )
         return os.environ[variable]
 
     def unknown_base(self) -> str:
-        """Return a sentence on an adapter whose base model isn't on this machine; empty for others."""
+        """Return a sentence on an adapter whose base model isn't on this machine; empty for
+        others.
+        """
         from hpml_bench.system.files import read_json
 
-        said = None if self.served else read_json(Path(self.where).expanduser() / "adapter_config.json")
+        said = (
+            None
+            if self.served
+            else read_json(Path(self.where).expanduser() / "adapter_config.json")
+        )
         base = str((said or {}).get("base_model_name_or_path") or "")
         if not base or os.path.exists(base):  # noqa: PTH110 - False also of a name that is too long
             return ""
-        return f"{self.name}: its adapter names {base} as its base model, which isn't here to be compared."
+        return (
+            f"{self.name}: its adapter names {base} as its base model, which isn't here to be "
+            f"compared."
+        )
 
     def entry(self, timeout: float) -> dict[str, Any]:
-        """Return the method that a suite names for it; a server's only model where none is named."""
+        """Return the method that a suite names for it; a server's only model where none is
+        named.
+        """
         from hpml_bench.launch.server import only_model
 
         if not self.served:
-            return {"method": "trained", "options": {"path": str(Path(self.where).expanduser().resolve())}}
+            return {
+                "method": "trained",
+                "options": {"path": str(Path(self.where).expanduser().resolve())},
+            }
         url, _, model = self.where.partition("#")
         options = {"url": url.rstrip("/"), "api": self.options.get("api", "chat"), "model": model}
         options["model"] = model or only_model(options, self.key, timeout)
@@ -88,27 +113,54 @@ class System:
 
 @click.command()
 @click.argument("suite", default="quickstart")
-@click.option("--system", "systems", multiple=True, required=True, metavar="NAME=WHERE",
-              help="A system: a folder of an adapter, a checkpoint or a saved run, a .gguf file, or "
-              "http://HOST/v1#MODEL. Repeatable; of one NAME the seeds 0, 1, ... To a server's address add "
-              ",key=VARIABLE for a key, ,api=completions for prompts as the suite writes them, ,as=METHOD-sSEED to "
-              "compare its answers with those of a run.")  # fmt: skip
+@click.option(
+    "--system",
+    "systems",
+    multiple=True,
+    required=True,
+    metavar="NAME=WHERE",
+    help="A system: a folder of an adapter, a checkpoint or a saved run, a .gguf file, or "
+    "http://HOST/v1#MODEL. Repeatable; of one NAME the seeds 0, 1, ... To a server's address add "
+    ",key=VARIABLE for a key, ,api=completions for prompts as the suite writes them, "
+    ",as=METHOD-sSEED to "
+    "compare its answers with those of a run.",
+)
 @out("Recorded runs are in DIR/SUITE, scored systems go to DIR/scored.")
 @overrides("Override a setting by dotted path, as the recorded runs did. Repeatable.")
-@click.option("--concurrency", type=click.IntRange(1, 1000), default=8, show_default=True, metavar="N",
-              help="Rows that a server is asked at a time.")  # fmt: skip
-@click.option("--timeout", type=click.FloatRange(0, 1e6, min_open=True), default=120.0, show_default=True,
-              metavar="SECONDS", help="Longest wait for one answer.")  # fmt: skip
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 1000),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Rows that a server is asked at a time.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest wait for one answer.",
+)
 @click.option("--fresh", is_flag=True, help="Remove earlier results of these systems.")
 @limited
 @click.pass_context
 def score(
-    ctx: click.Context, suite: str, systems: tuple[str, ...], out: Path, overrides: tuple[str, ...], concurrency: int,
-    timeout: float, fresh: bool, limits: Limits,
-) -> None:  # fmt: skip
+    ctx: click.Context,
+    suite: str,
+    systems: tuple[str, ...],
+    out: Path,
+    overrides: tuple[str, ...],
+    concurrency: int,
+    timeout: float,
+    fresh: bool,
+    limits: Limits,
+) -> None:
     """Score systems that SUITE didn't train on its test rows, beside its recorded runs.
 
-    The rows, template, scorer and limits are the suite's; nothing is trained. Call it again and it goes on.
+    The rows, template, scorer and limits are the suite's; nothing is trained. Call it again and it
+    goes on.
     """
     from hpml_bench.cli.commands.compare import show
     from hpml_bench.comparison.assemble import assemble
@@ -135,18 +187,35 @@ def score(
         statuses = [record.status for record in records]
         status = ended(done[-1].ending, statuses, sum(one.runs for one in done))
         if done[-1].ending.how == "done":
-            well = {record.spec.method.name for record in records if record.status == "ok" and not record.spec.seed}
+            well = {
+                record.spec.method.name
+                for record in records
+                if record.status == "ok" and not record.spec.seed
+            }
             claims = [one for one in named if "as" in one.options and one.name in well]
-            said = [scoring.agreement(done, one.name, one.options["as"], recorded) for one in claims]
-            unsure = [remark for one in named if one.name in well and (remark := one.unknown_base())]
-            scores = [replace(one, remarks=(*one.remarks, *unsure)) for one in read(scoring.folders)]
+            said = [
+                scoring.agreement(done, one.name, one.options["as"], recorded) for one in claims
+            ]
+            unsure = [
+                remark for one in named if one.name in well and (remark := one.unknown_base())
+            ]
+            scores = [
+                replace(one, remarks=(*one.remarks, *unsure)) for one in read(scoring.folders)
+            ]
             if sum(len({*one.lines["system"]}) for one in scores) > 1:
                 show(assemble(scores, title=scoring.suite.name), scoring.page, FORMATS)
             else:
-                click.echo(for_terminal(f"{done[0].folder}: one system alone has no page to be compared on"))
+                click.echo(
+                    for_terminal(
+                        f"{done[0].folder}: one system alone has no page to be compared on"
+                    )
+                )
             for record in records:
                 click.echo(
-                    for_terminal(f"{record.spec.method.name} seed {record.spec.seed}: {record.shown or record.status}")
+                    for_terminal(
+                        f"{record.spec.method.name} seed {record.spec.seed}: "
+                        f"{record.shown or record.status}"
+                    )
                 )
             for sentence in (*said, *unsure):
                 click.echo(for_terminal(sentence))

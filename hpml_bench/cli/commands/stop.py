@@ -15,7 +15,11 @@ def stop(folder: Path) -> None:
 
     sweep = find(folder, click.echo)
     if not (sweep.engine.starts and sweep.engine.outlives):
-        by = "the command that started them: press Ctrl-C there" if sweep.engine.starts else "whoever started them"
+        by = (
+            "the command that started them: press Ctrl-C there"
+            if sweep.engine.starts
+            else "whoever started them"
+        )
         raise UserError(f"{folder}: jobs on {sweep.engine.title} are ended by {by}")
     count = sweep.stop()
     click.echo(f"{count} jobs were ended" if count else "there was no job to end")

@@ -16,7 +16,8 @@ from hpml_bench.system.errors import UserError
 def work(ctx: click.Context, plan: Path, unit: int | None, prepare: bool) -> None:
     """Do the remaining runs of one unit of PLAN, a results folder's plan.json.
 
-    Jobs call it; so may any scheduler. It may be called again at any time, and does the runs that are left.
+    Jobs call it; so may any scheduler. It may be called again at any time, and does the runs that
+    are left.
     """
     from hpml_bench.sweep import job
     from hpml_bench.system import disk

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpml_bench.comparison import inputs
-from hpml_bench.comparison.inputs import COUNT, DATASET, GROUP, NAMES, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
+from hpml_bench.comparison.inputs import (
+    COUNT,
+    DATASET,
+    GROUP,
+    NAMES,
+    ROW,
+    SCORE,
+    SEED,
+    SYSTEM,
+    WHERE,
+    InputScores,
+)
 from hpml_bench.report.scores import CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
@@ -38,7 +49,9 @@ METRIC = re.compile(r"(^|_)(accuracy|acc|f1|em|bleu|rouge[a-z0-9]*|reward)(_|$)"
 MORE = re.compile(r"(^|_)(throughput|speed|tps|qps)(_|$)|_per_(s|sec|second|minute|hour)$")
 """Names of numbers of which more is better, which are no costs."""
 OF_SCORE = re.compile(r"(^|_)(std|sd|stdev|stderr|sem|ci|step|epoch)(_|$)")
-"""Names of numbers that say how sure a score is, or when it was measured, which are no costs either."""
+"""Names of numbers that say how sure a score is, or when it was measured, which are no costs
+either.
+"""
 NO_SYSTEM = re.compile(
     r"(^|_)(loss|nll|perplexity|seconds|time|latency|tokens|length|memory|cost|dollars)(_|$)"
     r"|^(label|target|gold|mean|average|avg|difficulty|year)$"
@@ -50,11 +63,14 @@ def claims(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in SUFFIXES
 
 
-def read(path: Path, metric: str | None, columns: Mapping[str, str] | None = None) -> tuple[InputScores, ...]:
+def read(
+    path: Path, metric: str | None, columns: Mapping[str, str] | None = None
+) -> tuple[InputScores, ...]:
     """Return the lines of a table.
 
-    `metric`: column of the score where that isn't `score`; `columns`: our name of a column -> the file's. A UserError
-    where the file can't be read as its ending says, lacks a column, or has a score or cost that is no number.
+    `metric`: column of the score where that isn't `score`; `columns`: our name of a column -> the
+    file's. A UserError where the file can't be read as its ending says, lacks a column, or has a
+    score or cost that is no number.
     """
     import pandas as pd
 
@@ -65,21 +81,30 @@ def read(path: Path, metric: str | None, columns: Mapping[str, str] | None = Non
         elif suffix == ".parquet":
             cells = _placed(pd.read_parquet(path), path)
         else:
-            if suffix == ".json" and not inputs.head_of(path, 1000).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+            if suffix == ".json" and not inputs.head_of(path, 1000).lstrip(
+                b"\xef\xbb\xbf \t\r\n"
+            ).startswith(b"["):
                 raise ValueError("it holds no list of objects, one per row and run")
             objects = dict(inputs.json_records(path))
             cells = pd.DataFrame([*objects.values()], index=[*objects], dtype=object)
         for theirs in (columns or {}).values():
             if theirs not in cells:
-                raise UserError(f"{path}: there is no column '{sanitize(theirs, 60)}'; it has {_listed([*cells])}")
+                raise UserError(
+                    f"{path}: there is no column '{sanitize(theirs, 60)}'; it has "
+                    f"{_listed([*cells])}"
+                )
         ours = {theirs: own for own, theirs in (columns or {}).items()}
         return (measured(cells.rename(columns=ours), metric, str(path)),)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise UserError(f"{path}: it can't be read as {suffix[1:]}: {error}; write it anew") from None
+        raise UserError(
+            f"{path}: it can't be read as {suffix[1:]}: {error}; write it anew"
+        ) from None
 
 
 def of_frame(frame: pd.DataFrame, metric: str | None = None) -> InputScores:
-    """Return the lines of a frame, as `read` of a table; a message names the frame's row by its position."""
+    """Return the lines of a frame, as `read` of a table; a message names the frame's row by its
+    position.
+    """
     if {*frame.index.names} & {*NAMES} - {*frame.columns}:  # as `pivot` gives one
         frame = frame.reset_index()
     return measured(_placed(frame, "frame"), metric, "frame")
@@ -96,10 +121,14 @@ def measured(cells: pd.DataFrame, metric: str | None, source: str) -> InputScore
 
     if not all(map(sanitize, cells)):
         what = "a column has no name, as the index that pandas writes"
-        raise UserError(f"{source}: {what}; write the table without it (index=False), or give the column a name")
+        raise UserError(
+            f"{source}: {what}; write the table without it (index=False), or give the column a name"
+        )
     wide = _systems(cells, metric)
     if wide:  # a line per system and row that it has
-        cells = cells.melt([name for name in [*cells] if name not in wide], wide, SYSTEM, SCORE, ignore_index=False)
+        cells = cells.melt(
+            [name for name in [*cells] if name not in wide], wide, SYSTEM, SCORE, ignore_index=False
+        )
         cells = cells[[not math.isnan(_value(cell) or 0.0) for cell in cells[SCORE]]]
     score = SCORE if wide else metric or SCORE
     _check([*cells], score, source)
@@ -107,7 +136,10 @@ def measured(cells: pd.DataFrame, metric: str | None, source: str) -> InputScore
         raise UserError(f"{source}: it has no lines; give a line per row and run")
     where = [*cells.index]
     values: dict[str, Sequence[Any]] = {WHERE: where}
-    for name, column in ((SCORE, score), *([(COUNT, COUNT)] if COUNT in cells and ROW not in cells else [])):
+    for name, column in (
+        (SCORE, score),
+        *([(COUNT, COUNT)] if COUNT in cells and ROW not in cells else []),
+    ):
         values[name] = [_value(cell) for cell in cells[column]]
         for at, cell, value in zip(where, cells[column], values[name], strict=True):
             if value is None:
@@ -129,29 +161,50 @@ def measured(cells: pd.DataFrame, metric: str | None, source: str) -> InputScore
 
 
 def _systems(cells: pd.DataFrame, metric: str | None) -> list[str]:
-    """Return the columns of a table with a column of numbers per system; none of a table with a line per system."""
-    if ROW not in cells or {SYSTEM, SCORE, metric} & {*cells} or cells.columns.has_duplicates or cells.empty:
+    """Return the columns of a table with a column of numbers per system; none of a table with a
+    line per system.
+    """
+    if (
+        ROW not in cells
+        or {SYSTEM, SCORE, metric} & {*cells}
+        or cells.columns.has_duplicates
+        or cells.empty
+    ):
         return []
-    found = [name for name in map(str, cells) if name not in NAMES and _numbers([*cells[name]]) is not None]
+    found = [
+        name
+        for name in map(str, cells)
+        if name not in NAMES and _numbers([*cells[name]]) is not None
+    ]
     kinds = (METRIC, MORE, NO_SYSTEM)
-    named = any(kind.search(_words(name)) for name in found for kind in kinds)  # metrics, of one system
+    named = any(
+        kind.search(_words(name)) for name in found for kind in kinds
+    )  # metrics, of one system
     return found if len(found) > 1 and not named else []
 
 
-def _costs(columns: Mapping[str, Sequence[Any]]) -> tuple[dict[CostDefinition, list[float]], list[str]]:
-    """Return those columns of numbers that are costs with their values, and remarks on the others."""
+def _costs(
+    columns: Mapping[str, Sequence[Any]],
+) -> tuple[dict[CostDefinition, list[float]], list[str]]:
+    """Return those columns of numbers that are costs with their values, and remarks on the
+    others.
+    """
     costs: dict[CostDefinition, list[float]] = {}
     unread: dict[str, list[str]] = {}
     for name, cells in columns.items():
         if (numbers := _numbers(cells)) is None:
             unread.setdefault("Columns that hold text weren't read", []).append(sanitize(name, 40))
         elif _may_be_score(name):
-            unread.setdefault("Other scores weren't read (--metric chooses one)", []).append(sanitize(name, 40))
+            unread.setdefault("Other scores weren't read (--metric chooses one)", []).append(
+                sanitize(name, 40)
+            )
         elif MORE.search(_words(name)):
             why = "More of these is better, so that they are no costs and weren't read"
             unread.setdefault(why, []).append(sanitize(name, 40))
         elif OF_SCORE.search(_words(name)):
-            unread.setdefault("Of the score, not of costs, and so not read", []).append(sanitize(name, 40))
+            unread.setdefault("Of the score, not of costs, and so not read", []).append(
+                sanitize(name, 40)
+            )
         else:
             costs[CostDefinition(f"cost {name}", sanitize(name.replace("_", " "), 40))] = numbers
     return costs, [f"{why}: {', '.join(of)}." for why, of in unread.items()]
@@ -160,27 +213,39 @@ def _costs(columns: Mapping[str, Sequence[Any]]) -> tuple[dict[CostDefinition, l
 def _check(names: Sequence[str], score: str, source: str) -> None:
     """Check that a table has its columns, each once."""
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"{source}: two columns are named '{sanitize(twice, 60)}'; rename or remove one")
+        raise UserError(
+            f"{source}: two columns are named '{sanitize(twice, 60)}'; rename or remove one"
+        )
     needed, others = (SYSTEM, score), {SCORE, WHERE, *([ROW] if COUNT in names else [])} - {score}
     scores = [*filter(_may_be_score, names)]
     several = SCORE not in names and score == SCORE and len(scores) > 1
-    wanted = [name for name in dict.fromkeys((*needed, *NAMES)) if name not in names and name not in others]
+    wanted = [
+        name
+        for name in dict.fromkeys((*needed, *NAMES))
+        if name not in names and name not in others
+    ]
     found = {
-        ours: theirs for ours in wanted for theirs in names
-        if theirs not in NAMES and _plain(theirs) in {_plain(ours), *OTHERS.get(ours, ())}
+        ours: theirs
+        for ours in wanted
+        for theirs in names
+        if theirs not in NAMES
+        and _plain(theirs) in {_plain(ours), *OTHERS.get(ours, ())}
         and not (ours == SCORE and several)
-    }  # fmt: skip
+    }
     if found:  # its lines would be pooled, or be a cost
         give = sanitize(",".join(f"{ours}={theirs}" for ours, theirs in found.items()), 300)
         ours, theirs = next(iter(found.items()))
         raise UserError(
-            f"{source}: the column '{sanitize(theirs, 60)}' may be '{ours}'; rename it, or give --columns {give}, or "
+            f"{source}: the column '{sanitize(theirs, 60)}' may be '{ours}'; rename it, or give "
+            f"--columns {give}, or "
             "take it out"
         )
     for name in (name for name in needed if name not in names):
         if name == SCORE and several:
             what = f"there is no column '{SCORE}', and each of these may be it: {_listed(scores)}"
-            raise UserError(f"{source}: {what}; choose one, as by --metric {sanitize(scores[0], 60)}")
+            raise UserError(
+                f"{source}: {what}; choose one, as by --metric {sanitize(scores[0], 60)}"
+            )
         has = f"it has {_listed(names)} (docs/compare.md names the columns)"
         raise UserError(f"{source}: there is no column '{name}'; {has}")
     if {ROW, COUNT} <= set(names):
@@ -207,10 +272,15 @@ def _words(name: str) -> str:
 
 
 def _ids(cells: pd.Series[Any]) -> list[str | None]:
-    """Return ids as text; of whole numbers alone without decimals, as one tool writes `3` and another `3.0`."""
+    """Return ids as text; of whole numbers alone without decimals, as one tool writes `3` and
+    another `3.0`.
+    """
     for at, cell in cells.items():
         if isinstance(cell, float) and EXACT <= abs(cell) < math.inf:
-            what = f"{cells.name} is {cell:.17g} as a float, which can't tell whole numbers of that size apart"
+            what = (
+                f"{cells.name} is {cell:.17g} as a float, which can't tell whole numbers of that "
+                f"size apart"
+            )
             raise UserError(f"{at}: {what}; give it as an integer or text")
     texts = list(map(_text, cells))
     whole = all(text is None or WHOLE.fullmatch(text) for text in texts)
@@ -218,7 +288,9 @@ def _ids(cells: pd.Series[Any]) -> list[str | None]:
 
 
 def _text(cell: Any) -> str | None:
-    """Return an id as text; None where it is missing. A whole number has no decimals, however it is stored."""
+    """Return an id as text; None where it is missing. A whole number has no decimals, however it
+    is stored.
+    """
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
     if isinstance(cell, float) and cell.is_integer():
@@ -239,7 +311,9 @@ def _value(cell: Any) -> float | None:
     try:
         return float(cell)
     except OverflowError:
-        return math.inf if cell > 0 else -math.inf  # an integer beyond floats, as text of that size would be
+        return (
+            math.inf if cell > 0 else -math.inf
+        )  # an integer beyond floats, as text of that size would be
     except (TypeError, ValueError):
         return None
 
@@ -263,6 +337,8 @@ def _separated(path: Path) -> pd.DataFrame:
     for cells in filter(None, reader):
         where.append(f"{path}, line {reader.line_num}")
         if len(cells) != len(names):
-            raise UserError(f"{where[-1]}: it has {len(cells)} fields and the header {len(names)}; quote commas")
+            raise UserError(
+                f"{where[-1]}: it has {len(cells)} fields and the header {len(names)}; quote commas"
+            )
         lines.append(cells)
     return pd.DataFrame(lines, columns=names, index=where, dtype=object)

@@ -1,4 +1,6 @@
-"""Answer of a results folder: the verdicts on its selected runs, and what the runs say beside them."""
+"""Answer of a results folder: the verdicts on its selected runs, and what the runs say beside
+them.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,7 +38,9 @@ def facts_of(results: Results) -> SuiteFacts:
     for name, runs in ((name, results.runs(name)) for name in results.methods):
         own, base = tuple(_settings(results, name)), all(map(is_base, runs))
         kind = runs[0].spec.method.method
-        methods[name] = Method(name=name, kind=kind, base=base, seeds=len(runs), settings=own, values={})
+        methods[name] = Method(
+            name=name, kind=kind, base=base, seeds=len(runs), settings=own, values={}
+        )
     return SuiteFacts(
         suite=results.suite,
         description=results.description,
@@ -45,10 +49,14 @@ def facts_of(results: Results) -> SuiteFacts:
         setup=Setup(
             budget=f"{settings.steps:,} steps" if settings.steps else f"{settings.epochs:g} epochs",
             device=_device(results),
-            # hosts whose costs count: by name, by number where there are several; empty where none is known
+            # hosts whose costs count: by name, by number where there are several; empty where none
+            # is known
             host=hosts[0] if len(hosts) == 1 else f"{len(hosts)} hosts" if hosts else "",
             rates=_rates(results),
-            memory=f"memory: peak {'on one GPU' if str(settings.device).startswith('cuda') else 'of one process'}",
+            memory=(
+                f"memory: peak "
+                f"{'on one GPU' if str(settings.device).startswith('cuda') else 'of one process'}"
+            ),
             lent=str(results.prior) if lent_in_words(results.verdicts) else None,
         ),
         methods=methods,
@@ -76,10 +84,15 @@ def _settings(results: Results, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _device(results: Results) -> str:
-    settings, hardware = results.reference.spec.settings, Environment.read(results.reference.environment).hardware
+    settings, hardware = (
+        results.reference.spec.settings,
+        Environment.read(results.reference.environment).hardware,
+    )
     ranks = settings.world_size or 1
     if str(settings.device).startswith("cuda"):
-        cards = [sanitize(str(card.get("name", "GPU")), 40) for card in hardware.get("gpus", []) if card]
+        cards = [
+            sanitize(str(card.get("name", "GPU")), 40) for card in hardware.get("gpus", []) if card
+        ]
         name = cards[0] if cards else "GPU"
         return name if ranks == 1 else f"{ranks} x {name}"
     processor = sanitize(str(hardware.get("cpu", "")), 40)
@@ -95,7 +108,9 @@ def _rates(results: Results) -> str:
     counts = sorted({len(tuned.trials) for tuned in record.methods if tuned.trials})
     if not counts:
         return "learning rates not tuned"
-    if lacking := [m for m in results.methods if m not in rated and not all(map(untrained, results.runs(m)))]:
+    if lacking := [
+        m for m in results.methods if m not in rated and not all(map(untrained, results.runs(m)))
+    ]:
         who = f"s of {len(lacking)} methods" if len(lacking) > 1 else f" of {sanitize(lacking[0])}"
         return f"learning rate{who} not tuned"
     others = " in other settings" if other_settings(results, record) else ""
@@ -126,7 +141,12 @@ def facts(results: Results) -> dict[str, str]:
         "Device": f"{settings.world_size or '?'} x {settings.device}, {settings.precision}",
         "Methods": str(len(results.methods)),
         "Seeds": str(len(results.seeds)),
-        "Runs": ", ".join([f"{len(results.compared)} compared", *(f"{n} {what}" for what, n in others.items() if n)]),
+        "Runs": ", ".join(
+            [
+                f"{len(results.compared)} compared",
+                *(f"{n} {what}" for what, n in others.items() if n),
+            ]
+        ),
         "Protocol": results.reference.protocol_id or "not known",
     }
     return {key: sanitize(value, 120) for key, value in known.items()}

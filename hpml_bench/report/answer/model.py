@@ -1,22 +1,33 @@
-"""The numbers of an answer: methods with their score and costs, pairs with verdicts, set-up; content of report.json.
+"""The numbers of an answer: methods with their score and costs, pairs with verdicts, set-up;
+content of report.json.
 
-Numbers are in the units that the page shows (per cent, seconds, megabytes), as the fields `unit` say. Differences are
-of the first method less the second, of costs the factor first / second.
+Numbers are in the units that the page shows (per cent, seconds, megabytes), as the fields `unit`
+say. Differences are of the first method less the second, of costs the factor first / second.
 """
 
 import math
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AliasChoices, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    AliasChoices,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from hpml_bench.report.numbers import beside, in_bytes, number, resolving, with_unit
 from hpml_bench.suite.base import Frozen, Growing, Line
 
 VERSION: Final = 1
-"""Version of report.json; a field that is added keeps it, one that is removed or changes its meaning does not."""
+"""Version of report.json; a field that is added keeps it, one that is removed or changes its
+meaning does not.
+"""
 Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
-"""Name of a cost in addresses and classes: `time`, `memory` and `size` of suites, others of other inputs."""
+"""Name of a cost in addresses and classes: `time`, `memory` and `size` of suites, others of
+other inputs.
+"""
 Relation = Literal["better", "worse", "equal", "open", "untested"]
 
 
@@ -77,13 +88,16 @@ class Pair(_Short):
     """Ends of its 95 % interval, the widest where several tests decide; no page shows it."""
     decided_low: float | None = Short("wlo", None)
     decided_high: float | None = Short("whi", None)
-    """Interval at the adjusted level of this pair; excludes 0 (a factor: 1) exactly when the verdict is `different`."""
+    """Interval at the adjusted level of this pair; excludes 0 (a factor: 1) exactly when the
+    verdict is `different`.
+    """
     p: float | None = None
     p_adjusted: float | None = Short("ph", None)
     """p adjusted over the page; below 0.05 is a verdict."""
     need: int | None = None
-    """Seeds, fixed before, that would decide with a chance of 80 % if the difference is as measured; none if over
-    10,000 or unknown."""
+    """Seeds, fixed before, that would decide with a chance of 80 % if the difference is as
+    measured; none if over 10,000 or unknown.
+    """
     shared: int = Short("n")
     """Seeds, or rows, that both have."""
     within_margin: bool = Short("small", False)
@@ -97,11 +111,17 @@ class Pair(_Short):
     """Least true difference that so many seeds find with a chance of 80 %; of costs in per cent."""
 
     def resolving(self, digits: int) -> int:
-        """Return `digits`, or decimals by which the difference and its interval don't print as 0."""
+        """Return `digits`, or decimals by which the difference and its interval don't print as
+        0.
+        """
         return resolving(self.difference, self.decided_low, self.decided_high, digits)
 
-    def seen_from(self, name: str, *, ratio: bool = False) -> tuple[float, float | None, float | None]:
-        """Return difference (or factor) of `name` against the other, and its interval at its test's level."""
+    def seen_from(
+        self, name: str, *, ratio: bool = False
+    ) -> tuple[float, float | None, float | None]:
+        """Return difference (or factor) of `name` against the other, and its interval at its
+        test's level.
+        """
         low, high, d = self.decided_low, self.decided_high, self.difference
         if self.a == name:
             return d, low, high
@@ -116,7 +136,9 @@ WHERE_THERE = frozenset({"declared_looks", "checkpoints", "checkpoints_judged", 
 
 
 class CheckpointPair(Frozen):
-    """Two methods' checkpoints compared on other test rows: a claim on these trained models, not on the methods."""
+    """Two methods' checkpoints compared on other test rows: a claim on these trained models, not
+    on the methods.
+    """
 
     a: Line
     b: Line
@@ -177,11 +199,15 @@ class Axis(Frozen):
 
     @property
     def own_units(self) -> bool:
-        """Whether each value is shown in a unit of its own: sizes of files, which span powers of ten."""
+        """Whether each value is shown in a unit of its own: sizes of files, which span powers of
+        ten.
+        """
         return self.key == "size" and self.unit == "MB"
 
     def text(self, value: float, *, unit: bool = True, mean: float | None = None) -> str:
-        """Return a cost in three digits, or in the decimals of its mean; sizes always with a unit."""
+        """Return a cost in three digits, or in the decimals of its mean; sizes always with a
+        unit.
+        """
         if self.own_units:
             return in_bytes(1e6 * value)
         return with_unit(beside(value, value if mean is None else mean), self.unit if unit else "")
@@ -235,7 +261,9 @@ class PageSummary(Frozen):
     """Number of test rows, and of their groups if they have some, in words."""
     seeds: int
     shared: int | None
-    """Seeds that all methods share, where methods lack some; 0 if under three, so that each mean is over its own."""
+    """Seeds that all methods share, where methods lack some; 0 if under three, so that each mean
+    is over its own.
+    """
     runs: int
     """Compared runs."""
     planned: int
@@ -261,8 +289,9 @@ class PageSummary(Frozen):
     untried: tuple[Line, ...] = ()
     """Methods without a compared run."""
     over: Literal["seed", "suite", "data set", "row"] = "seed"
-    """What is repeated: the seeds of a suite; suites, or data sets, of which each gives a method one rank; or the rows
-    of a data set, so that `need` and `n` of pairs count rows."""
+    """What is repeated: the seeds of a suite; suites, or data sets, of which each gives a method
+    one rank; or the rows of a data set, so that `need` and `n` of pairs count rows.
+    """
     least: int = 3
     """Seeds, suites or data sets that two methods must share for a test."""
     noun: Literal["method", "system"] = "method"
@@ -272,9 +301,13 @@ class PageSummary(Frozen):
     tests: Line = ""
     """How pairs of scores are tested, as sentences."""
     declared_looks: int = 0
-    """Looks that were declared before the first one, which have equal shares of `chance`; 0 where none were."""
+    """Looks that were declared before the first one, which have equal shares of `chance`; 0
+    where none were.
+    """
     checkpoints: tuple[CheckpointPair, ...] = ()
-    """Pairs by score for these checkpoints on other test rows, where few seeds show more of them than of methods."""
+    """Pairs by score for these checkpoints on other test rows, where few seeds show more of them
+    than of methods.
+    """
     checkpoints_judged: Line = ""
     """What those pairs hold for; empty where there are none."""
     changed: Line = ""
@@ -282,9 +315,13 @@ class PageSummary(Frozen):
     rounds: tuple[RoundOf, ...] = ()
     """The declared looks that were taken, of methods that race."""
     ended: Line = ""
-    """Why the race has ended, as a sentence without its end; empty while it goes on, and for other sweeps."""
+    """Why the race has ended, as a sentence without its end; empty while it goes on, and for
+    other sweeps.
+    """
     most_runs: int = 0
-    """Runs of such a sweep were all methods to have the most seeds that were declared; 0 for other sweeps."""
+    """Runs of such a sweep were all methods to have the most seeds that were declared; 0 for
+    other sweeps.
+    """
     look: int = 1
     """Number, from 1, of the look at these results, each of which has its share of `chance`."""
     untested: Line | None = None
@@ -293,7 +330,9 @@ class PageSummary(Frozen):
     @model_serializer(mode="wrap")
     def _written(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written = whole(self)
-        left_out = {key for key in WHERE_THERE if not written[key]} | (set() if self.most_runs else OF_RACES)
+        left_out = {key for key in WHERE_THERE if not written[key]} | (
+            set() if self.most_runs else OF_RACES
+        )
         return {key: value for key, value in written.items() if key not in left_out}
 
     # Lookups
@@ -305,19 +344,35 @@ class PageSummary(Frozen):
 
     @cached_property
     def gap_digits(self) -> int:
-        """Decimals of differences: one more than those of scores if any difference of rounded scores is off.
+        """Decimals of differences: one more than those of scores if any difference of rounded
+        scores is off.
 
-        And as many as it takes so that no difference that is shown, nor an end of its interval, prints as 0.
+        And as many as it takes so that no difference that is shown, nor an end of its interval,
+        prints as 0.
         """
         digits, pairs = self.score.digits, self.pairs.get("score", ())
-        values = [(self.value(pair.a, "score"), self.value(pair.b, "score"), pair.difference) for pair in pairs]
-        rounded = [round(p, digits) - round(q, digits) - d for p, q, d in values if p is not None and q is not None]
+        values = [
+            (self.value(pair.a, "score"), self.value(pair.b, "score"), pair.difference)
+            for pair in pairs
+        ]
+        rounded = [
+            round(p, digits) - round(q, digits) - d
+            for p, q, d in values
+            if p is not None and q is not None
+        ]
         digits += any(abs(off) > 0.05 * 10**-digits for off in rounded)
-        return max([digits, *(pair.resolving(digits) for pair in pairs if pair.verdict == "different")])
+        return max(
+            [digits, *(pair.resolving(digits) for pair in pairs if pair.verdict == "different")]
+        )
 
     def gap_text(self, value: float, *, unit: bool = True, digits: int | None = None) -> str:
-        """Return a difference of scores, with one digit more than scores where their roundings would belie it."""
-        text, of = number(value, f".{self.gap_digits if digits is None else digits}f"), self.score.difference_unit
+        """Return a difference of scores, with one digit more than scores where their roundings
+        would belie it.
+        """
+        text, of = (
+            number(value, f".{self.gap_digits if digits is None else digits}f"),
+            self.score.difference_unit,
+        )
         one = of == "points" and text in {"1", "1.0", "1.00"}
         return with_unit(text, ("point" if one else of) if unit else "")
 
@@ -325,7 +380,11 @@ class PageSummary(Frozen):
     def margin_text(self) -> str:
         """The margin of equality as declared: a rounded one would claim more, or less."""
         margin, most = self.score.margin, self.gap_digits + 6
-        exact = (digits for digits in range(1, most) if math.isclose(round(margin, digits), margin, rel_tol=1e-9))
+        exact = (
+            digits
+            for digits in range(1, most)
+            if math.isclose(round(margin, digits), margin, rel_tol=1e-9)
+        )
         return self.gap_text(margin, digits=next(exact, most))
 
     @cached_property
@@ -339,7 +398,9 @@ class PageSummary(Frozen):
 
     @cached_property
     def numbered(self) -> bool:
-        """Whether methods are named by their numbers in the table: over seven of them, or long names."""
+        """Whether methods are named by their numbers in the table: over seven of them, or long
+        names.
+        """
         return len(self.methods) > 7 or any(len(method.name) > 20 for method in self.methods)
 
     def axis(self, key: Key) -> Axis | None:
@@ -352,7 +413,11 @@ class PageSummary(Frozen):
     @cached_property
     def _pairs(self) -> dict[tuple[str, str, str], Pair]:
         of = [(metric, pair) for metric, pairs in self.pairs.items() for pair in pairs]
-        return {(metric, *names): pair for metric, pair in of for names in ((pair.a, pair.b), (pair.b, pair.a))}
+        return {
+            (metric, *names): pair
+            for metric, pair in of
+            for names in ((pair.a, pair.b), (pair.b, pair.a))
+        }
 
     def pair(self, metric: str, one: str, other: str) -> Pair | None:
         """Return a tested or untested pair on a metric, in whichever order it was compared."""
@@ -363,8 +428,18 @@ class PageSummary(Frozen):
         axis = self.axis(by)
         if axis is not None and axis.exact:
             p, q = self.value(one, axis.id), self.value(other, axis.id)
-            return "untested" if p is None or q is None else "better" if p < q else "worse" if p > q else "equal"
-        pair = self.pair("score" if by == "score" else (axis.tested if axis else None) or "", one, other)
+            return (
+                "untested"
+                if p is None or q is None
+                else "better"
+                if p < q
+                else "worse"
+                if p > q
+                else "equal"
+            )
+        pair = self.pair(
+            "score" if by == "score" else (axis.tested if axis else None) or "", one, other
+        )
         if pair is None or pair.verdict == "untested":
             return "untested"
         if pair.winner:
@@ -379,14 +454,23 @@ class PageSummary(Frozen):
         """Return the methods that have a score or cost; a base model saves nothing."""
         axis = self.axis(by)
         metric = "score" if by == "score" else axis.id if axis else ""
-        return [m.name for m in self.methods if metric in m.values and not (m.base and by == "size")]
+        return [
+            m.name for m in self.methods if metric in m.values and not (m.base and by == "size")
+        ]
 
     def best(self, by: str) -> tuple[str, ...]:
-        """Return the methods that were tested by a score or cost, and that none is shown to beat."""
+        """Return the methods that were tested by a score or cost, and that none is shown to
+        beat.
+        """
         if by not in self._best:
             names = self._having(by)
-            stands = {one: {self.relation(by, one, other) for other in names if other != one} for one in names}
-            self._best[by] = tuple(name for name, to in stands.items() if to - {"untested"} and "worse" not in to)
+            stands = {
+                one: {self.relation(by, one, other) for other in names if other != one}
+                for one in names
+            }
+            self._best[by] = tuple(
+                name for name, to in stands.items() if to - {"untested"} and "worse" not in to
+            )
         return self._best[by]
 
     @cached_property
@@ -394,15 +478,23 @@ class PageSummary(Frozen):
         return {}
 
     def winner(self, by: str) -> str | None:
-        """Return the method that is shown to be better by a score or cost than each other that has it; None if none."""
+        """Return the method that is shown to be better by a score or cost than each other that
+        has it; None if none.
+        """
         best = self.best(by)
         rivals = [name for name in self._having(by) if name not in best]
-        alone = len(best) == 1 and rivals and all(self.relation(by, best[0], other) == "better" for other in rivals)
+        alone = (
+            len(best) == 1
+            and rivals
+            and all(self.relation(by, best[0], other) == "better" for other in rivals)
+        )
         return best[0] if alone else None
 
     @cached_property
     def top(self) -> tuple[str, ...]:
-        """Methods that none is shown to beat by score, of those that were tested; best mean first."""
+        """Methods that none is shown to beat by score, of those that were tested; best mean
+        first.
+        """
         return self.best("score")
 
     @cached_property
@@ -411,10 +503,14 @@ class PageSummary(Frozen):
 
     @cached_property
     def tested_by_score(self) -> frozenset[str]:
-        return frozenset(n for c in self.pairs.get("score", ()) if c.verdict != "untested" for n in (c.a, c.b))
+        return frozenset(
+            n for c in self.pairs.get("score", ()) if c.verdict != "untested" for n in (c.a, c.b)
+        )
 
     def unproven(self, name: str) -> bool:
-        """Return whether a method is not shown to beat guessing, or the base model where that is among the methods."""
+        """Return whether a method is not shown to beat guessing, or the base model where that is
+        among the methods.
+        """
         if self.guess and name in self.guess.below:
             return True
         bases = [method.name for method in self.methods if method.base]

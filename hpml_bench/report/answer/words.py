@@ -1,7 +1,8 @@
-"""The sentences of an answer: headline, set-up line, verdict per method, rows of a terminal; from its numbers alone.
+"""The sentences of an answer: headline, set-up line, verdict per method, rows of a terminal; from
+its numbers alone.
 
-At most 20 words a sentence. Words: *may be best* (none is shown better), *behind* (those named are shown better),
-*can't tell* (undecided), *equal* (shown to differ by less than the margin).
+At most 20 words a sentence. Words: *may be best* (none is shown better), *behind* (those named are
+shown better), *can't tell* (undecided), *equal* (shown to differ by less than the margin).
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,14 @@ from typing import NamedTuple
 
 from hpml_bench import statistics
 from hpml_bench.report.answer.model import Axis, PageSummary
-from hpml_bench.report.numbers import capitalized, count_of, number, ordinal, sentence_list, with_unit
+from hpml_bench.report.numbers import (
+    capitalized,
+    count_of,
+    number,
+    ordinal,
+    sentence_list,
+    with_unit,
+)
 
 BECAUSE = {
     "oom_cuda": "out of GPU memory",
@@ -34,7 +42,9 @@ class Verdict(NamedTuple):
     chip: str  # badge, such as `may be best`; empty for most methods
     text: str  # relation to the others, such as `behind full; can't tell from adapter`
     more: tuple[str, ...] = ()
-    """Costs in which it alone is best, such as `fastest`, and seeds where it lacks some: `3 of 5 seeds`."""
+    """Costs in which it alone is best, such as `fastest`, and seeds where it lacks some: `3 of 5
+    seeds`.
+    """
     failed: str = ""  # its failed runs, such as `1 run failed`
 
     @property
@@ -50,10 +60,15 @@ def headline(answer: PageSummary) -> str:
         return "No run ended well, so there is nothing to compare."
     first, score = answer.methods[0].name, answer.score
     if len(answer.methods) == 1:
-        return f"Only {_whole(answer, first)} has comparable runs: there is nothing to compare it with."
+        return (
+            f"Only {_whole(answer, first)} has comparable runs: there is nothing to compare it "
+            f"with."
+        )
     if answer.guess and (guessed := answer.guess.score) is not None:
         best = answer.value(first, "score")
-        ahead = best is not None and (best > guessed if score.better == "higher" else best < guessed)
+        ahead = best is not None and (
+            best > guessed if score.better == "higher" else best < guessed
+        )
         beats = "is shown to beat" if ahead else "beats"
         return f"No {answer.noun} {beats} guessing ({answer.score.text(guessed)} {score.title})."
     if not answer.tested_by_score:
@@ -71,9 +86,16 @@ def _nothing_tested(answer: PageSummary) -> str:
     if answer.untested:
         ask = f"Nothing is tested: {answer.untested}."
     elif answer.seeds >= answer.least:
-        ask = f"{capitalized(answer.noun)}s that share fewer than {answer.least} {what}s can't be ranked."
+        ask = (
+            f"{capitalized(answer.noun)}s that share fewer than {answer.least} {what}s can't be "
+            f"ranked."
+        )
     best = answer.value(first, "score")
-    tied = [method.name for method in answer.methods if best is not None and answer.value(method.name, "score") == best]
+    tied = [
+        method.name
+        for method in answer.methods
+        if best is not None and answer.value(method.name, "score") == best
+    ]
     if len(tied) > 1:
         who = capitalized(several(answer, tied)) if answer.numbered else several(answer, tied)
         return f"{who} have the {_extreme(answer)}, {score_of(answer, first)} each. {ask}"
@@ -91,7 +113,10 @@ def _one_best(answer: PageSummary, best: str) -> str:
     if won := [_won(axis)[0] for axis in answer.axes if answer.winner(axis.key) == best]:
         return f"{best} {sentence_list([f'has the {_extreme(answer)} ({value})', *won])}."
     follows = next(method.name for method in answer.methods if method.name != best)
-    return f"{best} scores best: {value} {title}; {_whole(answer, follows)} follows with {score_of(answer, follows)}."
+    return (
+        f"{best} scores best: {value} {title}; {_whole(answer, follows)} follows with "
+        f"{score_of(answer, follows)}."
+    )
 
 
 def _several_best(answer: PageSummary) -> str:
@@ -100,7 +125,9 @@ def _several_best(answer: PageSummary) -> str:
     low, high = min(values), max(values)
     about = f"{answer.score.text(low, unit=False)} to {answer.score.text(high)}"
     if high - low <= answer.score.margin:
-        rough = number((low + high) / 2, f".{max(0, answer.score.digits - 1)}f")  # a digit less than scores
+        rough = number(
+            (low + high) / 2, f".{max(0, answer.score.digits - 1)}f"
+        )  # a digit less than scores
         about = f"about {with_unit(rough, answer.score.unit)}"
     doubtful = any(map(answer.unproven, top)) or len(answer.tested_by_score) < len(answer.methods)
     if all(answer.relation("score", *pair) == "equal" for pair in combinations(top, 2)):
@@ -110,7 +137,9 @@ def _several_best(answer: PageSummary) -> str:
         return f"{_top(answer, 'and')} score best and equal: {about} {title}."
     if len(top) == 2 and not doubtful:
         first, other = (_whole(answer, name) for name in top)
-        if top != tuple(method.name for method in answer.methods[:2]):  # one between them is shown to be worse
+        if top != tuple(
+            method.name for method in answer.methods[:2]
+        ):  # one between them is shown to be worse
             ahead = f"{first} has the {_extreme(answer)}, {score_of(answer, top[0])}"
             return f"{ahead}; {other}, {score_of(answer, top[1])}, isn't shown to be worse."
         if len(answer.methods) == 2:
@@ -138,9 +167,18 @@ def _won(axis: Axis) -> tuple[str, str]:
     """Return in what the method with the least cost is best: for the headline, and for its row."""
     if axis.key == "memory":
         added = axis.tested != axis.id
-        return ("adds least memory", "training adds least memory") if added else ("needs least memory", "least memory")
-    known = {"time": ("trains fastest", "fastest"), "size": ("saves the smallest file", "smallest file")}
-    return known.get(axis.key, (f"has the lowest {axis.title.lower()}", f"lowest {axis.title.lower()}"))
+        return (
+            ("adds least memory", "training adds least memory")
+            if added
+            else ("needs least memory", "least memory")
+        )
+    known = {
+        "time": ("trains fastest", "fastest"),
+        "size": ("saves the smallest file", "smallest file"),
+    }
+    return known.get(
+        axis.key, (f"has the lowest {axis.title.lower()}", f"lowest {axis.title.lower()}")
+    )
 
 
 # The set-up line
@@ -161,19 +199,28 @@ def setup_line(answer: PageSummary) -> tuple[str, ...]:
         most = f" of at most {answer.most_runs}" if answer.runs <= answer.most_runs else ""
         seeds = f"{few}, {answer.runs}{most} runs"
     elif seeds and answer.shared is not None:
-        seeds += f", means over {f'the {answer.shared} that all share' if answer.shared else 'those of each method'}"
+        seeds += (
+            f", means over "
+            f"{f'the {answer.shared} that all share' if answer.shared else 'those of each method'}"
+        )
     parts = (
-        answer.rows_text if answer.methods else "", seeds,
+        answer.rows_text if answer.methods else "",
+        seeds,
         f"variance over seeds estimated with that of {setup.lent}" if setup.lent else "",
-        setup.budget, where, setup.rates, setup.memory,
+        setup.budget,
+        where,
+        setup.rates,
+        setup.memory,
         f"equal: within {answer.margin_text}" if equal else "",
         f"{look_text(answer)}, which has {share}" if looks else "",
-    )  # fmt: skip
+    )
     return tuple(part for part in parts if part)
 
 
 def declares_looks(answer: PageSummary) -> bool:
-    """Return whether the user declared how many looks there will be; those of a race are its rounds."""
+    """Return whether the user declared how many looks there will be; those of a race are its
+    rounds.
+    """
     return answer.declared_looks > 0 and not answer.most_runs
 
 
@@ -182,7 +229,9 @@ def look_text(answer: PageSummary) -> str:
     if not declares_looks(answer):
         return f"look {answer.look}"
     beyond = answer.look > answer.declared_looks
-    return f"look {answer.look}{', after the' if beyond else ' of'} {answer.declared_looks} declared"
+    return (
+        f"look {answer.look}{', after the' if beyond else ' of'} {answer.declared_looks} declared"
+    )
 
 
 # The banner and the rows
@@ -196,8 +245,13 @@ def _incomplete(answer: PageSummary) -> str:
     if not answer.failures:
         return answer.lacking
     why = dict.fromkeys(BECAUSE.get(failure.status, failure.status) for failure in answer.failures)
-    shared = f" Means use the {answer.shared} seeds that all methods share." if answer.shared else ""
-    failed = f"{len(answer.failures)} of {count_of(answer.planned, 'run')} failed ({', '.join(why)}).{shared}"
+    shared = (
+        f" Means use the {answer.shared} seeds that all methods share." if answer.shared else ""
+    )
+    failed = (
+        f"{len(answer.failures)} of {count_of(answer.planned, 'run')} failed "
+        f"({', '.join(why)}).{shared}"
+    )
     return f"{failed} {answer.lacking}".strip()
 
 
@@ -205,20 +259,31 @@ def verdict(answer: PageSummary, name: str) -> Verdict:
     failed = sum(failure.method == name for failure in answer.failures)
     more = [_won(axis)[1] for axis in answer.axes if answer.winner(axis.key) == name]
     one = answer.by_name[name].base and answer.by_name[name].seeds == 1  # and stands for all seeds
-    if answer.over == "seed" and not one and (seeds := answer.by_name[name].seeds) + failed < answer.seeds:
+    if (
+        answer.over == "seed"
+        and not one
+        and (seeds := answer.by_name[name].seeds) + failed < answer.seeds
+    ):
         left = any(name in of.left for of in answer.rounds)
         more.append(f"left after {seeds} seeds" if left else f"{seeds} of {answer.seeds} seeds")
     chip = ""
     if name in answer.top:
         sure = len(answer.tested_by_score) == len(answer.methods) and not answer.unproven(name)
         chip = "best" if sure and answer.winner("score") == name else "may be best"
-    return Verdict(chip, _standing(answer, name), tuple(more), f"{count_of(failed, 'run')} failed" if failed else "")
+    return Verdict(
+        chip,
+        _standing(answer, name),
+        tuple(more),
+        f"{count_of(failed, 'run')} failed" if failed else "",
+    )
 
 
 def _standing(answer: PageSummary, name: str) -> str:
     if "score" not in answer.by_name[name].values:
         return "not measured"
-    behind, open_, equal, untested = (answer.related(name, how) for how in ("worse", "open", "equal", "untested"))
+    behind, open_, equal, untested = (
+        answer.related(name, how) for how in ("worse", "open", "equal", "untested")
+    )
     place = answer.by_name[name].rank_range
     if not (open_ or equal or untested) and place and name not in answer.top:
         parts = [f"{ordinal(place[0])} of {len(answer.methods)}"]
@@ -227,11 +292,17 @@ def _standing(answer: PageSummary, name: str) -> str:
         parts += [f"equal to {several(answer, equal)}"] if equal else []
         parts += [f"can't tell from {several(answer, open_, 'or')}"] if open_ else []
         all_ = len(untested) == len(answer.methods) - 1
-        parts += ["not tested" if all_ else f"not tested against {several(answer, untested)}"] if untested else []
+        parts += (
+            ["not tested" if all_ else f"not tested against {several(answer, untested)}"]
+            if untested
+            else []
+        )
     if answer.guess and name in answer.guess.below:
         parts.append("not shown to beat guessing")
     base = next((method.name for method in answer.methods if method.base), None)
-    if base and name in answer.top and base in (*untested, *behind):  # of others the sentence has told it
+    if (
+        base and name in answer.top and base in (*untested, *behind)
+    ):  # of others the sentence has told it
         parts.append("not shown to beat the base model")
     return "; ".join(parts)
 
@@ -245,7 +316,9 @@ def score_of(answer: PageSummary, name: str) -> str:
 
 
 def label(answer: PageSummary, name: str) -> str:
-    """Return a method's name in sentences: `no. 3` where methods are numbered, `the base model` where that is one."""
+    """Return a method's name in sentences: `no. 3` where methods are numbered, `the base model`
+    where that is one.
+    """
     if answer.by_name[name].base:
         return "the base model"
     return f"no. {answer.number[name]}" if answer.numbered else name
@@ -257,7 +330,9 @@ def row_name(answer: PageSummary, name: str) -> str:
 
 
 def several(answer: PageSummary, names: Sequence[str], last: str = "and") -> str:
-    """Return methods in words: all of up to three, else two and how many others; numbers as ranges."""
+    """Return methods in words: all of up to three, else two and how many others; numbers as
+    ranges.
+    """
     base = [label(answer, name) for name in names if answer.by_name[name].base]
     trained = [name for name in names if not answer.by_name[name].base]
     if answer.numbered:
@@ -266,7 +341,9 @@ def several(answer: PageSummary, names: Sequence[str], last: str = "and") -> str
             if not runs or one > runs[-1][-1] + 1:
                 runs.append([])
             runs[-1].append(one)
-        ranges = [f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+        ranges = [
+            f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs
+        ]
         return sentence_list([*([f"no. {', '.join(ranges)}"] if ranges else []), *base], last)
     if len(names) <= NAMED:
         return sentence_list([*trained, *base], last)
@@ -278,16 +355,20 @@ def several(answer: PageSummary, names: Sequence[str], last: str = "and") -> str
 
 def cells(answer: PageSummary) -> list[list[str]]:
     """Return the rows of a table in a terminal, its header first: method, score, costs, verdict."""
-    costs = (SHORT.get(axis.key, axis.title.lower()) + ("" if axis.own_units else f" {axis.unit}")
-             for axis in answer.axes)  # fmt: skip
+    costs = (
+        SHORT.get(axis.key, axis.title.lower()) + ("" if axis.own_units else f" {axis.unit}")
+        for axis in answer.axes
+    )
     rows = [[answer.noun, with_unit(answer.score.title, answer.score.unit), *costs, "verdict"]]
     for at, name in enumerate((method.name for method in answer.methods), 1):
         score, shown = answer.value(name, "score"), row_name(answer, name)
         values = ((axis, answer.value(name, axis.id)) for axis in answer.axes)
-        rows.append([
-            f"{at:2} {shown}" if answer.numbered else shown,
-            "-" if score is None else answer.score.text(score, unit=False),
-            *("-" if value is None else axis.text(value, unit=False) for axis, value in values),
-            verdict(answer, name).in_full,
-        ])  # fmt: skip
+        rows.append(
+            [
+                f"{at:2} {shown}" if answer.numbered else shown,
+                "-" if score is None else answer.score.text(score, unit=False),
+                *("-" if value is None else axis.text(value, unit=False) for axis, value in values),
+                verdict(answer, name).in_full,
+            ]
+        )
     return rows

@@ -1,4 +1,6 @@
-"""Charts that sections share: lines over steps, values of every seed, bars, cost against quality, jobs in time."""
+"""Charts that sections share: lines over steps, values of every seed, bars, cost against
+quality, jobs in time.
+"""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,26 +21,51 @@ from hpml_bench.system.text import sanitize
 
 
 def axis(
-    title: str, values: Sequence[float], *, share: float = 0.05, log: bool = False, within: Sequence[float] = (),
-    text: Callable[[float], str] | None = None, **more: Any,
-) -> Axis:  # fmt: skip
-    """Return an axis with some room at each end (a share of the values' range) around values, and about five ticks.
+    title: str,
+    values: Sequence[float],
+    *,
+    share: float = 0.05,
+    log: bool = False,
+    within: Sequence[float] = (),
+    text: Callable[[float], str] | None = None,
+    **more: Any,
+) -> Axis:
+    """Return an axis with some room at each end (a share of the values' range) around values, and
+    about five ticks.
 
-    It is logarithmic with `log`, of the values above 0, if they span a factor of 5. No end passes a value of `within`
-    where all values lie on one side of it, as of 0 and 100 of per cent. `more` are other fields of the axis.
+    It is logarithmic with `log`, of the values above 0, if they span a factor of 5. No end passes a
+    value of `within` where all values lie on one side of it, as of 0 and 100 of per cent. `more`
+    are other fields of the axis.
     """
     title = capitalized(title)
     above = [value for value in values if value > 0]
     if log and max(above) >= 5 * min(above):  # a smaller span has too few round values
         low, high = map(math.exp, _range(list(map(math.log, above)), share))
-        decades, text = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1), text or "{:g}".format
+        decades, text = (
+            range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1),
+            text or "{:g}".format,
+        )
         for round_ones in ((1,), (1, 3), (1, 2, 5)):
-            marked = [k * 10.0**decade for decade in decades for k in round_ones if low < k * 10.0**decade < high]
+            marked = [
+                k * 10.0**decade
+                for decade in decades
+                for k in round_ones
+                if low < k * 10.0**decade < high
+            ]
             if len(marked) >= 3:
                 break
     else:
         low, high = _range(values, share)
-        low = max([low, *(end for end in within if end <= min(values) and (end < max(values) or end == within[0]))])
+        low = max(
+            [
+                low,
+                *(
+                    end
+                    for end in within
+                    if end <= min(values) and (end < max(values) or end == within[0])
+                ),
+            ]
+        )
         high = min([high, *(end for end in within if end >= max(values) and end > low)])
         for count in range(5, 40):  # until there are three ticks or more
             raw = (high - low) / count
@@ -60,7 +87,13 @@ def ends_of(unit: str) -> Sequence[float]:
 
 
 def rows(names: Sequence[str]) -> Axis:
-    return Axis(-0.6, len(names) - 0.4, "", tuple((float(at), name) for at, name in enumerate(names)), turned=True)
+    return Axis(
+        -0.6,
+        len(names) - 0.4,
+        "",
+        tuple((float(at), name) for at, name in enumerate(names)),
+        turned=True,
+    )
 
 
 def _range(values: Sequence[float], share: float) -> tuple[float, float]:
@@ -92,12 +125,18 @@ class Style(NamedTuple):
 def styles(methods: Collection[str]) -> dict[str, Style]:
     """Return each method's colour and marker, unlike for 56 methods."""
     shapes = len(_MARKERS)
-    return {method: Style(_TONES[at % len(_TONES)], _MARKERS[at % shapes], at % shapes)
-            for at, method in enumerate(methods)}  # fmt: skip
+    return {
+        method: Style(_TONES[at % len(_TONES)], _MARKERS[at % shapes], at % shapes)
+        for at, method in enumerate(methods)
+    }
 
 
-def line_chart(results: Results, metric: str, title: str, quantity: Quantity | None = None) -> Picture | None:
-    """Return a metric against the optimizer step: the mean over seeds, and a band of one standard deviation."""
+def line_chart(
+    results: Results, metric: str, title: str, quantity: Quantity | None = None
+) -> Picture | None:
+    """Return a metric against the optimizer step: the mean over seeds, and a band of one
+    standard deviation.
+    """
     curves_of = results.curves.get(metric, {})
     if not curves_of:
         return None
@@ -112,40 +151,75 @@ def line_chart(results: Results, metric: str, title: str, quantity: Quantity | N
         at = [dict(zip(curve.steps, curve.values, strict=True)) for curve in curves]
         values = np.array([[by_step[step] for step in steps] for by_step in at]) * scale
         ends.append(f"{method} ends at {with_unit(f'{values.mean(axis=0)[-1]:.3g}', unit)}")
-        shown, values = _thin(np.array(steps), values, max(25, min(_MAX_POINTS, _ALL_POINTS // len(by_method))))
-        mean, sd = values.mean(axis=0), values.std(axis=0, ddof=1) if few and len(curves) > 1 else None
-        series.append(Series(
-            tuple(zip(shown.tolist(), mean.tolist(), strict=True)), style[method].tone, sanitize(method, 30), 1.6,
-            "" if few and len(shown) > 25 else style[method].marker, every=1 if few else -(-len(shown) // _MARKS),
-            band=() if sd is None else tuple(zip((mean - sd).tolist(), (mean + sd).tolist(), strict=True)),
-        ))  # fmt: skip
+        shown, values = _thin(
+            np.array(steps), values, max(25, min(_MAX_POINTS, _ALL_POINTS // len(by_method)))
+        )
+        mean, sd = (
+            values.mean(axis=0),
+            values.std(axis=0, ddof=1) if few and len(curves) > 1 else None,
+        )
+        series.append(
+            Series(
+                tuple(zip(shown.tolist(), mean.tolist(), strict=True)),
+                style[method].tone,
+                sanitize(method, 30),
+                1.6,
+                "" if few and len(shown) > 25 else style[method].marker,
+                every=1 if few else -(-len(shown) // _MARKS),
+                band=()
+                if sd is None
+                else tuple(zip((mean - sd).tolist(), (mean + sd).tolist(), strict=True)),
+            )
+        )
     if not series:
         return None
     band = "; the band is one standard deviation" if few else ""
-    heights = [y for of in series for y in (*(y for _, y in of.points), *(end for ends in of.band for end in ends))]
+    heights = [
+        y
+        for of in series
+        for y in (*(y for _, y in of.points), *(end for ends in of.band for end in ends))
+    ]
     return Picture(
         name=f"curve_{metric}",
-        caption=f"{title} against optimizer step: mean over seeds{band}.{_of_many(by_method, curves_of)}",
+        caption=(
+            f"{title} against optimizer step: mean over "
+            f"seeds{band}.{_of_many(by_method, curves_of)}"
+        ),
         alt=f"Line chart of {title} against step. {'; '.join(ends)}.",
-        x=axis("optimizer step", [x for of in series for x, _ in of.points], share=0.02, within=(0.0,)),
+        x=axis(
+            "optimizer step", [x for of in series for x, _ in of.points], share=0.02, within=(0.0,)
+        ),
         y=axis(titled(title, unit), heights, within=ends_of(unit), grid=True),
         series=tuple(series),
     )
 
 
 def _best(results: Results, methods: Sequence[str]) -> list[str]:
-    """Return the methods that a chart shows: all, or of too many the best by mean score, in the order given."""
-    means, lower = results.means(results.quality), results.definitions[results.quality].better == "lower"
-    ordered = sorted(methods, key=lambda m: math.inf if m not in means else means[m] if lower else -means[m])
+    """Return the methods that a chart shows: all, or of too many the best by mean score, in the
+    order given.
+    """
+    means, lower = (
+        results.means(results.quality),
+        results.definitions[results.quality].better == "lower",
+    )
+    ordered = sorted(
+        methods, key=lambda m: math.inf if m not in means else means[m] if lower else -means[m]
+    )
     return [method for method in methods if method in ordered[:_MOST]]
 
 
 def _of_many(shown: Collection[Any], methods: Collection[str]) -> str:
-    return f" Of {len(methods)} methods the {len(shown)} with the best mean score." if len(shown) < len(methods) else ""
+    return (
+        f" Of {len(methods)} methods the {len(shown)} with the best mean score."
+        if len(shown) < len(methods)
+        else ""
+    )
 
 
 def _thin(steps: Any, values: Any, most: int) -> tuple[Any, Any]:
-    """Average neighbouring points where there are more than a line shows; the last ones by themselves."""
+    """Average neighbouring points where there are more than a line shows; the last ones by
+    themselves.
+    """
     block = -(-len(steps) // most)
     starts = np.arange(0, len(steps), block)
     counts = np.diff([*starts, len(steps)])
@@ -153,10 +227,16 @@ def _thin(steps: Any, values: Any, most: int) -> tuple[Any, Any]:
 
 
 def strip(results: Results, metric: str) -> Picture | None:
-    """Return one row per method: every seed as a mark, the mean as a bar, the 95 % interval as a line."""
+    """Return one row per method: every seed as a mark, the mean as a bar, the 95 % interval as a
+    line.
+    """
     if not results.values(metric):
         return None
-    values, quantity, style = results.shown(metric), quantity_of(results, metric), styles(results.methods)
+    values, quantity, style = (
+        results.shown(metric),
+        quantity_of(results, metric),
+        styles(results.methods),
+    )
     segments, series, said = [], [], []
     for row, (method, by_seed) in enumerate(values.items()):
         interval = results.interval(method, metric)
@@ -173,67 +253,109 @@ def strip(results: Results, metric: str) -> Picture | None:
         series.append(Series(points, tone, marker=style[method].marker, size=5.5, opacity=0.85))
         between = "" if interval.low is None else f" {quantity.between(interval)}"
         said.append(f"{method} {quantity.text(interval.mean)}{between}")
-    ends = [x for of in segments for x, _ in (of.start, of.end)] + [x for of in series for x, _ in of.points]
+    ends = [x for of in segments for x, _ in (of.start, of.end)] + [
+        x for of in series for x, _ in of.points
+    ]
     holds = results.verdicts.holds_for if metric == results.quality else "other seeds"
     marks = "a mark a seed, the mean" if len(results.seeds) > 1 else "one seed"
     what = f"95 % interval for {holds}" if len(segments) > len(values) else ""
     return Picture(
-        name=f"seeds_{metric}", caption=f"{quantity.heading}: {marks}{f', and its {what}' if what else ''}.",
-        alt=f"Dot plot of {quantity.header} by method, mean{f' and {what}' if what else ''}: {'; '.join(said)}.",
+        name=f"seeds_{metric}",
+        caption=f"{quantity.heading}: {marks}{f', and its {what}' if what else ''}.",
+        alt=(
+            f"Dot plot of {quantity.header} by method, mean{f' and {what}' if what else ''}: "
+            f"{'; '.join(said)}."
+        ),
         x=axis(sanitize(quantity.header, 56), ends, within=quantity.ends, grid=True),
-        y=rows([sanitize(method, 30) for method in values]), height=MARGINS + ROW * len(values),
-        segments=tuple(segments), series=tuple(series),
-    )  # fmt: skip
+        y=rows([sanitize(method, 30) for method in values]),
+        height=MARGINS + ROW * len(values),
+        segments=tuple(segments),
+        series=tuple(series),
+    )
 
 
 def reliability_chart(results: Results) -> Picture | None:
-    """Return the share of right answers against their probability, in bins of as many rows, means over seeds.
+    """Return the share of right answers against their probability, in bins of as many rows, means
+    over seeds.
 
     Wilson's intervals are of as many rows as a bin has in one seed, since seeds share the rows.
     """
     stored, style = results.stored, styles(results.methods)
-    found = {m: [own for run in results.runs(m) if (own := stored[run.run_id].reliability)] for m in results.methods}
+    found = {
+        m: [own for run in results.runs(m) if (own := stored[run.run_id].reliability)]
+        for m in results.methods
+    }
     methods = [method for method, bins in found.items() if bins]
     if not methods:
         return None
     series, segments, said = [], list[Segment](), []
     for method in _best(results, methods):
         bins, tone = found[method], style[method].tone
-        at, right = (100 * np.mean([getattr(own, of) for own in bins], axis=0) for of in ("probability", "right"))
+        at, right = (
+            100 * np.mean([getattr(own, of) for own in bins], axis=0)
+            for of in ("probability", "right")
+        )
         points = tuple(zip(at.tolist(), right.tolist(), strict=True))
         label = f"{sanitize(method, 30)} ({_calibration_error(bins)})"
         series.append(Series(points, tone, label, 1.2, style[method].marker, 5.5))
-        said.append(f"{label}: {right[0]:.0f} % right at {at[0]:.0f} %, {right[-1]:.0f} % at {at[-1]:.0f} %")
+        said.append(
+            f"{label}: {right[0]:.0f} % right at {at[0]:.0f} %, {right[-1]:.0f} % at {at[-1]:.0f} %"
+        )
         for x, share in points if len(methods) <= _BANDED else ():
-            low, high = share_interval(share / 100, bins[0].rows)  # of one seed's rows: seeds share them
+            low, high = share_interval(
+                share / 100, bins[0].rows
+            )  # of one seed's rows: seeds share them
             segments.append(Segment((x, 100 * low), (x, 100 * high), tone, opacity=0.5))
     values = [value for of in series for point in of.points for value in point]
     scale = axis("probability of the answer (%)", values, within=(0.0, 100.0), grid=True)
     return Picture(
         name="reliability",
-        caption="Right answers against their probability, in bins of as many rows: mean over seeds, 95 % intervals of "
-        "so many rows, and in brackets the expected calibration error in points, the bins' mean distance from the line "
-        "on which answers are right as often as they claim, and what a perfectly calibrated model of so many rows "
-        f"would have by chance, in 95 % of cases.{_of_many(series, methods)}",
-        alt=f"Reliability diagram. {'; '.join(said)}.", x=scale, y=replace(scale, title="Right answers (%)"),
-        segments=(Segment((scale.low, scale.low), (scale.high, scale.high), "ink", dash="dotted"), *segments),
+        caption=(
+            "Right answers against their probability, in bins of as many rows: mean over seeds, "
+            "95 % intervals of "
+            "so many rows, and in brackets the expected calibration error in points, the bins' "
+            "mean "
+            "distance from the line "
+            "on which answers are right as often as they claim, and what a perfectly calibrated "
+            "model "
+            "of so many rows "
+            f"would have by chance, in 95 % of cases.{_of_many(series, methods)}"
+        ),
+        alt=f"Reliability diagram. {'; '.join(said)}.",
+        x=scale,
+        y=replace(scale, title="Right answers (%)"),
+        segments=(
+            Segment((scale.low, scale.low), (scale.high, scale.high), "ink", dash="dotted"),
+            *segments,
+        ),
         series=tuple(series),
-    )  # fmt: skip
+    )
 
 
 def _calibration_error(bins: Sequence[Reliability]) -> str:
     """Return the mean over seeds of the calibration error, with its range by chance, in points."""
-    # Seeds share the rows, so their errors by chance may be as good as equal: the range of the mean over seeds is no
-    # narrower than one seed's then, and is taken so, as the mean of the seeds' own ends.
+    # Seeds share the rows, so their errors by chance may be as good as equal: the range of the mean
+    # over seeds is no narrower than one seed's then, and is taken so, as the mean of the seeds' own
+    # ends.
     low, high = 100 * np.mean([own.error_by_chance() for own in bins], axis=0)
     error = 100 * float(np.mean([own.error for own in bins]))
-    return f"{number(error, '.1f')}; by chance {number(float(low), '.1f')} to {number(float(high), '.1f')}"
+    return (
+        f"{number(error, '.1f')}; by chance {number(float(low), '.1f')} to "
+        f"{number(float(high), '.1f')}"
+    )
 
 
-def bars(results: Results, groups: Mapping[str, str], name: str, caption: str, title: str) -> Picture | None:
-    """Return for every method a bar per metric of `groups` (metric -> label), means over seeds in the largest unit."""
+def bars(
+    results: Results, groups: Mapping[str, str], name: str, caption: str, title: str
+) -> Picture | None:
+    """Return for every method a bar per metric of `groups` (metric -> label), means over seeds
+    in the largest unit.
+    """
     groups = {metric: label for metric, label in groups.items() if results.values(metric)}
-    units = ((quantity.scale, quantity.unit) for quantity in (quantity_of(results, metric) for metric in groups))
+    units = (
+        (quantity.scale, quantity.unit)
+        for quantity in (quantity_of(results, metric) for metric in groups)
+    )
     scale, unit = min(units, default=(1.0, ""))
     header = titled(title, unit)
     drawn = [
@@ -250,20 +372,34 @@ def bars(results: Results, groups: Mapping[str, str], name: str, caption: str, t
         row, previous = row + (1 if method == previous else 1.6), method
         heights.setdefault(method, []).append(row)
         text, opacity = f"{number(value)}  {label}".rstrip(), 0.9 - 0.6 * lightness
-        segments.append(Segment((0.0, row), (value, row), style[method].tone, 14, opacity=opacity, text=text))
-    said = [" ".join(filter(None, (method, label, number(value)))) for method, label, _, value in drawn]
+        segments.append(
+            Segment((0.0, row), (value, row), style[method].tone, 14, opacity=opacity, text=text)
+        )
+    said = [
+        " ".join(filter(None, (method, label, number(value)))) for method, label, _, value in drawn
+    ]
     centres = tuple((sum(own) / len(own), sanitize(method, 30)) for method, own in heights.items())
     return Picture(
-        name=name, caption=caption, alt=f"Bar chart of {header} by method: {'; '.join(said)}.",
+        name=name,
+        caption=caption,
+        alt=f"Bar chart of {header} by method: {'; '.join(said)}.",
         x=axis(header, [0.0, *(value for *_, value in drawn)], within=(0.0,), grid=True),
-        y=Axis(0.3, row + 0.7, ticks=centres, turned=True), height=MARGINS + 16.5 * (row + 0.4),
+        y=Axis(0.3, row + 0.7, ticks=centres, turned=True),
+        height=MARGINS + 16.5 * (row + 0.4),
         segments=tuple(segments),
-    )  # fmt: skip
+    )
 
 
-UNITS = ((7200.0, 3600.0, "h"), (180.0, 60.0, "min"), (0.0, 1.0, "s"))  # least makespan, seconds and name of a unit
+UNITS = (
+    (7200.0, 3600.0, "h"),
+    (180.0, 60.0, "min"),
+    (0.0, 1.0, "s"),
+)  # least makespan, seconds and name of a unit
 LABELLED = 30  # number of rows up to which each has its job's name
-JOB_ROW, TALLEST = 24.0, 600.0  # height of a job's row, and the largest of all rows together, in pixels
+JOB_ROW, TALLEST = (
+    24.0,
+    600.0,
+)  # height of a job's row, and the largest of all rows together, in pixels
 OTHER = "methods not compared"
 
 
@@ -273,7 +409,9 @@ def unit_of(seconds: float) -> tuple[float, str]:
 
 def in_words(times: SweepTimes) -> str:
     size, unit = unit_of(times.makespan)
-    parts = [f"{number(seconds / size, '.1f')} {unit} {what}" for what, seconds in times.sums.items()]
+    parts = [
+        f"{number(seconds / size, '.1f')} {unit} {what}" for what, seconds in times.sums.items()
+    ]
     count = f"{len(times.jobs)} jobs, summed" if len(times.jobs) > 1 else "1 job"
     whole = f"{number(times.makespan / size, '.1f')} {unit} from first submission to last end"
     return f"{count}: {', '.join(parts)}; {whole}"
@@ -281,12 +419,20 @@ def in_words(times: SweepTimes) -> str:
 
 def gantt(results: Results, times: SweepTimes) -> Picture:
     size, unit = unit_of(times.makespan)
-    order = ["queued", "preparing", "idle", *(sanitize(method, 30) for method in results.methods), OTHER]
+    order = [
+        "queued",
+        "preparing",
+        "idle",
+        *(sanitize(method, 30) for method in results.methods),
+        OTHER,
+    ]
     count = len(times.jobs)
     row = min(JOB_ROW, TALLEST / count)
     style, found = styles(results.methods), list[Segment]()
 
-    def draw(at: int, begin: float, end: float, tone: Tone, height: float, label: str, *how: Any) -> None:
+    def draw(
+        at: int, begin: float, end: float, tone: Tone, height: float, label: str, *how: Any
+    ) -> None:
         start, stop = (((time - times.first) / size, float(at)) for time in (begin, end))
         found.append(Segment(start, stop, tone, height * row, label, *how))
 
@@ -296,8 +442,12 @@ def gantt(results: Results, times: SweepTimes) -> Picture:
         draw(at, job.began, job.ended, "ink", height, label, 0.5)
         for begin, run in job.runs:
             method = results.labels.get(run.run_id, run.spec.method.name)
-            tone, label = (style[method].tone, sanitize(method, 30)) if method in style else ("m7", OTHER)
-            draw(at, begin, begin + run.seconds, tone, 0.7, label, 1.0 if run.status == "ok" else 0.4)
+            tone, label = (
+                (style[method].tone, sanitize(method, 30)) if method in style else ("m7", OTHER)
+            )
+            draw(
+                at, begin, begin + run.seconds, tone, 0.7, label, 1.0 if run.status == "ok" else 0.4
+            )
     failed = any(run.status != "ok" for job in times.jobs for _, run in job.runs)
     named, ends = rows([job.name for job in times.jobs]), [0.0, times.makespan / size or 1.0]
     return Picture(

@@ -29,12 +29,18 @@ if TYPE_CHECKING:
 
 TIME = "train_seconds"
 MEMORY = ("peak_memory_over_setup_mb", "peak_memory_mb")
-"""Memory by which methods are compared: net of the process's before the first step, where that is measured (on a CPU),
-else the peak (on a GPU: of tensors)."""
+"""Memory by which methods are compared: net of the process's before the first step, where that
+is measured (on a CPU), else the peak (on a GPU: of tensors).
+"""
 SAVED = "saved_bytes"
-UNRANKED = {"neighbours": "runs had neighbours on their host", "hosts": "seeds were spread over hosts"}
+UNRANKED = {
+    "neighbours": "runs had neighbours on their host",
+    "hosts": "seeds were spread over hosts",
+}
 """Why costs rank nothing, as a clause."""
-DEFAULT_MARGIN = 0.01  # share of the score's range that counts as no difference where a suite declares no other
+DEFAULT_MARGIN = (
+    0.01  # share of the score's range that counts as no difference where a suite declares no other
+)
 LARGEST = 1e100  # beyond this (or NaN) a number is no measurement, and its square would overflow
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -77,14 +83,22 @@ class Results(ComparedRuns):
 
     @classmethod
     def of(cls, selection: Selection) -> Results:
-        """Return the results of selected runs: where methods race, of each the runs up to its last complete round."""
+        """Return the results of selected runs: where methods race, of each the runs up to its
+        last complete round.
+        """
         found = cls(**{field.name: getattr(selection, field.name) for field in fields(Selection)})
         seeds = found.verdicts.raced if found.race and not found.race.later else {}
-        runs = tuple(r for r in found.compared if r.spec.seed < seeds.get(found.labels[r.run_id], sys.maxsize))
+        runs = tuple(
+            r
+            for r in found.compared
+            if r.spec.seed < seeds.get(found.labels[r.run_id], sys.maxsize)
+        )
         if len(runs) == len(found.compared):
             return found
         stored = {run.run_id: found.stored[run.run_id] for run in runs}
-        return replace(found, compared=runs, costed_ids=found.costed_ids & stored.keys(), stored=stored)
+        return replace(
+            found, compared=runs, costed_ids=found.costed_ids & stored.keys(), stored=stored
+        )
 
     # Values
 
@@ -95,17 +109,28 @@ class Results(ComparedRuns):
     @property
     def test_metrics(self) -> tuple[str, ...]:
         """The metrics of the test rows: the headline, the other scores, the loss."""
-        found = [m.name for m in self.definitions.values() if m.group == "quality" and m.phase == "test"]
-        return tuple(sorted(found, key=lambda name: (name != self.quality, name.endswith("_loss"), found.index(name))))
+        found = [
+            m.name for m in self.definitions.values() if m.group == "quality" and m.phase == "test"
+        ]
+        return tuple(
+            sorted(
+                found,
+                key=lambda name: (name != self.quality, name.endswith("_loss"), found.index(name)),
+            )
+        )
 
     @once
     def values(self, metric: str) -> dict[str, dict[int, float]]:
-        """Return method -> seed -> value, where measured, of the compared runs; of costs, of those that count."""
+        """Return method -> seed -> value, where measured, of the compared runs; of costs, of
+        those that count.
+        """
         definition, found = self.definitions.get(metric), {}
         runs = self.runs if definition and not definition.depends_on_machine else self.costed
         for method in self.methods:
             measured = {r.spec.seed: r.metrics.get(metric) for r in runs(method)}
-            if finite := {seed: v for seed, v in measured.items() if v is not None and abs(v) < LARGEST}:
+            if finite := {
+                seed: v for seed, v in measured.items() if v is not None and abs(v) < LARGEST
+            }:
                 alike = runs == self.runs and self.of_all_seeds(method)
                 found[method] = dict.fromkeys(self.seeds, *finite.values()) if alike else finite
         return found
@@ -115,12 +140,16 @@ class Results(ComparedRuns):
         return tuple(name for name in metrics if name in self.definitions and self.values(name))
 
     def shown(self, metric: str) -> dict[str, dict[int, float]]:
-        """Return the values that enter means: of the seeds that all methods share, where methods lack some."""
+        """Return the values that enter means: of the seeds that all methods share, where methods
+        lack some.
+        """
         return entering(self.values(metric), self.race)
 
     @once
     def interval(self, method: str, metric: str) -> statistics.Interval | None:
-        """Return mean and interval over the seeds of `shown`, or None where nothing was measured."""
+        """Return mean and interval over the seeds of `shown`, or None where nothing was
+        measured.
+        """
         values = self.shown(metric).get(method) if self.values(metric) else None
         if not values:
             return None
@@ -135,7 +164,9 @@ class Results(ComparedRuns):
         return {m: interval.mean for m in self.methods if (interval := self.interval(m, metric))}
 
     def grid(self, metric: str) -> float | None:
-        """Return the distance of the values that can be measured, where it is known: one row, or a page of memory."""
+        """Return the distance of the values that can be measured, where it is known: one row, or
+        a page of memory.
+        """
         if metric == self.quality and self.task.binary:
             return 1 / self.test_rows if self.test_rows else None
         definition = self.definitions.get(metric)
@@ -150,7 +181,9 @@ class Results(ComparedRuns):
 
     @property
     def _score_range(self) -> float:
-        """Range of the score: 1 where rows are right or wrong, else that of the metric; 0 where it has none."""
+        """Range of the score: 1 where rows are right or wrong, else that of the metric; 0 where
+        it has none.
+        """
         definition = self.definitions.get(self.quality)
         least, most = definition.bounds if definition else (None, None)
         return 1.0 if self.task.binary else 0.0 if least is None or most is None else most - least
@@ -168,12 +201,16 @@ class Results(ComparedRuns):
 
     @property
     def unchecked(self) -> str:
-        """Reason why scores of rows are as recorded, as a clause; empty where they were computed anew."""
+        """Reason why scores of rows are as recorded, as a clause; empty where they were computed
+        anew.
+        """
         return next((own.unchecked for own in self.stored.values() if own.unchecked), "")
 
     @cached_property
     def not_largest(self) -> str:
-        """Reason why the declared largest difference of a row isn't used, as a clause; empty where it is or none is."""
+        """Reason why the declared largest difference of a row isn't used, as a clause; empty
+        where it is or none is.
+        """
         largest, rows = self.margin.largest_difference, self.test_set
         if largest is None or rows is None:
             return ""
@@ -182,7 +219,9 @@ class Results(ComparedRuns):
         if largest > self._score_range:
             return "it is above the score's range"
         of = {method: self.row_scores(method) for method in self.methods}
-        shared = max((len(a.keys() & b.keys()) for a, b in combinations(of.values(), 2)), default=sys.maxsize)
+        shared = max(
+            (len(a.keys() & b.keys()) for a, b in combinations(of.values(), 2)), default=sys.maxsize
+        )
         seen = largest_seen(of, of_means=shared < statistics.LEAST_SEEDS)
         return f"two methods differ by {seen:g} in a row" if seen > largest * (1 + ROUNDING) else ""
 
@@ -197,11 +236,15 @@ class Results(ComparedRuns):
         """Difference of scores that counts as none, in the score's unit; see `Margin.quality`."""
         if self.margin.quality is not None:
             return self.margin.quality
-        return DEFAULT_MARGIN * (self._score_range or (abs(self.guess.chance) if self.guess else 0.0) or 1.0)
+        return DEFAULT_MARGIN * (
+            self._score_range or (abs(self.guess.chance) if self.guess else 0.0) or 1.0
+        )
 
     @cached_property
     def test_set(self) -> Scored | None:
-        """Predictions of one compared run, for the references of the test rows, equal in all; None without one."""
+        """Predictions of one compared run, for the references of the test rows, equal in all;
+        None without one.
+        """
         return next(iter(self.stored.values()), None)
 
     @property
@@ -210,7 +253,9 @@ class Results(ComparedRuns):
 
     @cached_property
     def curves(self) -> dict[str, dict[str, tuple[Curve, ...]]]:
-        """Metric -> method -> one curve per seed, of the compared runs; of time, of those whose costs count."""
+        """Metric -> method -> one curve per seed, of the compared runs; of time, of those whose
+        costs count.
+        """
         found: dict[str, dict[str, tuple[Curve, ...]]] = {}
         for record in (run for method in self.methods for run in self.runs(method)):
             points: dict[str, dict[int, float]] = {}
@@ -225,14 +270,20 @@ class Results(ComparedRuns):
         return found
 
     def curve(self, metric: str, method: str, seed: int) -> Curve | None:
-        return next((one for one in self.curves.get(metric, {}).get(method, ()) if one.seed == seed), None)
+        return next(
+            (one for one in self.curves.get(metric, {}).get(method, ()) if one.seed == seed), None
+        )
 
     # Verdicts
 
     @cached_property
     def aligned(self) -> AlignedScores:
         rows = self.test_set
-        groups = None if rows is None or rows.group is None else np.unique(rows.group, return_inverse=True)[1]
+        groups = (
+            None
+            if rows is None or rows.group is None
+            else np.unique(rows.group, return_inverse=True)[1]
+        )
         of_task = next(m for m in self.task.metrics if m.name == self.task.headline)
         definition = self.definitions.get(self.quality, of_task)
         low, high = (0.0, 1.0) if self.task.binary else definition.bounds
@@ -240,50 +291,90 @@ class Results(ComparedRuns):
         weights = self._weights
         least, most = (-np.inf if low is None else low), (np.inf if high is None else high)
         score = ScoreDefinition(
-            self.quality, "lower" if definition.better == "lower" else "higher", low, high, definition.title,
-            unit=definition.unit, percent=definition.format.endswith("%"), margin=self.quality_margin,
+            self.quality,
+            "lower" if definition.better == "lower" else "higher",
+            low,
+            high,
+            definition.title,
+            unit=definition.unit,
+            percent=definition.format.endswith("%"),
+            margin=self.quality_margin,
             largest=None if self.not_largest else self.margin.largest_difference,
-            binary=self.task.binary, row_weight=float(weights.max() / weights.mean()),
+            binary=self.task.binary,
+            row_weight=float(weights.max() / weights.mean()),
             effective=statistics.effective_number(weights),
             linear=any(of.min() < least or of.max() > most for of in scored if len(of)),
-        )  # fmt: skip
+        )
         costs = {cost: self.values(cost.column) for cost in self.costs}
         for cost in (cost for cost in costs if cost.key == "size"):  # a base model saves nothing
-            costs[cost] = {name: of for name, of in costs[cost].items() if not all(map(untrained, self.runs(name)))}
+            costs[cost] = {
+                name: of
+                for name, of in costs[cost].items()
+                if not all(map(untrained, self.runs(name)))
+            }
         number = {seed: at for at, seed in enumerate(self.seeds)}
 
         def by_run(values: Mapping[str, Mapping[int, T]]) -> dict[str, dict[int, T]]:
-            return {name: {number[seed]: value for seed, value in of.items()} for name, of in values.items()}
+            return {
+                name: {number[seed]: value for seed, value in of.items()}
+                for name, of in values.items()
+            }
 
         means = self.values(self.quality) if self.quality in self.definitions else {}
         return AlignedScores(
-            dataset=self.suite, title=self.suite, score=score, systems=self.methods,
-            seeds=tuple(map(str, self.seeds)), means=by_run(means),
-            rows=by_run({name: self.row_scores(name) for name in means}), count=self.test_rows, groups=groups,
-            binary=self.task.binary, costs={cost: by_run(of) for cost, of in costs.items()},
+            dataset=self.suite,
+            title=self.suite,
+            score=score,
+            systems=self.methods,
+            seeds=tuple(map(str, self.seeds)),
+            means=by_run(means),
+            rows=by_run({name: self.row_scores(name) for name in means}),
+            count=self.test_rows,
+            groups=groups,
+            binary=self.task.binary,
+            costs={cost: by_run(of) for cost, of in costs.items()},
             unranked=" and ".join(UNRANKED[why] for why in self.unranked),
-            trained_on="other" if self.reference.spec.settings.vary_data else "these", look=self.look, race=self.race,
-            prior=self.prior, looks=self.looks_declared,
-        )  # fmt: skip
+            trained_on="other" if self.reference.spec.settings.vary_data else "these",
+            look=self.look,
+            race=self.race,
+            prior=self.prior,
+            looks=self.looks_declared,
+        )
 
     @cached_property
     def costs(self) -> tuple[CostDefinition, ...]:
-        """Costs of the first screen; a peak of memory is ranked by that over set-up, where that is measured."""
+        """Costs of the first screen; a peak of memory is ranked by that over set-up, where that
+        is measured.
+        """
         memory = self.measured(*MEMORY)[:1]
         peak = self.measured(MEMORY[1]) or memory
         return (
-            *(self._definition(name, key="time", title="training time") for name in self.measured(TIME)),
+            *(
+                self._definition(name, key="time", title="training time")
+                for name in self.measured(TIME)
+            ),
             *(self._definition(name, key="memory", title="peak memory") for name in peak),
-            *(self._definition(name, key="size", title="saved size") for name in self.measured(SAVED)),
+            *(
+                self._definition(name, key="size", title="saved size")
+                for name in self.measured(SAVED)
+            ),
             *(self._definition(name, stands_for=MEMORY[1]) for name in memory if name not in peak),
         )
 
-    def _definition(self, name: str, key: str = "", title: str = "", stands_for: str = "") -> CostDefinition:
+    def _definition(
+        self, name: str, key: str = "", title: str = "", stands_for: str = ""
+    ) -> CostDefinition:
         metric = self.definitions[name]
         return CostDefinition(
-            name, title or metric.title, metric.unit, exact=not metric.noisy, key=key, margin=self.margin.cost,
-            grid=metric.grid, stands_for=stands_for,
-        )  # fmt: skip
+            name,
+            title or metric.title,
+            metric.unit,
+            exact=not metric.noisy,
+            key=key,
+            margin=self.margin.cost,
+            grid=metric.grid,
+            stands_for=stands_for,
+        )
 
     @cached_property
     def verdicts(self) -> Verdicts:
@@ -291,7 +382,9 @@ class Results(ComparedRuns):
 
     @cached_property
     def headline(self) -> tuple[str, ...]:
-        """Metrics by which methods are compared: score, training time, memory; if costs rank nothing, the score."""
+        """Metrics by which methods are compared: score, training time, memory; if costs rank
+        nothing, the score.
+        """
         if not self.costs_ranked:
             return self.measured(self.quality)
         memory = self.measured(*MEMORY)[:1]
@@ -304,26 +397,38 @@ class Results(ComparedRuns):
 
     @once
     def comparisons(self, metric: str) -> tuple[statistics.Comparison, ...]:
-        """Return every pair of methods compared on a metric: of the page's family, else of a family of its own."""
+        """Return every pair of methods compared on a metric: of the page's family, else of a
+        family of its own.
+        """
         if metric in self.family:
             return self.family[metric]
         definition, values = self.definitions[metric], self.values(metric)
-        if definition.depends_on_machine and all(v > 0 for by_seed in values.values() for v in by_seed.values()):
+        if definition.depends_on_machine and all(
+            v > 0 for by_seed in values.values() for v in by_seed.values()
+        ):
             pairs = statistics.compare_costs(values, self.margin.cost, definition.grid)
         else:
-            pairs = statistics.compare_pairs(values, exact=not definition.noisy, grid=definition.grid)
+            pairs = statistics.compare_pairs(
+                values, exact=not definition.noisy, grid=definition.grid
+            )
         if metric in self.headline:  # the page's family leaves it out, and so must any other
             pairs = tuple(replace(c, p=None, p_equivalent=None, evidence=()) for c in pairs)
         return statistics.decide(pairs, self.look, self.aligned.declared_looks)
 
     def ranks(self, metric: str) -> dict[str, tuple[int, int]]:
         better = self.definitions[metric].better
-        return statistics.rank_intervals(self.comparisons(metric), list(self.values(metric)), better)
+        return statistics.rank_intervals(
+            self.comparisons(metric), list(self.values(metric)), better
+        )
 
     def front(self, metrics: Sequence[str]) -> dict[str, statistics.Membership]:
-        """Return method -> place on the Pareto front of headline metrics, if it has all; empty under two methods."""
+        """Return method -> place on the Pareto front of headline metrics, if it has all; empty
+        under two methods.
+        """
         methods = [m for m in self.methods if all(m in self.values(metric) for metric in metrics)]
         if len(methods) < 2:
             return {}
         family = {metric: self.comparisons(metric) for metric in metrics}
-        return statistics.pareto_membership(methods, family, {m: self.definitions[m].better for m in metrics})
+        return statistics.pareto_membership(
+            methods, family, {m: self.definitions[m].better for m in metrics}
+        )

@@ -46,7 +46,10 @@ def repository(tmp_path: Path) -> Path:
     (folder / "README.md").write_text(CARD)
     features = Features({"text": Value("string"), "label": ClassLabel(names=["World", "Sports"])})
     for name, rows in (("data/train-0", 12), ("data/test-0", 4), ("other/train-0", 6)):
-        content = {"text": [f"{name} {i}" for i in range(rows)], "label": [i % 2 for i in range(rows)]}
+        content = {
+            "text": [f"{name} {i}" for i in range(rows)],
+            "label": [i % 2 for i in range(rows)],
+        }
         Dataset.from_dict(content, features=features).to_parquet(folder / f"{name}.parquet")
     return folder
 
@@ -58,9 +61,11 @@ def load(dataset: str = "hub:o/news", samples: int | None = None, **options: Any
 
 
 def test_a_cached_dataset_needs_no_network(repository: Path) -> None:
-    """Splits and class names come from the repository, and the commit is noted; `path:` reads a copy the same.
+    """Splits and class names come from the repository, and the commit is noted; `path:` reads a
+    copy the same.
 
-    A validation split is taken where one is named; without a test split its rows leave the training rows.
+    A validation split is taken where one is named; without a test split its rows leave the training
+    rows.
     """
     data = load()
     assert (len(data.train), len(data.test), data.validation) == (12, 4, None)
@@ -76,13 +81,16 @@ def test_a_cached_dataset_needs_no_network(repository: Path) -> None:
 
 
 @pytest.mark.usefixtures("repository")
-@pytest.mark.parametrize(("options", "says"), [
-    ({"test": "dev"}, "no split 'dev'; there is train, test"),
-    ({"config": "third"}, "third"),
-    ({"text": "body"}, "no text column 'body'"),
-    ({"dataset": "hub:o/absent"}, "HF_HUB_OFFLINE is set.*path:FOLDER.*quickstart"),
-    ({"dataset": "hub:news"}, "write hub:OWNER/NAME"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"test": "dev"}, "no split 'dev'; there is train, test"),
+        ({"config": "third"}, "third"),
+        ({"text": "body"}, "no text column 'body'"),
+        ({"dataset": "hub:o/absent"}, "HF_HUB_OFFLINE is set.*path:FOLDER.*quickstart"),
+        ({"dataset": "hub:news"}, "write hub:OWNER/NAME"),
+    ],
+)
 def test_a_mistake_is_named(options: dict[str, Any], says: str) -> None:
     """One sentence with the dataset and what there is."""
     with pytest.raises(UserError, match=says) as raised:
@@ -113,5 +121,8 @@ def test_the_documents_suite_writes_out_every_setting() -> None:
     suite = load_suite("document")
     written = yaml.safe_load((suites_folder() / "document.yaml").read_text())["settings"]
     assert set(written) == set(Settings.model_fields)
-    assert set(written["dataset"]["options"]) >= set(hub.HubDataset.Options.model_fields) - {"label_names", "separator"}
+    assert set(written["dataset"]["options"]) >= set(hub.HubDataset.Options.model_fields) - {
+        "label_names",
+        "separator",
+    }
     assert len({run.method.lr for run in suite.runs()}) == 1

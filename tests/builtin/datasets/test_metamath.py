@@ -1,4 +1,6 @@
-"""MetaMathQA and GSM8K as PEFT's method comparison takes them, from folders laid out as the hub's."""
+"""MetaMathQA and GSM8K as PEFT's method comparison takes them, from folders laid out as the
+hub's.
+"""
 
 import json
 from pathlib import Path
@@ -24,15 +26,26 @@ QUESTIONS = 40
 
 
 def llama(folder: Path) -> Path:
-    """Save a tiny random Llama with a byte-level tokenizer that begins texts with a token of its own."""
+    """Save a tiny random Llama with a byte-level tokenizer that begins texts with a token of its
+    own.
+    """
     from tokenizers import processors
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(language_models.save_letters(folder), bos_token="<|stop|>")
+    tokenizer = AutoTokenizer.from_pretrained(
+        language_models.save_letters(folder), bos_token="<|stop|>"
+    )
     begin = ("<|stop|>", tokenizer.bos_token_id)
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("<|stop|> $A", special_tokens=[begin])
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        "<|stop|> $A", special_tokens=[begin]
+    )
     tokenizer.save_pretrained(folder)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    shape = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
     return folder
 
@@ -41,31 +54,55 @@ def llama(folder: Path) -> Path:
 def local_sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Settings that put local folders in the hub's place, and a CPU in the GPU's."""
     folder = tmp_path_factory.mktemp("hub")
-    rows = [{"query": f"What is {n} + 1?", "response": f"The answer is: {n + 1}", "type": "x"} for n in range(60)]
+    rows = [
+        {"query": f"What is {n} + 1?", "response": f"The answer is: {n + 1}", "type": "x"}
+        for n in range(60)
+    ]
     rows.insert(3, {"query": "long " * 200, "response": "x" * 301, "type": "x"})
     (folder / "metamath").mkdir()
     (folder / "metamath" / "MetaMathQA-395K.json").write_text(json.dumps(rows))
     (folder / "gsm8k" / "main").mkdir(parents=True)
     for split, count in (("train", QUESTIONS), ("test", 7)):
-        asked = {"question": [f"{split} {n}?" for n in range(count)], "answer": [f"So\n#### {n}" for n in range(count)]}
-        Dataset.from_dict(asked).to_parquet(folder / "gsm8k" / "main" / f"{split}-00000-of-00001.parquet")
+        asked = {
+            "question": [f"{split} {n}?" for n in range(count)],
+            "answer": [f"So\n#### {n}" for n in range(count)],
+        }
+        Dataset.from_dict(asked).to_parquet(
+            folder / "gsm8k" / "main" / f"{split}-00000-of-00001.parquet"
+        )
     general = [" = A title = \n", "", " A paragraph of text . \n", " Another one . \n"] * 5
     Dataset.from_dict({"text": general}).to_parquet(folder / "general.parquet")
     return {
         "task.options.retention": f"path:{folder / 'general.parquet'}",
-        "backbone": f"path:{llama(folder / 'llama')}", "dataset.options.train": f"path:{folder / 'metamath'}",
-        "dataset.options.test": f"path:{folder / 'gsm8k'}", "dataset.options.first": 50, "train_samples": 50,
-        "validation_samples": 5, "device": "cpu", "steps": 3, "global_batch": 4, "eval_batch": 4,
-        "eval_every": 3, "task.options.max_new_tokens": 6, "threads": 1, "max_length": 256, "latency_samples": 2,
-    }  # fmt: skip
+        "backbone": f"path:{llama(folder / 'llama')}",
+        "dataset.options.train": f"path:{folder / 'metamath'}",
+        "dataset.options.test": f"path:{folder / 'gsm8k'}",
+        "dataset.options.first": 50,
+        "train_samples": 50,
+        "validation_samples": 5,
+        "device": "cpu",
+        "steps": 3,
+        "global_batch": 4,
+        "eval_batch": 4,
+        "eval_every": 3,
+        "task.options.max_new_tokens": 6,
+        "threads": 1,
+        "max_length": 256,
+        "latency_samples": 2,
+    }
 
 
 def test_rows_are_theirs(local_sources: dict[str, Any]) -> None:
-    """The first rows that are short enough; validation rows drawn from GSM8K's training rows with numpy's seed 0."""
+    """The first rows that are short enough; validation rows drawn from GSM8K's training rows
+    with numpy's seed 0.
+    """
     settings = load_suite("metamath", settings=local_sources).settings
     loaded = make_loader(settings).load(settings, "answer")
     assert len(loaded.train) == 50
-    assert loaded.train[0]["contents"] == ["Question: What is 0 + 1? Think step by step.\nAnswer:", "The answer is: 1"]
+    assert loaded.train[0]["contents"] == [
+        "Question: What is 0 + 1? Think step by step.\nAnswer:",
+        "The answer is: 1",
+    ]
     assert loaded.train[3]["contents"][1] == "The answer is: 4", "the long row is left out"
     np.random.seed(0)
     order = np.arange(QUESTIONS)
@@ -76,7 +113,9 @@ def test_rows_are_theirs(local_sources: dict[str, Any]) -> None:
 
 
 def test_the_loss_is_on_question_and_answer(local_sources: dict[str, Any]) -> None:
-    """Every token but the first, which begins the text, once; the end token too, and the prompt ends at Answer:."""
+    """Every token but the first, which begins the text, once; the end token too, and the prompt
+    ends at Answer:.
+    """
     settings = load_suite("metamath", settings=local_sources).settings
     prepared = prepare(settings)
     tokenizer = load_tokenizer(Path(prepared.backbone))
@@ -90,18 +129,30 @@ def test_the_loss_is_on_question_and_answer(local_sources: dict[str, Any]) -> No
 
 
 PUBLISHED = {(row.method, row.type): row for row in load("metamath").methods}
-OF_THE_RUN = {"auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "task_type"}
+OF_THE_RUN = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "inference_mode",
+    "peft_version",
+    "task_type",
+}
 """Fields of PEFT's configurations that describe the model and the installed version."""
 
 
 @pytest.mark.parametrize("method", ["lora", "adalora", "deft", "ln_tuning"])
-def test_methods_beside_published_figures_are_configured_as_those(local_sources: dict[str, Any], method: str) -> None:
-    """The learning rate, the weight decay, and PEFT's whole configuration as the method makes it on a model."""
+def test_methods_beside_published_figures_are_configured_as_those(
+    local_sources: dict[str, Any], method: str
+) -> None:
+    """The learning rate, the weight decay, and PEFT's whole configuration as the method makes it
+    on a model.
+    """
     suite = load_suite("metamath")
     spec = suite.runs([method], [0])[0].method
     published = PUBLISHED[spec.method, spec.options.get("type")]
     assert (spec.lr, suite.settings.weight_decay) == (published.lr, 0.1)
-    backbone = load_backbone(Path(local_sources["backbone"].removeprefix("path:")), suite.settings, "language_model")
+    backbone = load_backbone(
+        Path(local_sources["backbone"].removeprefix("path:")), suite.settings, "language_model"
+    )
     made = make_method(spec)
     model = made.build(backbone)
     made.before_train(model, (), suite.settings.steps)
@@ -113,14 +164,22 @@ def test_methods_beside_published_figures_are_configured_as_those(local_sources:
 
 def _comparable(config: Any) -> dict[str, Any]:
     fields = {key: value for key, value in config.to_dict().items() if key not in OF_THE_RUN}
-    return {key: sorted(value) if isinstance(value, list | set) else value for key, value in fields.items()}
+    return {
+        key: sorted(value) if isinstance(value, list | set) else value
+        for key, value in fields.items()
+    }
 
 
 def test_all_methods_with_published_figures_are_compared_with_their_configurations() -> None:
     """A reference row that a method of the suite stands beside says how it was configured."""
-    ours = {(spec.method.method, spec.method.options.get("type")) for spec in load_suite("metamath").runs()}
+    ours = {
+        (spec.method.method, spec.method.options.get("type"))
+        for spec in load_suite("metamath").runs()
+    }
     beside = ours & set(PUBLISHED)
-    assert {PUBLISHED[kind].title for kind in beside} == {row.title for row in PUBLISHED.values() if row.config}
+    assert {PUBLISHED[kind].title for kind in beside} == {
+        row.title for row in PUBLISHED.values() if row.config
+    }
 
 
 def test_a_data_set_without_its_columns_is_refused(local_sources: dict[str, Any]) -> None:

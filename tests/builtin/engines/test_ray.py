@@ -37,11 +37,15 @@ def ray_profile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        made = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+        )
         try:
             made.add_node(num_cpus=1)
             profile = tmp_path_factory.mktemp("profile") / "ray.yaml"
-            profile.write_text(yaml.safe_dump({"engine": "ray", "options": {"address": made.address}}))
+            profile.write_text(
+                yaml.safe_dump({"engine": "ray", "options": {"address": made.address}})
+            )
             yield profile
         finally:
             made.shutdown()
@@ -69,10 +73,14 @@ def gone(family: set[psutil.Process], seconds: float) -> bool:
 @pytest.fixture(scope="module")
 def one_rank_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """In place of all tests': its runs last while a test looks at them."""
-    return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=1000, eval_every=1000, world_size=1)
+    return tiny.local_suite(
+        tmp_path_factory.mktemp("suite"), steps=1000, eval_every=1000, world_size=1
+    )
 
 
-def test_a_sweep_over_two_nodes_is_a_local_one(one_rank_suite: Path, ray_profile: Path, room: Path) -> None:
+def test_a_sweep_over_two_nodes_is_a_local_one(
+    one_rank_suite: Path, ray_profile: Path, room: Path
+) -> None:
     """A seed on each at the same time, with the results of a sweep without Ray to the bit."""
     Command(one_rank_suite, room / "one").ends(0, 300)
     command = Command(one_rank_suite, room / "two", "--on", str(ray_profile))
@@ -123,7 +131,9 @@ def test_ctrl_c_ends_the_tasks(one_rank_suite: Path, ray_profile: Path, room: Pa
 
 
 def test_the_command_is_killed(one_rank_suite: Path, ray_profile: Path, room: Path) -> None:
-    """Ray ends its tasks, the kernel their jobs; the same command takes the dead jobs' claims and does the rest."""
+    """Ray ends its tasks, the kernel their jobs; the same command takes the dead jobs' claims
+    and does the rest.
+    """
     command = Command(one_rank_suite, room / "out", "--on", str(ray_profile))
     command.until(lambda: working(room / "out"), 240)
     left = family(working(room / "out"))
@@ -136,27 +146,49 @@ def test_the_command_is_killed(one_rank_suite: Path, ray_profile: Path, room: Pa
 
 # What a task takes
 
-NODES: list[dict[str, float]] = [{"CPU": 32, "GPU": 4, "memory": 64e9}, {"CPU": 16, "GPU": 4, "memory": 64e9}, {"x": 1}]
+NODES: list[dict[str, float]] = [
+    {"CPU": 32, "GPU": 4, "memory": 64e9},
+    {"CPU": 16, "GPU": 4, "memory": 64e9},
+    {"x": 1},
+]
 
 
-@pytest.mark.parametrize(("asked", "nodes", "found"), [
-    ({}, NODES, (16, 4, None, False)),  # not alone on the larger one
-    ({}, NODES[:1], (32, 4, None, True)),
-    ({"cpus_per_node": 8, "gpus_per_node": 1}, NODES, (8, 1, None, False)),
-    ({"cpus_per_node": 32, "gpus_per_node": 0}, NODES, (32, 0, None, False)),
-    ({"cpus_per_node": 8, "gpus_per_node": 1, "exclusive": True}, NODES[:1], (32, 1, None, True)),
-    ({"memory_per_node": "2G"}, NODES[:1], (32, 4, 2**31, True)),
-])  # fmt: skip
-def test_a_task_takes_what_profiles_say(asked: dict[str, Any], nodes: list[dict[str, float]], found: Any) -> None:
+@pytest.mark.parametrize(
+    ("asked", "nodes", "found"),
+    [
+        ({}, NODES, (16, 4, None, False)),  # not alone on the larger one
+        ({}, NODES[:1], (32, 4, None, True)),
+        ({"cpus_per_node": 8, "gpus_per_node": 1}, NODES, (8, 1, None, False)),
+        ({"cpus_per_node": 32, "gpus_per_node": 0}, NODES, (32, 0, None, False)),
+        (
+            {"cpus_per_node": 8, "gpus_per_node": 1, "exclusive": True},
+            NODES[:1],
+            (32, 1, None, True),
+        ),
+        ({"memory_per_node": "2G"}, NODES[:1], (32, 4, 2**31, True)),
+    ],
+)
+def test_a_task_takes_what_profiles_say(
+    asked: dict[str, Any], nodes: list[dict[str, float]], found: Any
+) -> None:
     """Or all that every node has: a unit has a node to itself where the nodes are alike."""
     need, alone = resources_of_task(Profile(engine="ray", **asked), nodes)
     assert (*need.values(), alone) == found
 
 
-@pytest.mark.parametrize(("asked", "nodes"), [
-    ({"gpus_per_node": 5}, NODES), ({"cpus_per_node": 33}, NODES), ({"memory_per_node": "1T"}, NODES), ({}, []),
-    ({"cpus_per_node": 32, "gpus_per_node": 8}, [*NODES, {"CPU": 1, "GPU": 8}]),  # there, but not on one node
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "nodes"),
+    [
+        ({"gpus_per_node": 5}, NODES),
+        ({"cpus_per_node": 33}, NODES),
+        ({"memory_per_node": "1T"}, NODES),
+        ({}, []),
+        (
+            {"cpus_per_node": 32, "gpus_per_node": 8},
+            [*NODES, {"CPU": 1, "GPU": 8}],
+        ),  # there, but not on one node
+    ],
+)
 def test_what_no_node_has_is_refused(asked: dict[str, Any], nodes: list[dict[str, float]]) -> None:
     """Ray would wait for such a node without end."""
     with pytest.raises(UserError, match="no node of Ray's cluster has the resources of a job"):
@@ -184,12 +216,18 @@ def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_a_job_has_the_profiles_lines_and_folder(tmp_path: Path) -> None:
-    """Its status is the task's, and what it prints is added to the log; after one that failed it isn't begun.
+    """Its status is the task's, and what it prints is added to the log; after one that failed it
+    isn't begun.
 
     It then has that one's status.
     """
-    profile = Profile(engine="ray", setup=("export PLANTED=1",), scratch=f"{tmp_path}/$PART", time="1:00:00")
-    shown = "import os; print(os.environ['PLANTED'], os.environ['TMPDIR'], 'HPML_BENCH_UNTIL' in os.environ); exit(3)"
+    profile = Profile(
+        engine="ray", setup=("export PLANTED=1",), scratch=f"{tmp_path}/$PART", time="1:00:00"
+    )
+    shown = (
+        "import os; print(os.environ['PLANTED'], os.environ['TMPDIR'], 'HPML_BENCH_UNTIL' in "
+        "os.environ); exit(3)"
+    )
     told = profile.model_dump(mode="json")
     for _ in range(2):
         assert do(["-c", shown], {}, str(tmp_path / "logs/job.log"), told, None) == 3
@@ -199,10 +237,18 @@ def test_a_job_has_the_profiles_lines_and_folder(tmp_path: Path) -> None:
 
 def test_a_job_is_asked_to_end_before_its_time_limit(tmp_path: Path) -> None:
     """And killed at the limit, if it doesn't."""
-    script = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: exit(7)); print(1); time.sleep(60)"
+    script = (
+        "import signal, time; signal.signal(signal.SIGTERM, lambda *_: exit(7)); print(1); "
+        "time.sleep(60)"
+    )
     began = time.monotonic()
-    assert do(["-c", script], {}, str(tmp_path / "logs/a"), {"engine": "ray", "time": "0:00:04"}, None) == 7
+    assert (
+        do(["-c", script], {}, str(tmp_path / "logs/a"), {"engine": "ray", "time": "0:00:04"}, None)
+        == 7
+    )
     assert 2.5 < time.monotonic() - began < 30
     script = script.replace("lambda *_: exit(7)", "signal.SIG_IGN")
-    status = do(["-c", script], {}, str(tmp_path / "logs/b"), {"engine": "ray", "time": "0:00:04"}, None)
+    status = do(
+        ["-c", script], {}, str(tmp_path / "logs/b"), {"engine": "ray", "time": "0:00:04"}, None
+    )
     assert status == -signal.SIGKILL

@@ -34,9 +34,18 @@ SETTINGS = {
     "backbone": "embedded:newswire-gpt2",
     "task": {"name": "causal_lm", "options": {"scorer": "exact", "max_new_tokens": 2}},
     "dataset": "newswire_chat",
-    "train_samples": 24, "validation_samples": 8, "test_samples": 16, "steps": 3, "global_batch": 8, "max_length": 96,
-    "latency_samples": 0, "device": "cpu", "world_size": 2, "threads": 1, "precision": "fp32",
-}  # fmt: skip
+    "train_samples": 24,
+    "validation_samples": 8,
+    "test_samples": 16,
+    "steps": 3,
+    "global_batch": 8,
+    "max_length": 96,
+    "latency_samples": 0,
+    "device": "cpu",
+    "world_size": 2,
+    "threads": 1,
+    "precision": "fp32",
+}
 TRAINER = '''
 """A trainer of the tests: copies the model, or does what MODE says."""
 import json, os, shutil, subprocess, sys, time
@@ -60,7 +69,8 @@ if mode != "nothing":
     shutil.copytree(model, out, dirs_exist_ok=True)
     Path(out, "consumed.json").write_text(json.dumps({"tokens": 77}))
 if mode == "well":
-    Path(note).write_text(json.dumps([sys.argv[6:], Path(train).read_text(), dict(os.environ), os.getcwd()]))
+    seen = [sys.argv[6:], Path(train).read_text(), dict(os.environ), os.getcwd()]
+    Path(note).write_text(json.dumps(seen))
 '''
 ARGUMENTS = ["{model}", "{train}", "{out}", "{seed}"]
 
@@ -71,14 +81,23 @@ def suite_file(folder: Path, mode: str = "well", *words: str, **settings: Any) -
     run = ["python", "train.py", mode, *ARGUMENTS, str(folder / "note"), *words]
     methods = {"none": {}, "other": {"method": "command", "lr": 0.5, "options": {"run": run}}}
     file = folder / "commands.yaml"
-    file.write_text(yaml.safe_dump({"seeds": 2, "settings": SETTINGS | settings, "methods": methods}))
+    file.write_text(
+        yaml.safe_dump({"seeds": 2, "settings": SETTINGS | settings, "methods": methods})
+    )
     return file
 
 
-def run(file: Path, out: Path, seeds: tuple[int, ...] = (0,), **limits: Any) -> tuple[RunRecord, ...]:
+def run(
+    file: Path, out: Path, seeds: tuple[int, ...] = (0,), **limits: Any
+) -> tuple[RunRecord, ...]:
     """Do the trainer's runs of these seeds, and return their records; nothing of them is left."""
     request = SweepRequest(
-        load_suite(str(file)), out, ("other",), seeds, limits=Limits(**{"stall": 0} | limits), allow_commands=True
+        load_suite(str(file)),
+        out,
+        ("other",),
+        seeds,
+        limits=Limits(**{"stall": 0} | limits),
+        allow_commands=True,
     )
     records = run_sweep(request, Console(quiet=True)).records
     assert processes.descendants() == set()
@@ -105,8 +124,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[RunRecor
     return folder, (*records, *run_sweep(request, Console(quiet=True)).records)
 
 
-def test_a_program_gets_the_rows_and_what_it_leaves_is_scored(done: tuple[Path, tuple[RunRecord, ...]]) -> None:
-    """Its arguments are the suite's values; the rows TRL's messages; the copied base model scores as the base model."""
+def test_a_program_gets_the_rows_and_what_it_leaves_is_scored(
+    done: tuple[Path, tuple[RunRecord, ...]],
+) -> None:
+    """Its arguments are the suite's values; the rows TRL's messages; the copied base model
+    scores as the base model.
+    """
     folder, (first, second, base) = done
     arguments, rows, environment, place = noted(folder)
     assert arguments == [str(folder / "note"), "3", "0.5", "8", "2", "a {b}"]
@@ -123,10 +146,15 @@ def test_a_program_gets_the_rows_and_what_it_leaves_is_scored(done: tuple[Path, 
     assert first.metrics["program_memory_mb"] > 1
     assert "train_seconds" not in first.metrics or first.metrics["train_seconds"] is None
     assert not [metric for metric in base.definitions if metric.name.startswith("program_")]
-    assert "mode well" in (folder / "out" / "commands" / first.run_id / "rank0-command.log").read_text()
+    assert (
+        "mode well"
+        in (folder / "out" / "commands" / first.run_id / "rank0-command.log").read_text()
+    )
 
 
-def test_its_folder_is_reported_and_verified_without_running_it(done: tuple[Path, tuple[RunRecord, ...]]) -> None:
+def test_its_folder_is_reported_and_verified_without_running_it(
+    done: tuple[Path, tuple[RunRecord, ...]],
+) -> None:
     """Pages say whose program trained; neither command starts it again."""
     folder, _ = done
     before = (folder / "note").stat().st_mtime_ns
@@ -140,14 +168,27 @@ def test_its_folder_is_reported_and_verified_without_running_it(done: tuple[Path
     assert (folder / "note").stat().st_mtime_ns == before
 
 
-def test_what_a_program_left_can_be_scored_again(done: tuple[Path, tuple[RunRecord, ...]], tmp_path: Path) -> None:
+def test_what_a_program_left_can_be_scored_again(
+    done: tuple[Path, tuple[RunRecord, ...]], tmp_path: Path
+) -> None:
     """Kept or saved, it is a folder as any other that was trained before."""
     file = suite_file(tmp_path)
-    words = ["run", "other", str(file), "--out", str(tmp_path / "out"), "--wandb", "off", "--allow-commands"]
+    words = [
+        "run",
+        "other",
+        str(file),
+        "--out",
+        str(tmp_path / "out"),
+        "--wandb",
+        "off",
+        "--allow-commands",
+    ]
     called(*words, "--save", tmp_path / "saved")
     again = {"method": "trained", "options": {"path": str(tmp_path / "saved")}}
     suite = load_suite(str(file), settings={"methods.again": again})
-    (record,) = run_sweep(SweepRequest(suite, tmp_path / "out", ("again",), (0,)), Console(quiet=True)).records
+    (record,) = run_sweep(
+        SweepRequest(suite, tmp_path / "out", ("again",), (0,)), Console(quiet=True)
+    ).records
     assert record.error is None
     assert record.metrics["test_loss"] == done[1][0].metrics["test_loss"]
 
@@ -155,7 +196,11 @@ def test_what_a_program_left_can_be_scored_again(done: tuple[Path, tuple[RunReco
 def test_a_suite_of_commands_needs_to_be_allowed(tmp_path: Path) -> None:
     """Without the option nothing is written and the command is shown; the gate takes none."""
     file = suite_file(tmp_path)
-    for words in (["run-all", str(file)], ["run", "other", str(file)], ["run-all", str(file), "--parallel", "2"]):
+    for words in (
+        ["run-all", str(file)],
+        ["run", "other", str(file)],
+        ["run-all", str(file), "--parallel", "2"],
+    ):
         told = called(*words, "--out", tmp_path / "out", "--wandb", "off", status=2)
         assert f"other: python path:{tmp_path / 'train.py'} well" in told.output
         assert "--allow-commands" in told.output
@@ -164,9 +209,13 @@ def test_a_suite_of_commands_needs_to_be_allowed(tmp_path: Path) -> None:
     assert "other runs a command" in told.output
 
 
-@pytest.mark.parametrize(("run", "why"), [
-    (["train", "{modle}"], "{modle} is unknown; known are model, train"), (["train", "{"], "Single '{'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("run", "why"),
+    [
+        (["train", "{modle}"], "{modle} is unknown; known are model, train"),
+        (["train", "{"], "Single '{'"),
+    ],
+)
 def test_an_unknown_placeholder_is_a_sentence(tmp_path: Path, run: list[str], why: str) -> None:
     """It is refused when the suite's methods are read."""
     file = suite_file(tmp_path)
@@ -176,14 +225,17 @@ def test_an_unknown_placeholder_is_a_sentence(tmp_path: Path, run: list[str], wh
     assert why in str(refused.value)
 
 
-@pytest.mark.parametrize(("mode", "status", "why"), [
-    ("crash", "failed", " s: no such optimizer; rank0-command.log ends: mode"),
-    ("kill", "failed", "the command was ended by SIGKILL"),
-    ("memory", "oom_host", "its memory had reached "),
-    ("nothing", "failed", "the command ended well and left nothing in {out}"),
-    ("leave", "failed", "the command left processes behind, which were ended (python"),
-    ("missing", "failed", "the command can't be run: [Errno 2]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mode", "status", "why"),
+    [
+        ("crash", "failed", " s: no such optimizer; rank0-command.log ends: mode"),
+        ("kill", "failed", "the command was ended by SIGKILL"),
+        ("memory", "oom_host", "its memory had reached "),
+        ("nothing", "failed", "the command ended well and left nothing in {out}"),
+        ("leave", "failed", "the command left processes behind, which were ended (python"),
+        ("missing", "failed", "the command can't be run: [Errno 2]"),
+    ],
+)
 def test_a_program_that_fails_is_a_record(tmp_path: Path, mode: str, status: str, why: str) -> None:
     """The record has a status and a sentence with the end of its output; no process is left."""
     file = suite_file(tmp_path, mode)
@@ -198,11 +250,15 @@ def test_a_program_that_fails_is_a_record(tmp_path: Path, mode: str, status: str
 
 
 def test_paths_of_a_relative_results_folder(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program runs in a folder of the run, and is told whole paths: --out is `reports` by default."""
+    """A program runs in a folder of the run, and is told whole paths: --out is `reports` by
+    default.
+    """
     monkeypatch.chdir(room)
     words = ("--allow-commands", "--methods", "other", "--seeds", "1")
     Command(suite_file(room), Path("here"), *words).ends(0, 300)
-    assert noted(room)[3] == str(room / "here/commands" / Path(noted(room)[3]).parent.name / "command")
+    assert noted(room)[3] == str(
+        room / "here/commands" / Path(noted(room)[3]).parent.name / "command"
+    )
 
 
 def test_a_program_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:
@@ -213,16 +269,25 @@ def test_a_program_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> No
     assert gone(noted(tmp_path))
 
 
-def test_computing_without_output_is_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each look that finds CPU time of what the guard started is a heartbeat, and sees its memory."""
+def test_computing_without_output_is_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look that finds CPU time of what the guard started is a heartbeat, and sees its
+    memory.
+    """
     said: list[str] = []
     monkeypatch.setattr(heartbeat, "beat", said.append)
     monkeypatch.setattr(program, "LOOK_SECONDS", 0.01)
     (tmp_path / "log").write_text("loading\n")
-    work = "import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', 'while True: pass'])"
+    work = (
+        "import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', 'while True: pass'])"
+    )
     with subprocess.Popen([sys.executable, "-c", work], start_new_session=True) as guard:
         try:
-            usage, deadline = program.Usage(guard.pid, tmp_path / "log", "cpu"), time.monotonic() + 60
+            usage, deadline = (
+                program.Usage(guard.pid, tmp_path / "log", "cpu"),
+                time.monotonic() + 60,
+            )
             while (len(said) < 3 or usage.peak_mb < 1) and time.monotonic() < deadline:
                 if usage.peak_mb < 1:  # it has started nothing yet: the time is the guard's own
                     said.clear()
@@ -235,7 +300,9 @@ def test_computing_without_output_is_progress(tmp_path: Path, monkeypatch: pytes
 
 def test_killed(tmp_path: Path) -> None:
     """A kill of the command ends the program, and what it started in a session of its own."""
-    command = Command(suite_file(tmp_path, "hang"), tmp_path / "out", "--allow-commands", "--methods", "other")
+    command = Command(
+        suite_file(tmp_path, "hang"), tmp_path / "out", "--allow-commands", "--methods", "other"
+    )
     command.until(lambda: (tmp_path / "note").exists() and (tmp_path / "note").stat().st_size)
     os.kill(command.process.pid, signal.SIGKILL)
     command.process.wait()
@@ -243,11 +310,15 @@ def test_killed(tmp_path: Path) -> None:
     assert command.left() == []
 
 
-def test_a_script_imports_what_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_imports_what_lies_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Although the fork server, from which ranks come, imports nothing from the working folder."""
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
     (tmp_path / "near.py").write_text("NAME = 'weights'\n")
-    (tmp_path / "train.py").write_text("import near, pathlib, sys\npathlib.Path(sys.argv[1], near.NAME).touch()\n")
+    (tmp_path / "train.py").write_text(
+        "import near, pathlib, sys\npathlib.Path(sys.argv[1], near.NAME).touch()\n"
+    )
     (tmp_path / program.OUT).mkdir()
     words = [sys.executable, str(tmp_path / "train.py"), str(tmp_path / program.OUT)]
     assert program.run_program(words, tmp_path, tmp_path / "log", "cpu", 1)["program_seconds"] > 0
@@ -257,10 +328,18 @@ def test_a_script_imports_what_lies_beside_it(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.suites
 @pytest.mark.parametrize("name", ["trl", "transformers", "transformers_by_length"])
 def test_the_trainers_of_the_suite_learn(tmp_path: Path, name: str) -> None:
-    """A few steps of each script lower the loss of the base model, and say how many tokens they took."""
+    """A few steps of each script lower the loss of the base model, and say how many tokens they
+    took.
+    """
     if name == "trl" and find_spec("trl") is None:
         pytest.skip(skips.NO_TRL)
-    few = {"train_samples": 64, "steps": 12, "eval_every": 12, "test_samples": 32, "latency_samples": 0}
+    few = {
+        "train_samples": 64,
+        "steps": 12,
+        "eval_every": 12,
+        "test_samples": 32,
+        "latency_samples": 0,
+    }
     suite = load_suite("trainers", settings=few)
     request = SweepRequest(suite, tmp_path, (name, "none"), (0,), allow_commands=True)
     records = run_sweep(request, Console(quiet=True)).records
@@ -274,11 +353,20 @@ def test_the_trainers_of_the_suite_learn(tmp_path: Path, name: str) -> None:
 def test_rows_are_written_in_both_forms(form: Any) -> None:
     """Turns that are not learnt have weight 0; further keys and tools are kept."""
     fields = ["", json.dumps({"tool_calls": [1]}), "", ""]
-    row = [["system", "assistant", "user", "assistant"], ["s", "a", "u", "b"], [1, 0, 1, 1], fields, '[{"t": 1}]']
+    row = [
+        ["system", "assistant", "user", "assistant"],
+        ["s", "a", "u", "b"],
+        [1, 0, 1, 1],
+        fields,
+        '[{"t": 1}]',
+    ]
     line = program.as_line(json.dumps(row), form)
     names = ("from", "value") if form == "sharegpt" else ("role", "content")
     turns = line["conversations" if form == "sharegpt" else "messages"]
-    assert tuple(turns[2][name] for name in names) == ("human" if form == "sharegpt" else "user", "u")
+    assert tuple(turns[2][name] for name in names) == (
+        "human" if form == "sharegpt" else "user",
+        "u",
+    )
     assert all(set(names) <= turn.keys() for turn in turns)
     assert turns[1]["weight"] == 0
     assert turns[1]["tool_calls"] == [1]

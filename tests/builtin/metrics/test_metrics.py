@@ -1,4 +1,6 @@
-"""Metrics by which a suite may rank: equal to scikit-learn's and scipy's, by rows that show each row's influence."""
+"""Metrics by which a suite may rank: equal to scikit-learn's and scipy's, by rows that show each
+row's influence.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,14 +42,18 @@ def classified(classes: int, rare: float, seed: int = 0) -> Predictions:
     for of in (reference, logits):  # ties
         of[:30] = of[30:60]
     loss = np.log(np.exp(logits).sum(1)) - logits[np.arange(ROWS), reference]
-    return Predictions(np.arange(ROWS), reference, logits.argmax(1), loss, probabilities=softmax(logits, axis=1))
+    return Predictions(
+        np.arange(ROWS), reference, logits.argmax(1), loss, probabilities=softmax(logits, axis=1)
+    )
 
 
 def numbers() -> Predictions:
     """Return predicted numbers, many of them equal."""
     draw = np.random.default_rng(5)
     reference = draw.normal(size=ROWS).round(1)
-    return Predictions(np.arange(ROWS), reference, (reference + draw.normal(size=ROWS)).round(1), np.zeros(ROWS))
+    return Predictions(
+        np.arange(ROWS), reference, (reference + draw.normal(size=ROWS)).round(1), np.zeros(ROWS)
+    )
 
 
 def probability_of_rare(of: Predictions) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -58,20 +64,43 @@ def probability_of_rare(of: Predictions) -> tuple[NDArray[Any], NDArray[Any]]:
 def brier(of: Predictions, classes: int) -> float:
     given, known = np.asarray(of.probabilities), [*range(classes)]
     if classes == 2:  # of the second class alone
-        return 2 * float(brier_score_loss(of.reference, given[:, 1], pos_label=1, labels=known, scale_by_half=True))
+        return 2 * float(
+            brier_score_loss(
+                of.reference, given[:, 1], pos_label=1, labels=known, scale_by_half=True
+            )
+        )
     return float(brier_score_loss(of.reference, given, labels=known, scale_by_half=False))
 
 
 CASES: dict[str, tuple[str, Predictions, Value]] = {
-    "macro-F1": ("macro_f1", classified(4, 0.05), lambda of: f1_score(of.reference, of.prediction, average="macro")),
-    "MCC, two classes": ("mcc", classified(2, 0.1), lambda of: matthews_corrcoef(of.reference, of.prediction)),
-    "MCC, four": ("mcc", classified(4, 0.05), lambda of: matthews_corrcoef(of.reference, of.prediction)),
-    "average precision": ("average_precision", classified(2, 0.1),
-                          lambda of: average_precision_score(*probability_of_rare(of))),
+    "macro-F1": (
+        "macro_f1",
+        classified(4, 0.05),
+        lambda of: f1_score(of.reference, of.prediction, average="macro"),
+    ),
+    "MCC, two classes": (
+        "mcc",
+        classified(2, 0.1),
+        lambda of: matthews_corrcoef(of.reference, of.prediction),
+    ),
+    "MCC, four": (
+        "mcc",
+        classified(4, 0.05),
+        lambda of: matthews_corrcoef(of.reference, of.prediction),
+    ),
+    "average precision": (
+        "average_precision",
+        classified(2, 0.1),
+        lambda of: average_precision_score(*probability_of_rare(of)),
+    ),
     "Brier score, two classes": ("brier", classified(2, 0.1), lambda of: brier(of, 2)),
     "Brier score, four": ("brier", classified(4, 0.05), lambda of: brier(of, 4)),
-    "Spearman's rho": ("spearman", numbers(), lambda of: spearmanr(of.reference, of.prediction).statistic),
-}  # fmt: skip
+    "Spearman's rho": (
+        "spearman",
+        numbers(),
+        lambda of: spearmanr(of.reference, of.prediction).statistic,
+    ),
+}
 
 
 def taken(of: Predictions, rows: NDArray[Any]) -> Predictions:
@@ -89,16 +118,24 @@ def test_rows_have_the_metric_as_their_mean_and_its_influence(case: str) -> None
     every = np.arange(ROWS)
     some = every[::5]
     left_out = np.array([value(taken(of, every[every != row])) for row in some])
-    assert np.allclose(rows[some] - rows.mean(), (ROWS - 1) * (value(of) - left_out), atol=0.06 * np.ptp(rows))
+    assert np.allclose(
+        rows[some] - rows.mean(), (ROWS - 1) * (value(of) - left_out), atol=0.06 * np.ptp(rows)
+    )
 
 
 @pytest.mark.parametrize("name", registry.names("metrics"))
 def test_an_answer_that_needs_no_model_is_a_guess(name: str) -> None:
-    """A task ranked by the metric has its value as chance, also of a model whose losses of float32 are rounded."""
+    """A task ranked by the metric has its value as chance, also of a model whose losses of
+    float32 are rounded.
+    """
     target = registry.plugin("metrics", name).target
     kind = "regression" if target == "number" else "sequence_classification"
-    task = make_task(TaskSpec(name=kind), ("rare", "other") if target == "class" else (), rank_by=name)
-    reference = np.asarray(numbers().reference if target == "number" else classified(2, 0.1).reference)
+    task = make_task(
+        TaskSpec(name=kind), ("rare", "other") if target == "class" else (), rank_by=name
+    )
+    reference = np.asarray(
+        numbers().reference if target == "number" else classified(2, 0.1).reference
+    )
     others = f1_score(reference != 0, np.ones(ROWS)) / 2
     rare = (reference == 0).mean()
     expected = {"macro_f1": others, "average_precision": rare, "brier": 2 * rare * (1 - rare)}
@@ -106,7 +143,9 @@ def test_an_answer_that_needs_no_model_is_a_guess(name: str) -> None:
     assert guess.chance == pytest.approx(expected.get(name, 0.0))
     loss = -np.log(np.where(reference == 0, np.float32(0.1), np.float32(0.9))).astype(np.float32)
     shares = np.tile(np.float32([0.1, 0.9]), (ROWS, 1))
-    constant = Predictions(np.arange(ROWS), reference, np.ones(ROWS, dtype=int), loss, probabilities=shares)
+    constant = Predictions(
+        np.arange(ROWS), reference, np.ones(ROWS, dtype=int), loss, probabilities=shares
+    )
     assert np.allclose(task.scores(constant), guess.scores)
     spread = task.weights(reference).max() / task.weights(reference).mean()
     assert spread > 2 or (name, spread) == ("brier", 1)
@@ -118,7 +157,9 @@ TASK = make_task(TaskSpec(name="sequence_classification"), ("x", "y", "z"))
 
 
 def test_a_run_records_the_probability_of_every_class(prepared: Prepared, tmp_path: Path) -> None:
-    """They are those of its losses and answers, over two ranks too, and give the recorded Brier score."""
+    """They are those of its losses and answers, over two ranks too, and give the recorded Brier
+    score.
+    """
     record = tiny.run(tiny.spec(), prepared, tmp_path / "run")
     stored = read_predictions(tmp_path / "run")
     given, reference = stored.probabilities, np.asarray(stored.reference)
@@ -132,18 +173,32 @@ def test_a_run_records_the_probability_of_every_class(prepared: Prepared, tmp_pa
 
 
 def test_probabilities_come_back_in_row_order_and_may_be_missing(tmp_path: Path) -> None:
-    """Files of former versions have none, and no Brier score; a row without its own makes the file unreadable."""
+    """Files of former versions have none, and no Brier score; a row without its own makes the
+    file unreadable.
+    """
     whole = classified(3, 0.2)
     order = np.random.default_rng(1).permutation(ROWS)
-    parts = {name: np.asarray(getattr(whole, name))[order] for name in ("reference", "prediction", "loss")}
+    parts = {
+        name: np.asarray(getattr(whole, name))[order]
+        for name in ("reference", "prediction", "loss")
+    }
     shuffled = Predictions(order, **parts, probabilities=whole.probabilities[order])
     write_predictions(tmp_path, shuffled, np.ones(ROWS))
-    assert np.array_equal(read_predictions(tmp_path).probabilities, whole.probabilities.astype(np.float32))
+    assert np.array_equal(
+        read_predictions(tmp_path).probabilities, whole.probabilities.astype(np.float32)
+    )
     table = pq.read_table(tmp_path / PREDICTIONS)
     rows: list[Any] = table.column("probabilities").to_pylist()
-    for broken in (pa.array([None, *rows[1:]], pa.list_(pa.float32(), 3)), pa.array([[1.0], *rows[1:]])):
-        pq.write_table(table.set_column(table.schema.get_field_index("probabilities"), "probabilities", broken),
-                       tmp_path / PREDICTIONS)  # fmt: skip
+    for broken in (
+        pa.array([None, *rows[1:]], pa.list_(pa.float32(), 3)),
+        pa.array([[1.0], *rows[1:]]),
+    ):
+        pq.write_table(
+            table.set_column(
+                table.schema.get_field_index("probabilities"), "probabilities", broken
+            ),
+            tmp_path / PREDICTIONS,
+        )
         assert read_predictions(tmp_path) is None
     write_predictions(tmp_path, replace(shuffled, probabilities=None), np.ones(ROWS))
     former = read_predictions(tmp_path)
@@ -159,7 +214,11 @@ def test_probabilities_that_contradict_a_row_are_found() -> None:
     wrong[3] = wrong[3][[1, 2, 0]]
     wrong[5] *= 0.99
     wrong[8] = np.nan
-    assert np.flatnonzero(TASK.contradicted(replace(whole, probabilities=wrong))).tolist() == [3, 5, 8]
+    assert np.flatnonzero(TASK.contradicted(replace(whole, probabilities=wrong))).tolist() == [
+        3,
+        5,
+        8,
+    ]
 
 
 def test_many_classes_have_no_probabilities() -> None:
@@ -187,18 +246,27 @@ def test_bins_are_those_of_scikit_learn() -> None:
 @pytest.mark.parametrize("rows", [60, 200, 1000])
 @pytest.mark.parametrize("sure", [1, 8], ids=["unsure", "nearly sure"])
 def test_a_calibrated_models_error_lies_in_the_range_by_chance(rows: int, sure: int) -> None:
-    """Of models whose answers are right as often as they claim, drawn row by row, 95 % lie in it."""
+    """Of models whose answers are right as often as they claim, drawn row by row, 95 % lie in
+    it.
+    """
     draw = np.random.default_rng([rows, sure])
     given = 0.5 + 0.5 * draw.beta(sure, 1, rows)
     low, high = reliability(given, draw.random(rows) < given).error_by_chance()
     errors = np.array([reliability(given, draw.random(rows) < given).error for _ in range(2000)])
-    for beyond, up_to in ((errors < low - 1e-9, errors < low + 1e-9), (errors > high + 1e-9, errors > high - 1e-9)):
-        assert beyond.mean() <= 0.04, "few rows have few values of the error: some are the ends themselves"
+    for beyond, up_to in (
+        (errors < low - 1e-9, errors < low + 1e-9),
+        (errors > high + 1e-9, errors > high - 1e-9),
+    ):
+        assert beyond.mean() <= 0.04, (
+            "few rows have few values of the error: some are the ends themselves"
+        )
         assert up_to.mean() >= 0.01
 
 
 def test_a_model_that_claims_too_much_has_an_error_beyond_chance() -> None:
-    """Answers of which 80 % are right and that claim 95 %; a model that is certain has no error by chance."""
+    """Answers of which 80 % are right and that claim 95 %; a model that is certain has no error
+    by chance.
+    """
     given, right = np.full(500, 0.95), np.arange(500) % 5 > 0
     found = reliability(given, right)
     assert found.error > 1.5 * found.error_by_chance()[1]
@@ -206,22 +274,30 @@ def test_a_model_that_claims_too_much_has_an_error_beyond_chance() -> None:
 
 
 def test_the_picture_has_each_methods_bins_with_intervals() -> None:
-    """Means over seeds, Wilson's interval of a bin's rows, and the calibration error; without probabilities none."""
+    """Means over seeds, Wilson's interval of a bin's rows, and the calibration error; without
+    probabilities none.
+    """
     bins, none = {}, SimpleNamespace(reliability=None)
     for seed, name in enumerate(("a0", "a1", "b0")):
         own = classified(3, 0.2, seed)
         bins[name] = reliability(own.probabilities.max(1), own.reference == own.prediction)
     stored = {name: SimpleNamespace(reliability=of) for name, of in bins.items()} | {"c0": none}
     results = SimpleNamespace(
-        methods=("a", "b", "c"), quality="q", means=lambda _: {"a": 1.0, "b": 2.0},
-        definitions={"q": SimpleNamespace(better="lower")}, stored=stored,
+        methods=("a", "b", "c"),
+        quality="q",
+        means=lambda _: {"a": 1.0, "b": 2.0},
+        definitions={"q": SimpleNamespace(better="lower")},
+        stored=stored,
         runs=lambda method: [SimpleNamespace(run_id=name) for name in stored if name[0] == method],
-    )  # fmt: skip
+    )
     picture = reliability_chart(cast(Any, results))
     a, b = picture.series
     assert np.allclose([y for _, y in a.points], 50 * (bins["a0"].right + bins["a1"].right))
     low, high = bins["b0"].error_by_chance()
-    assert b.label == f"b ({100 * bins['b0'].error:.1f}; by chance {100 * low:.1f} to {100 * high:.1f})"
+    assert (
+        b.label
+        == f"b ({100 * bins['b0'].error:.1f}; by chance {100 * low:.1f} to {100 * high:.1f})"
+    )
     ends = np.mean([bins["a0"].error_by_chance(), bins["a1"].error_by_chance()], axis=0)
     assert a.label.endswith("; by chance {:.1f} to {:.1f})".format(*(100 * ends)))
     line, first = picture.segments[0], picture.segments[1]

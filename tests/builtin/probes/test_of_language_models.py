@@ -1,4 +1,6 @@
-"""Probes of language models: forgetting, merging, conversion, generation against what transformers and PEFT compute."""
+"""Probes of language models: forgetting, merging, conversion, generation against what
+transformers and PEFT compute.
+"""
 
 import copy
 import time
@@ -30,7 +32,9 @@ from hpml_bench.training.trainer import Evaluator, make_trainer
 GENERAL = [" ".join(f"w{(i * j) % 150}" for j in range(1, 3 + i % 7)) for i in range(1, 31)]
 
 ANSWERS = {"scorer": "exact", "max_new_tokens": 3}
-converts = pytest.mark.skipif(not hasattr(peft, "convert_to_lora"), reason="PEFT converts to LoRA from 0.19 on")
+converts = pytest.mark.skipif(
+    not hasattr(peft, "convert_to_lora"), reason="PEFT converts to LoRA from 0.19 on"
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +45,23 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_of(
-    folder: Path, group: Group, method: str | dict[str, Any], kind: type[Probe], options: dict[str, Any], **changes: Any
+    folder: Path,
+    group: Group,
+    method: str | dict[str, Any],
+    kind: type[Probe],
+    options: dict[str, Any],
+    **changes: Any,
 ) -> tuple[Evaluator, Probe, Run]:
     """Start a probe on a run that has taken no step, of a method's name or of PEFT's options."""
     given = ("peft", method) if isinstance(method, dict) else (method,)
-    spec = loops.run_of(folder, "causal_lm", *given, task={"name": "causal_lm", "options": options}, steps=6, **changes)
+    spec = loops.run_of(
+        folder,
+        "causal_lm",
+        *given,
+        task={"name": "causal_lm", "options": options},
+        steps=6,
+        **changes,
+    )
     probe, assembled = kind(), assemble(spec, prepare(spec.settings), group)
     run = replace(assembled, folder=folder, began=time.monotonic())
     probe.start(run)
@@ -53,9 +69,16 @@ def run_of(
 
 
 def measured(
-    folder: Path, group: Group, method: str | dict[str, Any], kind: type[Probe], options: dict[str, Any], **changes: Any
+    folder: Path,
+    group: Group,
+    method: str | dict[str, Any],
+    kind: type[Probe],
+    options: dict[str, Any],
+    **changes: Any,
 ) -> tuple[dict[str, Any], Any, Run, Evaluation]:
-    """Go through a run; return what the probe found, the trained encoder as it was before, and the test evaluation."""
+    """Go through a run; return what the probe found, the trained encoder as it was before, and
+    the test evaluation.
+    """
     trainer, probe, run = run_of(folder, group, method, kind, options, **changes)
     trainer.train()
     encoder = copy.deepcopy(trainer.model.encoder)
@@ -69,19 +92,25 @@ def loss_of_test_rows(model: Any, run: Run) -> float:
     total = 0.0
     for row in range(len(run.test)):
         batch = run.test.batch(np.array([row]))
-        loss = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+        loss = model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels
+        ).loss
         total += float(loss) * int(run.test.targets[row])
     return total / int(run.test.targets.sum())
 
 
 @torch.no_grad()
 def loss_of_texts(model: Any, folder: Path, texts: list[str], most: int = 64) -> float:
-    """Return the loss per token as PEFT's method comparison counts it: of a text's tokens but the first, one by one."""
+    """Return the loss per token as PEFT's method comparison counts it: of a text's tokens but
+    the first, one by one.
+    """
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     total, tokens = 0.0, 0
     for text in texts:
         ids = torch.tensor([tokenizer(text, truncation=True, max_length=most)["input_ids"]])
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -ids.shape[1] :]
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[
+            0, -ids.shape[1] :
+        ]
         total += float(cross_entropy(logits[:-1], ids[0, 1:], reduction="sum"))
         tokens += ids.shape[1] - 1
     return total / tokens
@@ -91,22 +120,33 @@ def loss_of_texts(model: Any, folder: Path, texts: list[str], most: int = 64) ->
 
 
 @pytest.mark.parametrize("method", ["none", "full", "prompt_tuning"])
-def test_forgetting_is_the_loss_after_less_the_loss_before(method: str, text_folder: Path, group: Group) -> None:
-    """Of all texts, by transformers' and PEFT's own forward passes; its error is near the jackknife's over texts."""
+def test_forgetting_is_the_loss_after_less_the_loss_before(
+    method: str, text_folder: Path, group: Group
+) -> None:
+    """Of all texts, by transformers' and PEFT's own forward passes; its error is near the
+    jackknife's over texts.
+    """
     options = {"retention": f"path:{text_folder / 'general.txt'}"}
     found, encoder, _, _ = measured(text_folder, group, method, ForgettingProbe, options)
-    before = loss_of_texts(AutoModelForCausalLM.from_pretrained(text_folder / "model").eval(), text_folder, GENERAL)
+    before = loss_of_texts(
+        AutoModelForCausalLM.from_pretrained(text_folder / "model").eval(), text_folder, GENERAL
+    )
     after = loss_of_texts(encoder, text_folder, GENERAL)
     assert abs(after - before) > 0.01 or method == "none"
     assert found["base_retention_loss"] == pytest.approx(before, rel=1e-5)
     assert found["retention_loss"] == pytest.approx(after, rel=1e-5)
-    assert found["forgetting"] == pytest.approx(after - before, abs=1e-4 if method != "none" else 1e-6)
+    assert found["forgetting"] == pytest.approx(
+        after - before, abs=1e-4 if method != "none" else 1e-6
+    )
     if method != "full":
         return
     base = AutoModelForCausalLM.from_pretrained(text_folder / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(text_folder / "model")
     tokens = np.array([len(tokenizer(text)["input_ids"]) - 1 for text in GENERAL])
-    rises = tokens * [loss_of_texts(encoder, text_folder, [t]) - loss_of_texts(base, text_folder, [t]) for t in GENERAL]
+    rises = tokens * [
+        loss_of_texts(encoder, text_folder, [t]) - loss_of_texts(base, text_folder, [t])
+        for t in GENERAL
+    ]
     without = (rises.sum() - rises) / (tokens.sum() - tokens)
     k = len(GENERAL)
     jackknife = np.sqrt((k - 1) / k * np.square(without - without.mean()).sum())
@@ -114,31 +154,46 @@ def test_forgetting_is_the_loss_after_less_the_loss_before(method: str, text_fol
 
 
 def test_long_texts_are_cut_and_none_ends_with_a_token(text_folder: Path, group: Group) -> None:
-    """The first `max_length` tokens of `retention_samples` texts, and no end token; their number is in the record."""
+    """The first `max_length` tokens of `retention_samples` texts, and no end token; their number
+    is in the record.
+    """
     options = {"retention": f"path:{text_folder / 'general.txt'}", "retention_samples": 15}
-    found, encoder, run, _ = measured(text_folder, group, "full", ForgettingProbe, options, max_length=6)
+    found, encoder, run, _ = measured(
+        text_folder, group, "full", ForgettingProbe, options, max_length=6
+    )
     assert max(run.retention.lengths) == 6
     tokenizer = AutoTokenizer.from_pretrained(text_folder / "model")
     ends = [int(run.retention.tokens(row)[-1]) for row in range(len(run.retention))]
     assert tokenizer.eos_token_id not in ends
     texts = run.retention.column("expected")
     assert found["retention_texts"] == len(set(texts) & set(GENERAL)) == len(texts) == 15
-    assert found["retention_loss"] == pytest.approx(loss_of_texts(encoder, text_folder, texts, 6), rel=1e-5)
+    assert found["retention_loss"] == pytest.approx(
+        loss_of_texts(encoder, text_folder, texts, 6), rel=1e-5
+    )
 
 
-def test_a_look_at_the_base_changes_nothing(text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With and without general text a method gets the model in evaluation mode, and every weight ends the same.
+def test_a_look_at_the_base_changes_nothing(
+    text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With and without general text a method gets the model in evaluation mode, and every weight
+    ends the same.
 
     Without text, or without answers, there are no figures.
     """
     weights: list[dict[str, torch.Tensor]] = []
     modes: list[bool] = []
     build = LoRA.build
-    monkeypatch.setattr(LoRA, "build", lambda of, backbone: modes.append(backbone.training) or build(of, backbone))
+    monkeypatch.setattr(
+        LoRA, "build", lambda of, backbone: modes.append(backbone.training) or build(of, backbone)
+    )
     for options in ({}, {"retention": f"path:{text_folder / 'general.txt'}"}):
-        trainer, probe, run = run_of(text_folder, group, "lora", ForgettingProbe, options, dropout=0.1)
+        trainer, probe, run = run_of(
+            text_folder, group, "lora", ForgettingProbe, options, dropout=0.1
+        )
         trainer.train()
-        weights.append({name: weight.detach().clone() for name, weight in trainer.model.named_parameters()})
+        weights.append(
+            {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+        )
         assert options or (probe.stop(), probe.definitions()) == ({}, ())
         (answers := GenerationProbe()).start(run)
         answers.after_eval(trainer.evaluate(run.test, "test", trainer.steps))
@@ -164,7 +219,9 @@ def test_a_merged_model_is_pefts_own(text_folder: Path, group: Group) -> None:
     assert len(found) == 5
 
 
-def test_a_merge_that_changes_a_model_is_seen(text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merge_that_changes_a_model_is_seen(
+    text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Weights left out of the merge show in the loss, in the logits, and in answers."""
     trainer, probe, run = run_of(text_folder, group, "lora", MergingProbe, ANSWERS)
     trainer.train()
@@ -183,7 +240,9 @@ def test_what_is_not_merged_has_no_figures(method: str, text_folder: Path, group
 
 
 @pytest.mark.parametrize(("options", "count"), [({}, 3), ({"scorer": "choice"}, 5)])
-def test_merging_defines_what_it_finds(options: dict[str, Any], count: int, text_folder: Path, group: Group) -> None:
+def test_merging_defines_what_it_finds(
+    options: dict[str, Any], count: int, text_folder: Path, group: Group
+) -> None:
     """Loss, logits and time; score and answers besides where choices are compared."""
     row = '{{"prompt": "w{0} w{0}", "completion": " w{1}", "choices": [" w0", " w1", " w2"]}}\n'
     (text_folder / "choices.jsonl").write_text("".join(row.format(i, i % 3) for i in range(100)))
@@ -201,7 +260,9 @@ def test_merging_defines_what_it_finds(options: dict[str, Any], count: int, text
 def converted(
     folder: Path, group: Group, method: dict[str, Any], task: dict[str, Any] = ANSWERS
 ) -> tuple[dict[str, Any], Any, Run, dict[str, float]]:
-    """Train one of PEFT's types; return what the probe found, the encoder, and the scores on the test rows before."""
+    """Train one of PEFT's types; return what the probe found, the encoder, and the scores on the
+    test rows before.
+    """
     found, encoder, run, before = measured(folder, group, method, ConversionProbe, task)
     weights = run.model.encoder.state_dict()
     assert weights.keys() == encoder.state_dict().keys()
@@ -210,9 +271,15 @@ def converted(
 
 
 @converts
-def test_the_loss_as_lora_is_that_of_pefts_checkpoint(text_folder: Path, group: Group, tmp_path: Path) -> None:
-    """Its `save_as_lora`, loaded as any LoRA on the base model, has the loss that the probe found."""
-    found, encoder, run, before = converted(text_folder, group, {"type": "LOHA", "r": 4, "converted_rank": 2})
+def test_the_loss_as_lora_is_that_of_pefts_checkpoint(
+    text_folder: Path, group: Group, tmp_path: Path
+) -> None:
+    """Its `save_as_lora`, loaded as any LoRA on the base model, has the loss that the probe
+    found.
+    """
+    found, encoder, run, before = converted(
+        text_folder, group, {"type": "LOHA", "r": 4, "converted_rank": 2}
+    )
     peft.save_as_lora(tmp_path, encoder, rank=2)
     base = AutoModelForCausalLM.from_pretrained(text_folder / "model")
     loss = loss_of_test_rows(peft.PeftModel.from_pretrained(base, tmp_path).eval(), run)
@@ -234,29 +301,42 @@ def test_a_rank_that_holds_all_changes_nothing(text_folder: Path, group: Group) 
 
 
 @converts
-@pytest.mark.parametrize("options", [
-    {"type": "LOHA", "r": 4},
-    {"type": "IA3", "converted_rank": 4},
-    {"type": "PROMPT_TUNING", "converted_rank": 4},
-    {"type": "LOHA", "r": 4, "converted_rank": 1000},
-])  # fmt: skip
-def test_no_conversion_unasked_or_impossible(options: dict[str, Any], text_folder: Path, group: Group) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"type": "LOHA", "r": 4},
+        {"type": "IA3", "converted_rank": 4},
+        {"type": "PROMPT_TUNING", "converted_rank": 4},
+        {"type": "LOHA", "r": 4, "converted_rank": 1000},
+    ],
+)
+def test_no_conversion_unasked_or_impossible(
+    options: dict[str, Any], text_folder: Path, group: Group
+) -> None:
     """No rank, a type that adds nothing to weights, and a rank above that of the weights."""
     assert converted(text_folder, group, options)[0] == {}
 
 
 def test_a_specification_without_it_is_written_as_before() -> None:
     """So that no recorded run has another name; PEFT isn't given it."""
-    for given in ({"type": "LOHA"}, {"type": "LOHA", "converted_rank": None}, {"type": "LOHA", "converted_rank": 2}):
+    for given in (
+        {"type": "LOHA"},
+        {"type": "LOHA", "converted_rank": None},
+        {"type": "LOHA", "converted_rank": 2},
+    ):
         method = make_method(MethodSpec(name="x", method="peft", options=given, lr=1))
         assert "converted_rank" not in method.given
-        assert ("converted_rank" in method.options.model_dump()) == bool(given.get("converted_rank"))
+        assert ("converted_rank" in method.options.model_dump()) == bool(
+            given.get("converted_rank")
+        )
 
 
 # Generation
 
 
-def test_tokens_a_second_are_the_test_answers_tokens_over_their_time(text_folder: Path, group: Group) -> None:
+def test_tokens_a_second_are_the_test_answers_tokens_over_their_time(
+    text_folder: Path, group: Group
+) -> None:
     """And the time to a first token is that of single prompts, as many as asked for."""
     found, _, _, evaluation = measured(text_folder, group, "lora", GenerationProbe, ANSWERS)
     tokens = evaluation.predictions.texts.tokens.sum()

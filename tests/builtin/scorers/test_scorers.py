@@ -1,4 +1,6 @@
-"""Scorers, each against what scores the same elsewhere: SQuAD's F1, rouge-score, or answers worked out by hand."""
+"""Scorers, each against what scores the same elsewhere: SQuAD's F1, rouge-score, or answers
+worked out by hand.
+"""
 
 import json
 import unicodedata
@@ -17,9 +19,27 @@ from hpml_bench.suite import registry
 FILES = Path(__file__).parents[2] / "files"
 NAMES = registry.names("scorers")
 TEXTS = (
-    "Paris", " paris. ", "The  Paris", "Paris, France", "in Paris", "42", "1,000", "", " ", "a", "The", "...", "par is",
-    "the cat sat on the mat", "a cat sat on a mat", "The mat sat on the cat!", "Ünïcode\u00a0text", "x.", "x..", "x .",
-)  # fmt: skip
+    "Paris",
+    " paris. ",
+    "The  Paris",
+    "Paris, France",
+    "in Paris",
+    "42",
+    "1,000",
+    "",
+    " ",
+    "a",
+    "The",
+    "...",
+    "par is",
+    "the cat sat on the mat",
+    "a cat sat on a mat",
+    "The mat sat on the cat!",
+    "Ünïcode\u00a0text",
+    "x.",
+    "x..",
+    "x .",
+)
 ASCII = st.text(st.sampled_from([*map(chr, range(9, 14)), *map(chr, range(32, 127))]), max_size=60)
 
 
@@ -29,7 +49,9 @@ def score(name: str, answer: str, expected: str) -> float:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_scorer(name: str) -> None:
-    """Title, a definition that is a sentence, 1 for the answer asked for, and nothing outside 0 and 1."""
+    """Title, a definition that is a sentence, 1 for the answer asked for, and nothing outside 0
+    and 1.
+    """
     kind = registry.plugin("scorers", name)
     assert issubclass(kind, Scorer)
     assert registry.get("scorers", name).__doc__
@@ -46,22 +68,45 @@ def test_a_scorer(name: str) -> None:
 
 GSM8K = "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\n48+24 = <<48+24=72>>72\n#### 72"
 RIGHT = [
-    ("exact", "Paris", "paris", 1), ("exact", " Paris.\n", "Paris", 1), ("exact", "new \t york", "New York.", 1),
-    ("exact", "Paris .", "Paris", 1), ("exact", "Paris, France", "Paris", 0), ("exact", "The Paris", "Paris", 0),
-    ("exact", "Paris!", "Paris", 0), ("exact", "", "Paris", 0), ("exact", "3.5", "35", 0),
-    ("contains", "It is Paris, of course", "paris", 1), ("contains", "new\n york city", "New York", 1),
-    ("contains", "Par is", "Paris", 0), ("contains", "Paris", "Paris, France", 0), ("contains", "", "Paris", 0),
-    ("number", "So it is 72.0 clips.", GSM8K, 1), ("number", GSM8K, "72", 1), ("number", "48 + 24 = 71", GSM8K, 0),
-    ("number", "-72", GSM8K, 0), ("number", "1,000", "1000.0", 1), ("number", "1.000", "1000", 0),
-    ("number", "no idea", "none", 0), ("choice", " Paris", " Paris", 1), ("choice", "Paris", " Paris", 0),
-    ("rouge_l", "cat on mat", "the cat sat on", 4 / 7), ("rouge_l", "cats", "cat", 0),
-    # letters keep their marks; in scripts without spaces each character is a word; compatible forms are the same
-    ("rouge_l", "år", "är", 0), ("rouge_l", "ett år", "ett är", 0.5), ("rouge_l", "café", "cafe", 0),
-    ("rouge_l", "Москва красивая", "Москва большая", 0.5), ("rouge_l", "東京です", "京都です", 3 / 4),
-    ("rouge_l", "2024年", "2023年", 0.5), ("rouge_l", "ไทย", "ไทร", 2 / 3), ("rouge_l", "कि", "की", 0),
-    ("rouge_l", "中国 China", "China 中国", 2 / 3), ("rouge_l", "１２３ ＡＢＣ", "123 abc", 1),
+    ("exact", "Paris", "paris", 1),
+    ("exact", " Paris.\n", "Paris", 1),
+    ("exact", "new \t york", "New York.", 1),
+    ("exact", "Paris .", "Paris", 1),
+    ("exact", "Paris, France", "Paris", 0),
+    ("exact", "The Paris", "Paris", 0),
+    ("exact", "Paris!", "Paris", 0),
+    ("exact", "", "Paris", 0),
+    ("exact", "3.5", "35", 0),
+    ("contains", "It is Paris, of course", "paris", 1),
+    ("contains", "new\n york city", "New York", 1),
+    ("contains", "Par is", "Paris", 0),
+    ("contains", "Paris", "Paris, France", 0),
+    ("contains", "", "Paris", 0),
+    ("number", "So it is 72.0 clips.", GSM8K, 1),
+    ("number", GSM8K, "72", 1),
+    ("number", "48 + 24 = 71", GSM8K, 0),
+    ("number", "-72", GSM8K, 0),
+    ("number", "1,000", "1000.0", 1),
+    ("number", "1.000", "1000", 0),
+    ("number", "no idea", "none", 0),
+    ("choice", " Paris", " Paris", 1),
+    ("choice", "Paris", " Paris", 0),
+    ("rouge_l", "cat on mat", "the cat sat on", 4 / 7),
+    ("rouge_l", "cats", "cat", 0),
+    # letters keep their marks; in scripts without spaces each character is a word; compatible forms
+    # are the same
+    ("rouge_l", "år", "är", 0),
+    ("rouge_l", "ett år", "ett är", 0.5),
+    ("rouge_l", "café", "cafe", 0),
+    ("rouge_l", "Москва красивая", "Москва большая", 0.5),
+    ("rouge_l", "東京です", "京都です", 3 / 4),
+    ("rouge_l", "2024年", "2023年", 0.5),
+    ("rouge_l", "ไทย", "ไทร", 2 / 3),
+    ("rouge_l", "कि", "की", 0),
+    ("rouge_l", "中国 China", "China 中国", 2 / 3),
+    ("rouge_l", "１２３ ＡＢＣ", "123 abc", 1),
     ("rouge_l", "ΟΔΥΣΣΕΥΣ", "οδυσσευς", 1),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "answer", "expected", "right"), RIGHT)
@@ -72,54 +117,129 @@ def test_a_score_by_hand(name: str, answer: str, expected: str, right: float) ->
 
 
 NUMBERS = [
-    ("5", "5"), ("The answer is 5.", "5"), ("first 3, then 5", "5"), ("$5.", "5"), ("It costs $1,234.50.", "1234.50"),
-    ("1,000", "1000"), ("1,234,567 people", "1234567"), ("1, 2, 3", "3"), ("1,2,3", "3"), ("1000.0", "1000"),
-    (".5", "0.5"), ("-5", "-5"), ("x=-5", "-5"), ("-$5", "-5"), ("minus (-0.25)", "-0.25"), ("+7", "7"),
-    ("5-10", "10"), ("10 - 5 = 5", "5"), ("(8)-3", "3"), ("-1,000", "-1000"), ("50%", "50"),
-    ("3 + 4 = 7\n#### 7", "7"), ("#### 1,234 of 5", "1234"), ("#### $18", "18"), ("#### -3", "-3"),
-    ("#### 1 no, wait #### 2 or 3", "2"), ("It is 6. ####", "6"), ("It is 6. #### six", "6"), ("none", None),
-    ("", None), ("- . , $", None), ("3/2", "1.5"), ("It is -1/4 of them.", "-0.25"), ("48/2=24", "24"),
-    ("#### 3/2 or 5", "1.5"), (r"So it is $\frac{3}{2}$.", "1.5"), ("1e5", "100000"), ("2.5E-3 m", "0.0025"),
-    ("1e5x", "5"), ("2e and 3", "3"), ("x/2", "2"), (r"1\frac{1}{2}", "1.5"), (r"So $-2\dfrac{1}{4}$.", "-2.25"),
-    (r"3 \frac{1}{2}", "3.5"), (r"1,000\frac{1}{2}", "1000.5"), (r"2\frac{5}{4}", "1.25"), (r"x^2\frac{1}{2}", "0.5"),
-    (r"\frac{-1}{2}", "-0.5"), (r"-\frac{1}{2}", "-0.5"), ("1 1/2", "1.5"), ("-1 1/2 cups", "-1.5"),
-    ("$1 1/2", "1.5"), ("#### 1 1/2", "1.5"), ("x2 1/2", "0.5"), ("1.5 1/2", "0.5"), ("Step 2 10/5", "2"),
-    ("1\n1/2", "0.5"), ("3/2 1/2", "0.5"), ("\u22125", "-5"), ("10 \u2212 5 = 5", "5"), ("5\u221210", "10"),
-]  # fmt: skip
+    ("5", "5"),
+    ("The answer is 5.", "5"),
+    ("first 3, then 5", "5"),
+    ("$5.", "5"),
+    ("It costs $1,234.50.", "1234.50"),
+    ("1,000", "1000"),
+    ("1,234,567 people", "1234567"),
+    ("1, 2, 3", "3"),
+    ("1,2,3", "3"),
+    ("1000.0", "1000"),
+    (".5", "0.5"),
+    ("-5", "-5"),
+    ("x=-5", "-5"),
+    ("-$5", "-5"),
+    ("minus (-0.25)", "-0.25"),
+    ("+7", "7"),
+    ("5-10", "10"),
+    ("10 - 5 = 5", "5"),
+    ("(8)-3", "3"),
+    ("-1,000", "-1000"),
+    ("50%", "50"),
+    ("3 + 4 = 7\n#### 7", "7"),
+    ("#### 1,234 of 5", "1234"),
+    ("#### $18", "18"),
+    ("#### -3", "-3"),
+    ("#### 1 no, wait #### 2 or 3", "2"),
+    ("It is 6. ####", "6"),
+    ("It is 6. #### six", "6"),
+    ("none", None),
+    ("", None),
+    ("- . , $", None),
+    ("3/2", "1.5"),
+    ("It is -1/4 of them.", "-0.25"),
+    ("48/2=24", "24"),
+    ("#### 3/2 or 5", "1.5"),
+    (r"So it is $\frac{3}{2}$.", "1.5"),
+    ("1e5", "100000"),
+    ("2.5E-3 m", "0.0025"),
+    ("1e5x", "5"),
+    ("2e and 3", "3"),
+    ("x/2", "2"),
+    (r"1\frac{1}{2}", "1.5"),
+    (r"So $-2\dfrac{1}{4}$.", "-2.25"),
+    (r"3 \frac{1}{2}", "3.5"),
+    (r"1,000\frac{1}{2}", "1000.5"),
+    (r"2\frac{5}{4}", "1.25"),
+    (r"x^2\frac{1}{2}", "0.5"),
+    (r"\frac{-1}{2}", "-0.5"),
+    (r"-\frac{1}{2}", "-0.5"),
+    ("1 1/2", "1.5"),
+    ("-1 1/2 cups", "-1.5"),
+    ("$1 1/2", "1.5"),
+    ("#### 1 1/2", "1.5"),
+    ("x2 1/2", "0.5"),
+    ("1.5 1/2", "0.5"),
+    ("Step 2 10/5", "2"),
+    ("1\n1/2", "0.5"),
+    ("3/2 1/2", "0.5"),
+    ("\u22125", "-5"),
+    ("10 \u2212 5 = 5", "5"),
+    ("5\u221210", "10"),
+]
 """Texts, and the number that each gives."""
 
 
 @pytest.mark.parametrize(("text", "found"), NUMBERS)
 def test_the_number_of_a_text(text: str, found: str | None) -> None:
-    """The first after GSM8K's mark, where a number follows it, else the last one; fractions and exponents are read."""
+    """The first after GSM8K's mark, where a number follows it, else the last one; fractions and
+    exponents are read.
+    """
     assert number_of(text) == (None if found is None else Decimal(found))
 
 
-@pytest.mark.parametrize(("one", "other"), [
-    ("3/2", "1/2"), ("1e5", "5"), ("12:30", "9:30"), ("12:30", "30"), ("1/0", "2/0"), ("12/30/2024", "2024"),
-    ("12/30/2024", "11/30/2024"), ("3:2", "3/2"), (r"\frac{3}{2}", r"\frac{5}{2}"), ("9" * 5000, "9" * 5001),
-    ("1 1/2", "1/2"), ("2 12/30/2024", "2024"), (r"2\frac{1}{3}", r"\frac{1}{3}"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("3/2", "1/2"),
+        ("1e5", "5"),
+        ("12:30", "9:30"),
+        ("12:30", "30"),
+        ("1/0", "2/0"),
+        ("12/30/2024", "2024"),
+        ("12/30/2024", "11/30/2024"),
+        ("3:2", "3/2"),
+        (r"\frac{3}{2}", r"\frac{5}{2}"),
+        ("9" * 5000, "9" * 5001),
+        ("1 1/2", "1/2"),
+        ("2 12/30/2024", "2024"),
+        (r"2\frac{1}{3}", r"\frac{1}{3}"),
+    ],
+)
 def test_numbers_with_one_end_are_not_the_same(one: str, other: str) -> None:
-    """Fractions, exponents, times, ratios and dates are read as a whole, and each is equal to itself."""
+    """Fractions, exponents, times, ratios and dates are read as a whole, and each is equal to
+    itself.
+    """
     assert score("number", one, other) == score("number", other, one) == 0
     assert score("number", f"It is {one}.", one) == 1
 
 
-@pytest.mark.parametrize(("name", "file", "right"), [
-    ("peft_metamath", "peft_metamath", "right"),
-    *((name, "lm_eval_gsm8k", name) for name in ("gsm8k_strict", "gsm8k_flexible")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "file", "right"),
+    [
+        ("peft_metamath", "peft_metamath", "right"),
+        *((name, "lm_eval_gsm8k", name) for name in ("gsm8k_strict", "gsm8k_flexible")),
+    ],
+)
 def test_answers_are_right_where_others_say_so(name: str, file: str, right: str) -> None:
-    """PEFT's function, and lm-evaluation-harness's filters, run on each of these answers, gave the tables."""
+    """PEFT's function, and lm-evaluation-harness's filters, run on each of these answers, gave
+    the tables.
+    """
     theirs = json.loads((FILES / f"{file}.json").read_text(encoding="utf-8"))
-    ours = [[score(name, answer, expected) for answer in theirs["answers"]] for expected in theirs["expected"]]
+    ours = [
+        [score(name, answer, expected) for answer in theirs["answers"]]
+        for expected in theirs["expected"]
+    ]
     assert ours == theirs[right]
     assert {0, 1} == {right for row in ours for right in row}
 
 
 def test_f1_is_that_of_squad() -> None:
-    """The values of SQuAD's functions, as transformers had them until 5.0, on every pair of the texts above."""
+    """The values of SQuAD's functions, as transformers had them until 5.0, on every pair of the
+    texts above.
+    """
     squad = json.loads((FILES / "squad_f1.json").read_text())
     assert tuple(squad["texts"]) == TEXTS
     for answer, row in zip(TEXTS, squad["f1"], strict=True):
@@ -134,13 +254,27 @@ def test_f1_is_that_of_squad() -> None:
 @example("don't_stop\n(2-in-1)", "dont stop 2 in 1")
 def test_rouge_l_of_english_is_googles(answer: str, expected: str) -> None:
     """The F-measure of rouge-score's rougeL, without stemming, of any text in ASCII."""
-    assert score("rouge_l", answer, expected) == RougeScorer(["rougeL"]).score(expected, answer)["rougeL"].fmeasure
+    assert (
+        score("rouge_l", answer, expected)
+        == RougeScorer(["rougeL"]).score(expected, answer)["rougeL"].fmeasure
+    )
 
 
-@pytest.mark.parametrize("text", [
-    "東京は日本の首都です。", "Москва — столица России.", "القاهرة هي عاصمة مصر", "สวัสดีครับ", "दिल्ली भारत की राजधानी है",
-    "서울은 한국의 수도이다", "Är det år ett?", "北京", "ᏣᎳᎩ", "می‌خواهم",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "東京は日本の首都です。",
+        "Москва — столица России.",
+        "القاهرة هي عاصمة مصر",
+        "สวัสดีครับ",
+        "दिल्ली भारत की राजधानी है",
+        "서울은 한국의 수도이다",
+        "Är det år ett?",
+        "北京",
+        "ᏣᎳᎩ",
+        "می‌خواهم",
+    ],
+)
 def test_rouge_l_of_equal_texts_is_one(text: str) -> None:
     """In any script, in composed and decomposed form, and in capitals."""
     assert score("rouge_l", text, text) == 1

@@ -1,4 +1,6 @@
-"""Regression: metrics against scipy's, the linearised RMSE, and a model that answers in the target's unit."""
+"""Regression: metrics against scipy's, the linearised RMSE, and a model that answers in the
+target's unit.
+"""
 
 import math
 
@@ -27,17 +29,24 @@ def predictions(reference: list[float], prediction: list[float]) -> Predictions:
 
 
 def test_metrics_by_hand() -> None:
-    """Errors of 0, 1, -2 and 1: MSE 6/4, RMSE its root, MAE 1; the guess is the mean, its RMSE the deviation."""
+    """Errors of 0, 1, -2 and 1: MSE 6/4, RMSE its root, MAE 1; the guess is the mean, its RMSE
+    the deviation.
+    """
     found = task().evaluate(predictions([1, 2, 3, 4], [1, 3, 1, 5]))
     assert (found["loss"], found["rmse"], found["mae"]) == (1.5, pytest.approx(math.sqrt(1.5)), 1.0)
     guess = task().guess(np.array([0.0, 0.0, 3.0, 3.0]))
     assert guess.chance == guess.scores.mean() == 1.5
-    assert guess.sentence == "Guessing the mean of the test rows, 1.5, for each of them has an RMSE of 1.5."
+    assert (
+        guess.sentence
+        == "Guessing the mean of the test rows, 1.5, for each of them has an RMSE of 1.5."
+    )
 
 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=30))
 def test_correlations_are_scipys(pairs: list[tuple[float, float]]) -> None:
-    """Pearson's and Spearman's, ties among them; where either is constant both are NaN. The RMSE is scores' mean."""
+    """Pearson's and Spearman's, ties among them; where either is constant both are NaN. The RMSE
+    is scores' mean.
+    """
     reference, prediction = ([pair[side] for pair in pairs] for side in (0, 1))
     answered = predictions(reference, prediction)
     found = task().evaluate(answered)
@@ -46,12 +55,18 @@ def test_correlations_are_scipys(pairs: list[tuple[float, float]]) -> None:
         assert math.isnan(found["pearson"])
         assert math.isnan(found["spearman"])
         return
-    assert found["pearson"] == pytest.approx(stats.pearsonr(reference, prediction).statistic, abs=1e-9)
-    assert found["spearman"] == pytest.approx(stats.spearmanr(reference, prediction).statistic, abs=1e-9)
+    assert found["pearson"] == pytest.approx(
+        stats.pearsonr(reference, prediction).statistic, abs=1e-9
+    )
+    assert found["spearman"] == pytest.approx(
+        stats.spearmanr(reference, prediction).statistic, abs=1e-9
+    )
 
 
 def test_scores_are_the_first_order_of_the_rmse() -> None:
-    """Weighing a row a little more changes the RMSE by as much as its score says: the infinitesimal jackknife."""
+    """Weighing a row a little more changes the RMSE by as much as its score says: the
+    infinitesimal jackknife.
+    """
     reference, prediction = np.array([1.0, 2, 3, 4, 7]), np.array([1.5, 1, 3, 6, 7.5])
     scores = linearised_rmse(reference, prediction)
     squares, small = (prediction - reference) ** 2, 1e-6
@@ -73,13 +88,19 @@ def test_the_facts_are_the_populations_mean_and_deviation() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None])
 def test_what_is_no_number_is_refused_with_its_row(bad: float | None) -> None:
     """The sentence has the value and the row's text."""
-    rows = pa.table({"label": pa.array([1.0, bad], pa.float64()), "text": ["fine", "the second text"]})
-    with pytest.raises(UserError, match=r"a test row has the target .* no finite number: 'the second text'"):
+    rows = pa.table(
+        {"label": pa.array([1.0, bad], pa.float64()), "text": ["fine", "the second text"]}
+    )
+    with pytest.raises(
+        UserError, match=r"a test row has the target .* no finite number: 'the second text'"
+    ):
         task().check("test", rows.column("label").combine_chunks(), rows)
 
 
 def test_answers_are_in_the_targets_unit() -> None:
-    """Mean plus deviation times what the head gives, as their errors are; what is minimised is free of the unit."""
+    """Mean plus deviation times what the head gives, as their errors are; what is minimised is
+    free of the unit.
+    """
     import torch
     from torch import nn
 
@@ -100,7 +121,9 @@ def test_answers_are_in_the_targets_unit() -> None:
 
 @pytest.mark.parametrize(("scale", "shift"), [(1e-7, 0.0), (1e6, 0.0), (1.0, 1e8)])
 def test_the_targets_unit_and_origin_change_nothing(scale: float, shift: float) -> None:
-    """In the loss that is minimised and its gradient; a mean of 1e8 doesn't swallow the differences."""
+    """In the loss that is minimised and its gradient; a mean of 1e8 doesn't swallow the
+    differences.
+    """
     import torch
 
     labels = torch.tensor([11.0, 12.5, 10.5], dtype=torch.float64)

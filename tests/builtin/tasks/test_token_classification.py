@@ -1,4 +1,6 @@
-"""Token classification: entities as conlleval and seqeval count them, and each word's tag on its first token."""
+"""Token classification: entities as conlleval and seqeval count them, and each word's tag on its
+first token.
+"""
 
 import re
 import warnings
@@ -33,7 +35,10 @@ def task(names: tuple[str, ...] = NAMES) -> TokenClassification:
 
 
 def predictions(rows: list[list[tuple[int, int]]]) -> Predictions:
-    sides = (tuple(np.array([pair[side] for pair in row], dtype=np.int32) for row in rows) for side in (0, 1))
+    sides = (
+        tuple(np.array([pair[side] for pair in row], dtype=np.int32) for row in rows)
+        for side in (0, 1)
+    )
     return Predictions(np.arange(len(rows)), *sides, np.ones(len(rows)))
 
 
@@ -43,7 +48,9 @@ def tags(text: str) -> list[int]:
 
 @given(st.lists(ROW, min_size=1, max_size=6))
 def test_f1_is_seqevals(rows: list[list[tuple[int, int]]]) -> None:
-    """Of any tags, I- after O and other types among them, in seqeval's default mode, conlleval's; the scores' mean."""
+    """Of any tags, I- after O and other types among them, in seqeval's default mode,
+    conlleval's; the scores' mean.
+    """
     found = task().evaluate(predictions(rows))
     reference, answered = ([[NAMES[pair[side]] for pair in row] for row in rows] for side in (0, 1))
     with warnings.catch_warnings():
@@ -55,7 +62,8 @@ def test_f1_is_seqevals(rows: list[list[tuple[int, int]]]) -> None:
 
 
 def test_the_loss_is_a_mean_over_words() -> None:
-    """Rows of one and of three words with losses that sum to 1 each: 2 / 4; of the words two are right.
+    """Rows of one and of three words with losses that sum to 1 each: 2 / 4; of the words two are
+    right.
 
     Logits that tell nothing cost log 5 a tag; tokens without one cost nothing.
     """
@@ -69,14 +77,19 @@ def test_the_loss_is_a_mean_over_words() -> None:
 
 
 def test_rows_weigh_by_their_entities() -> None:
-    """F1 counts entities: a row of three weighs three times one of one; where no row has any, all weigh the same.
+    """F1 counts entities: a row of three weighs three times one of one; where no row has any, all
+    weigh the same.
 
     The guess tags nothing: half of the words are outside; F1 and chance are 0.
     """
     guess = task().guess((np.array(tags("O B-PER")), np.array(tags("O I-LOC"))))
     assert guess.sentence.startswith("Tagging nothing gets 50.0 % of the words")
     assert (guess.chance, guess.scores.tolist()) == (0, [0, 0])
-    rows = (np.array(tags("B-PER O B-LOC B-PER")), np.array(tags("O B-PER I-PER")), np.array(tags("O")))
+    rows = (
+        np.array(tags("B-PER O B-LOC B-PER")),
+        np.array(tags("O B-PER I-PER")),
+        np.array(tags("O")),
+    )
     assert task().weights(rows).tolist() == [3, 1, 0]
     assert task().weights((np.array(tags("O O")), np.array(tags("O")))).tolist() == [1, 1]
 
@@ -84,16 +97,31 @@ def test_rows_weigh_by_their_entities() -> None:
 # Rows that can't be learnt from
 
 
-@pytest.mark.parametrize(("names", "label", "says"), [
-    (("O", "NOUN"), [0, 1], "the tag 'NOUN' is none of O, B-TYPE and I-TYPE"),
-    (NAMES, [0, 5], "a test row doesn't have one tag per word, each an index into the 5 names .*: 'two words'"),
-    (NAMES, [-1, 0], "doesn't have one tag per word"),
-    (NAMES, [0], "doesn't have one tag per word"),
-    (NAMES, None, "doesn't have one tag per word"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "label", "says"),
+    [
+        (("O", "NOUN"), [0, 1], "the tag 'NOUN' is none of O, B-TYPE and I-TYPE"),
+        (
+            NAMES,
+            [0, 5],
+            (
+                "a test row doesn't have one tag per word, each an index into the 5 names .*: "
+                "'two words'"
+            ),
+        ),
+        (NAMES, [-1, 0], "doesn't have one tag per word"),
+        (NAMES, [0], "doesn't have one tag per word"),
+        (NAMES, None, "doesn't have one tag per word"),
+    ],
+)
 def test_a_wrong_row_is_told(names: tuple[str, ...], label: Any, says: str) -> None:
     """With its words."""
-    rows = pa.table({"tags": pa.array([[0], label], pa.list_(pa.int64())), "words": [["fine"], ["two", "words"]]})
+    rows = pa.table(
+        {
+            "tags": pa.array([[0], label], pa.list_(pa.int64())),
+            "words": [["fine"], ["two", "words"]],
+        }
+    )
     with pytest.raises(UserError, match=says):
         task(names).check("test", rows.column("tags").combine_chunks(), rows)
 
@@ -103,7 +131,9 @@ def test_rows_without_an_entity_are_refused() -> None:
     rows = Dataset.from_dict({"words": [["a", "b"], ["c"]], "tags": [[0, 0], [0]]})
     with pytest.raises(UserError, match="none of the 2 training rows holds an entity"):
         task().facts(rows)
-    assert task().facts(Dataset.from_dict({"words": [["a", "b"], ["c"]], "tags": [[0, 0], [3]]})) == {}
+    assert (
+        task().facts(Dataset.from_dict({"words": [["a", "b"], ["c"]], "tags": [[0, 0], [3]]})) == {}
+    )
 
 
 # Words and tokens
@@ -115,18 +145,33 @@ TEXTS = [" ".join(WORDS), "an end of 1999", "Zufal Zufal"]
 def wordpiece() -> PreTrainedTokenizerFast:
     """Return a WordPiece as BERT has: lower case, accents stripped, [CLS] and [SEP] around."""
     letters = sorted({*"".join(TEXTS).lower().replace("ï", "i")} - {" "})
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters), "zufal", "##on"]
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        *letters,
+        *(f"##{letter}" for letter in letters),
+        "zufal",
+        "##on",
+    ]
     return BertTokenizerFast(vocab={piece: place for place, piece in enumerate(pieces)})
 
 
 KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
-    "gpt2": gpt2, "tokens that have the space before them": llama_3, "wordpiece": wordpiece, "llama_2": llama_2,
-    "the space as a token of its own": mistral, "no space before a text": gemma,
-}  # fmt: skip
+    "gpt2": gpt2,
+    "tokens that have the space before them": llama_3,
+    "wordpiece": wordpiece,
+    "llama_2": llama_2,
+    "the space as a token of its own": mistral,
+    "no space before a text": gemma,
+}
 
 
 @pytest.fixture(scope="module", params=[*KINDS, "embedded"])
-def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
+def tokenizer(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> PreTrainedTokenizerFast:
     if request.param == "embedded":
         return load_tokenizer(Path(hpml_bench.__path__[0]) / "assets/newswire-gpt2")
     folder = tmp_path_factory.mktemp("tokenizer")
@@ -134,7 +179,9 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return load_tokenizer(folder)
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, words: list[str], most: int = 200) -> tuple[list[int], list[int]]:
+def encode(
+    tokenizer: PreTrainedTokenizerFast, words: list[str], most: int = 200
+) -> tuple[list[int], list[int]]:
     """Return the token ids of words tagged 0, 1, 2, ..., and the labels."""
     rows = {"words": [words], "tags": [list(range(len(words)))]}
     encoded = task().encode(rows, Encoder(tokenizer, most, None, "tiny"))
@@ -142,10 +189,14 @@ def encode(tokenizer: PreTrainedTokenizerFast, words: list[str], most: int = 200
 
 
 @pytest.mark.parametrize("first", WORDS)
-def test_the_first_token_of_a_word_carries_its_tag(tokenizer: PreTrainedTokenizerFast, first: str) -> None:
-    """Every word once and in order; from there to the next one its tokens spell the word; special tokens have none.
+def test_the_first_token_of_a_word_carries_its_tag(
+    tokenizer: PreTrainedTokenizerFast, first: str
+) -> None:
+    """Every word once and in order; from there to the next one its tokens spell the word; special
+    tokens have none.
 
-    Whichever word is the first: the sign of a space that some tokenizers put before a text may be a token of its own.
+    Whichever word is the first: the sign of a space that some tokenizers put before a text may be a
+    token of its own.
     """
     words = WORDS[WORDS.index(first) :] + WORDS[: WORDS.index(first)]
     ids, labels = encode(tokenizer, words)
@@ -153,13 +204,20 @@ def test_the_first_token_of_a_word_carries_its_tag(tokenizer: PreTrainedTokenize
     assert [labels[place] for place in places] == list(range(len(words)))
     assert len(ids) == len(labels)
     for place, after, word in zip(places, [*places[1:], len(ids)], words, strict=True):
-        spelt = tokenizer.decode([i for i in ids[place:after] if i not in tokenizer.all_special_ids])
+        spelt = tokenizer.decode(
+            [i for i in ids[place:after] if i not in tokenizer.all_special_ids]
+        )
         if tokenizer.unk_token_id in ids[place:after]:
             continue
         assert plain(spelt) == plain(word)
-        assert plain(tokenizer.decode([ids[place]])), "a token of nothing but the space before it is none of a word's"
+        assert plain(tokenizer.decode([ids[place]])), (
+            "a token of nothing but the space before it is none of a word's"
+        )
     for token, label in zip(ids, labels, strict=True):
-        assert label == IGNORE_INDEX or token not in {tokenizer.eos_token_id, tokenizer.cls_token_id}
+        assert label == IGNORE_INDEX or token not in {
+            tokenizer.eos_token_id,
+            tokenizer.cls_token_id,
+        }
 
 
 def plain(text: str) -> str:
@@ -168,7 +226,8 @@ def plain(text: str) -> str:
 
 
 def test_words_that_are_cut_off_have_no_tag(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Whatever the length, the words before the cut keep their tags, and the ids are those of the text cut alike.
+    """Whatever the length, the words before the cut keep their tags, and the ids are those of the
+    text cut alike.
 
     An empty word among others takes no token from its neighbours.
     """

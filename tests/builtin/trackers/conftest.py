@@ -15,7 +15,9 @@ from hpml_bench.plugins.publishing import Publisher
 
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A home without keys, an environment without wandb's variables and proxies, and a busy machine's patience."""
+    """A home without keys, an environment without wandb's variables and proxies, and a busy
+    machine's patience.
+    """
     monkeypatch.setattr(Publisher, "run_seconds", 300.0)
     monkeypatch.setattr(Publisher, "sweep_seconds", 300.0)
     for name in [*os.environ]:
@@ -29,7 +31,8 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Sweep one method on two ranks with a tracker; what it computes is to the bit what it is without one.
+    """Sweep one method on two ranks with a tracker; what it computes is to the bit what it is
+    without one.
 
     Returns what was said.
     """
@@ -37,7 +40,18 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     suite = tiny.local_suite(place)
 
     def sweep(out: Path, *options: str) -> str:
-        command = ["run-all", str(suite), "--out", str(out), "--wandb", "off", "--methods", "head", "--seeds", "1"]
+        command = [
+            "run-all",
+            str(suite),
+            "--out",
+            str(out),
+            "--wandb",
+            "off",
+            "--methods",
+            "head",
+            "--seeds",
+            "1",
+        ]
         done = called(*command, "--set", "steps=40", *options)
         computed.append(faults.content(out / "colours"))
         assert computed[-1] == computed[0]

@@ -30,20 +30,26 @@ pytestmark = pytest.mark.usefixtures("home")
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 SECRETS = {
-    "WANDB_API_KEY": KEY, "HF_TOKEN": "hf_PlantedPlantedPlanted",
-    "AWS_SECRET_ACCESS_KEY": "aws/Planted+Secret/Access", "DATABASE_PASSWORD": "planted-password-planted",
-}  # fmt: skip
+    "WANDB_API_KEY": KEY,
+    "HF_TOKEN": "hf_PlantedPlantedPlanted",
+    "AWS_SECRET_ACCESS_KEY": "aws/Planted+Secret/Access",
+    "DATABASE_PASSWORD": "planted-password-planted",
+}
 TABLES = (
     Table(
-        name="summary", caption="Summary", columns=("method", "accuracy", "note"),
+        name="summary",
+        caption="Summary",
+        columns=("method", "accuracy", "note"),
         rows=(("lora", "90.0 %", "–"), ("full", "nan", "a <b> `c`\n|")),
         values=(("lora", 0.9, None), ("full", float("nan"), "a <b> `c`\n|")),
     ),
     Table(
-        name="failures", caption="Failures", columns=("run", "why"),
+        name="failures",
+        caption="Failures",
+        columns=("run", "why"),
         rows=((f"no {SECRETS['AWS_SECRET_ACCESS_KEY']}", "killed"),),
     ),
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -54,14 +60,23 @@ def planted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def spec(method: str = "lora", seed: int = 0, **settings: Any) -> RunSpec:
     """Return a run with a path and a secret in its settings."""
-    dataset = DatasetSpec(name="newswire", options={"api_key": "planted-option", "path": "/home/someone/data/rows.csv"})
-    base = Settings(backbone="path:/home/someone/models/mini", dataset=dataset, epochs=1).model_copy(update=settings)
+    dataset = DatasetSpec(
+        name="newswire",
+        options={"api_key": "planted-option", "path": "/home/someone/data/rows.csv"},
+    )
+    base = Settings(
+        backbone="path:/home/someone/models/mini", dataset=dataset, epochs=1
+    ).model_copy(update=settings)
     made = MethodSpec(name=method, method="lora", options={"num_virtual_tokens": 4}, lr=1e-3)
     return RunSpec(suite="quickstart", settings=base, method=made, seed=seed)
 
 
 def points(steps: int) -> list[Point]:
-    return [Point(metric=name, step=s, value=1 / (s + 1)) for s in range(steps) for name in ("train_loss", "grad_norm")]
+    return [
+        Point(metric=name, step=s, value=1 / (s + 1))
+        for s in range(steps)
+        for name in ("train_loss", "grad_norm")
+    ]
 
 
 def write_run(suite: Path, which: RunSpec, course: list[Point], **changes: Any) -> RunRecord:
@@ -71,7 +86,11 @@ def write_run(suite: Path, which: RunSpec, course: list[Point], **changes: Any) 
     writer = PointWriter(folder)
     writer.write(course)
     writer.close()
-    fields: dict[str, Any] = {"status": "ok", "metrics": {"accuracy": 0.5, "energy": None}, "seconds": 2.0}
+    fields: dict[str, Any] = {
+        "status": "ok",
+        "metrics": {"accuracy": 0.5, "energy": None},
+        "seconds": 2.0,
+    }
     fields |= {"started": "2026-01-01T00:00:00Z", "protocol_id": "abc123"}
     made = RunRecord(run_id=which.run_id, spec=which, **(fields | changes))
     return RunFolder(folder).commit(made)
@@ -87,14 +106,18 @@ def follow(
     return tracker.follow(which, folder, results)
 
 
-def publish(records: Sequence[RunRecord], shown: Any, mode: str, folder: Path, seconds: float | None = None) -> Any:
+def publish(
+    records: Sequence[RunRecord], shown: Any, mode: str, folder: Path, seconds: float | None = None
+) -> Any:
     tracker = Wandb(mode)
     tracker.sweep_seconds = seconds or tracker.sweep_seconds
     return tracker.publish(folder, records, shown)
 
 
 def plain(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if not key.startswith("_")} for row in history]
+    return [
+        {key: value for key, value in row.items() if not key.startswith("_")} for row in history
+    ]
 
 
 def tables() -> tuple[Table, ...]:
@@ -102,18 +125,32 @@ def tables() -> tuple[Table, ...]:
 
 
 @pytest.mark.usefixtures("planted")
-def test_offline_runs_and_tables_read_back(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files hold history, summary, status, group and tables, and no secrets; nothing is written elsewhere."""
+def test_offline_runs_and_tables_read_back(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files hold history, summary, status, group and tables, and no secrets; nothing is
+    written elsewhere.
+    """
     suite, elsewhere = tmp_path / "out" / "quickstart", tmp_path / "cwd"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     monkeypatch.setenv("WANDB_RUN_ID", "not-asked")
     monkeypatch.setenv("WANDB_DIR", str(elsewhere))
-    unordered = [*points(3), Point(metric="accuracy", step=0, value=0.25), Point(metric="x", step=2, value=None)]
+    unordered = [
+        *points(3),
+        Point(metric="accuracy", step=0, value=0.25),
+        Point(metric="x", step=2, value=None),
+    ]
     good = write_run(suite, spec(), unordered)
     with (suite / good.run_id / POINTS).open("a") as file:
         file.write('{"metric": "train_loss", "step": 9, "val')  # torn
-    bad = write_run(suite, spec("full", backbone=f"hub:owner/{SECRETS['HF_TOKEN']}"), [], status="killed", metrics={})
+    bad = write_run(
+        suite,
+        spec("full", backbone=f"hub:owner/{SECRETS['HF_TOKEN']}"),
+        [],
+        status="killed",
+        metrics={},
+    )
 
     sentence = publish([good, bad], tables, "offline", suite)
     assert "2 runs and the comparison are kept offline" in sentence
@@ -135,7 +172,12 @@ def test_offline_runs_and_tables_read_back(tmp_path: Path, home: Path, monkeypat
     config = run["config"]  # the specification without folders, and options named like secrets
     assert config["settings"]["backbone"] == "path:mini"
     assert config["settings"]["dataset"] == {"name": "newswire", "options": {"path": "rows.csv"}}
-    assert config["method"] == {"name": "lora", "method": "lora", "options": {"num_virtual_tokens": 4}, "lr": 1e-3}
+    assert config["method"] == {
+        "name": "lora",
+        "method": "lora",
+        "options": {"num_virtual_tokens": 4},
+        "lr": 1e-3,
+    }
     assert found[bad.run_id]["group"] == found["comparison"]["group"]
     assert (run["host"], run["git"]) == ("", "")
     assert not {"environment", "output", "output_raw", "stats"} & run["kinds"]
@@ -143,7 +185,10 @@ def test_offline_runs_and_tables_read_back(tmp_path: Path, home: Path, monkeypat
     assert found["comparison"]["tables"] == {
         "summary": {
             "columns": ["method", "accuracy", "note"],
-            "data": [["lora", 0.9, None], ["full", "nan", "a <b> `c` |"]],  # one line: a block's text is sanitised
+            "data": [
+                ["lora", 0.9, None],
+                ["full", "nan", "a <b> `c` |"],
+            ],  # one line: a block's text is sanitised
         },
         "failures": {"columns": ["run", "why"], "data": [["no [redacted]", "killed"]]},
     }
@@ -156,11 +201,17 @@ def test_offline_runs_and_tables_read_back(tmp_path: Path, home: Path, monkeypat
     assert nothing_left()
 
 
-def test_runs_are_kept_by_one_helper_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked again, nothing new is written; a new attempt adds its run, and replaces the comparison."""
+def test_runs_are_kept_by_one_helper_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked again, nothing new is written; a new attempt adds its run, and replaces the
+    comparison.
+    """
     begun: list[publishing.Helper] = []
     begin = publishing.Helper
-    monkeypatch.setattr(publishing, "Helper", lambda *words: begun.append(begin(*words)) or begun[-1])
+    monkeypatch.setattr(
+        publishing, "Helper", lambda *words: begun.append(begin(*words)) or begun[-1]
+    )
 
     def kept() -> set[str]:
         said = publish(load_records(tmp_path).records, tables, "offline", tmp_path)
@@ -172,7 +223,9 @@ def test_runs_are_kept_by_one_helper_and_once(tmp_path: Path, monkeypatch: pytes
     assert len(runs_below(tmp_path)) == len(first) == 5
     assert kept() == first
     assert len(begun) == 1
-    made_records.write(tmp_path, [made_records.record("lora", 0, started="2026-02-02T00:00:00+00:00")])
+    made_records.write(
+        tmp_path, [made_records.record("lora", 0, started="2026-02-02T00:00:00+00:00")]
+    )
     second = kept()
     assert len(second - first) == 2
     (replaced,) = first - second
@@ -180,8 +233,12 @@ def test_runs_are_kept_by_one_helper_and_once(tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "wandb" / renewed / "files" / "media" / "table").is_dir(), "the comparison"
 
 
-def test_nothing_to_publish_leaves_no_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither a run that isn't followed nor an empty folder makes anything; an error is printed, never raised."""
+def test_nothing_to_publish_leaves_no_trace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a run that isn't followed nor an empty folder makes anything; an error is printed,
+    never raised.
+    """
     suite = tmp_path / "suite"
     assert publish([], tables, "offline", suite) is None
     with follow(spec(), tmp_path, "off", suite):
@@ -199,7 +256,8 @@ def test_nothing_to_publish_leaves_no_trace(tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.usefixtures("planted")
 def test_following_a_growing_file(tmp_path: Path) -> None:
-    """Points arrive in batches, torn and with garbage between; wandb has each once, and the published says so.
+    """Points arrive in batches, torn and with garbage between; wandb has each once, and the
+    published says so.
 
     The process that imports wandb has no keys and tokens in its environment.
     """
@@ -211,12 +269,21 @@ def test_following_a_growing_file(tmp_path: Path) -> None:
     with follow(which, folder, "offline", tmp_path):
         environment = one_helper().environ()
         with (folder / POINTS).open("a", buffering=1) as file:
-            for text in (*lines[:2], lines[2][:9], lines[2][9:], lines[3] + "garbage\n", "".join(lines[4:]), late):
+            for text in (
+                *lines[:2],
+                lines[2][:9],
+                lines[2][9:],
+                lines[3] + "garbage\n",
+                "".join(lines[4:]),
+                late,
+            ):
                 file.write(text)
                 file.flush()
                 time.sleep(0.15)
             file.write(lines[0][:7])
-        made = RunRecord(run_id=which.run_id, spec=which, status="ok", metrics={"a": 0.5}, started="s", seconds=1)
+        made = RunRecord(
+            run_id=which.run_id, spec=which, status="ok", metrics={"a": 0.5}, started="s", seconds=1
+        )
         RunFolder(folder).commit(made)
     (run,) = runs_below(tmp_path).values()
     both = [{"step": s, "train_loss": 1 / (s + 1), "grad_norm": 1 / (s + 1)} for s in range(4)]
@@ -237,7 +304,10 @@ def test_an_interrupted_run_ends_at_once(tmp_path: Path) -> None:
     """Ctrl-C passes through, and nothing is waited for."""
     which = spec()
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), follow(which, tmp_path / which.run_id, "offline", tmp_path, seconds=120):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        follow(which, tmp_path / which.run_id, "offline", tmp_path, seconds=120),
+    ):
         raise KeyboardInterrupt
     assert time.monotonic() - began < 60
     assert nothing_left()
@@ -258,7 +328,9 @@ def test_a_run_whose_end_cannot_be_handed_over_is_not_whole(
 
 def helpers() -> list[psutil.Process]:
     """Return this process's living helpers; of what other tests started a zombie may be left."""
-    alive = (child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE)
+    alive = (
+        child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE
+    )
     return [child for child in alive if "hpml_bench.builtin.trackers.wandb" in child.cmdline()]
 
 
@@ -269,8 +341,12 @@ def one_helper() -> psutil.Process:
 
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
-def test_a_lost_helper_holds_no_run(how: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The run's record is there, one sentence says what went wrong, and the next run doesn't try again."""
+def test_a_lost_helper_holds_no_run(
+    how: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's record is there, one sentence says what went wrong, and the next run doesn't try
+    again.
+    """
     which = spec()
     began = time.monotonic()
     with follow(which, tmp_path / which.run_id, "offline", tmp_path, seconds=1):
@@ -300,7 +376,13 @@ with t.follow(t.spec(), Path({str(tmp_path / "run")!r}), "offline", Path({str(tm
     parent = psutil.Popen([sys.executable, "-c", code])
     family = until(lambda: len(found := parent.children(recursive=True)) > 1 and found, 90)
     assert len(family) == 2, "the helper and wandb's own service"
-    scratch = Path(next(p.environ()["TMPDIR"] for p in family if "hpml_bench.builtin.trackers.wandb" in p.cmdline()))
+    scratch = Path(
+        next(
+            p.environ()["TMPDIR"]
+            for p in family
+            if "hpml_bench.builtin.trackers.wandb" in p.cmdline()
+        )
+    )
     assert scratch.is_dir()
     parent.kill()
     parent.wait()
@@ -310,7 +392,9 @@ with t.follow(t.spec(), Path({str(tmp_path / "run")!r}), "offline", Path({str(tm
 
 
 @pytest.mark.usefixtures("planted")
-def test_online_sends_points_live_and_then_only_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_online_sends_points_live_and_then_only_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run that was sent live isn't sent again; no secret and no name of this machine goes out."""
     with serving() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
@@ -324,7 +408,9 @@ def test_online_sends_points_live_and_then_only_the_comparison(tmp_path: Path, m
     assert b"train_loss" in live
     assert b"train_loss" not in later
     assert b'"comparison"' in later
-    assert sentence == f"1 run and the comparison are in wandb's group {group_of(which)} at 127.0.0.1"
+    assert (
+        sentence == f"1 run and the comparison are in wandb's group {group_of(which)} at 127.0.0.1"
+    )
     for value in (*SECRETS.values(), "planted-option", "/home/someone", socket.gethostname()):
         assert value.encode() not in live + later
     for path in (tmp_path / "wandb").rglob("*"):
@@ -337,14 +423,18 @@ def test_online_sends_points_live_and_then_only_the_comparison(tmp_path: Path, m
 def test_a_faulty_server_costs_bounded_time_and_one_sentence(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Live publishing is given up, publishing falls back to offline; each is one sentence without secrets."""
+    """Live publishing is given up, publishing falls back to offline; each is one sentence
+    without secrets.
+    """
     with serving(fault) as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         which = spec()
         with follow(which, tmp_path / which.run_id, "online", tmp_path, seconds=1):
             made = write_run(tmp_path, which, points(3))
             began = time.monotonic()
-        assert time.monotonic() - began < 18  # the patience that is the default is 20, the server's silence 60
+        assert (
+            time.monotonic() - began < 18
+        )  # the patience that is the default is 20, the server's silence 60
         assert read_record(tmp_path / which.run_id) == made
         said = publish([made], tables, "online", tmp_path, seconds=1)
     assert "1 run and the comparison are kept offline" in said
@@ -366,19 +456,30 @@ def test_a_faulty_server_costs_bounded_time_and_one_sentence(
 def test_a_faulty_server_leaves_the_results_as_they_are(
     fault: str, swept: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Losses, norms, predictions and accuracy of a sweep of two ranks are to the bit those without wandb."""
+    """Losses, norms, predictions and accuracy of a sweep of two ranks are to the bit those
+    without wandb.
+    """
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     met = False
-    for patience in (1.0, 5.0, 20.0):  # on a busy machine wandb's service may need longer to reach the fault
+    for patience in (
+        1.0,
+        5.0,
+        20.0,
+    ):  # on a busy machine wandb's service may need longer to reach the fault
         monkeypatch.setattr(Wandb, "run_seconds", patience)
         monkeypatch.setattr(Wandb, "sweep_seconds", patience)
         out = tmp_path / str(patience)
         with serving(fault) as server:
             monkeypatch.setenv("WANDB_BASE_URL", server.url)
             said = swept(out, "--wandb", "online")
-            met = bool(server.received) and server.fault == {"silent": "silent", "dying": "dead"}[fault]
+            met = (
+                bool(server.received)
+                and server.fault == {"silent": "silent", "dying": "dead"}[fault]
+            )
         assert "live publishing stopped, the results are not affected" in said
-        assert len(runs_below(out / "colours")) == 2, "it and its comparison are kept offline instead"
+        assert len(runs_below(out / "colours")) == 2, (
+            "it and its comparison are kept offline instead"
+        )
         assert nothing_left()
         if met:
             break

@@ -1,4 +1,6 @@
-"""What tests of faults share: prepared rows, ranks that know the method `faulty`, and an eye on what is left behind."""
+"""What tests of faults share: prepared rows, ranks that know the method `faulty`, and an eye on
+what is left behind.
+"""
 
 import os
 from collections.abc import Iterator
@@ -25,7 +27,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, plug_in: Path) -> Iterato
     """Rows and a backbone, in place of those of all tests; ranks know the method `faulty`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(plug_in)
-        fork_server.run(os.getpid, ())  # until the server has imported all, which no stall limit of seconds must meet
+        fork_server.run(
+            os.getpid, ()
+        )  # until the server has imported all, which no stall limit of seconds must meet
         yield tiny.prepared(tmp_path_factory.mktemp("prepared"))
 
 

@@ -36,7 +36,7 @@ def break_at_exit(number):
 
 
 def spoil_the_loss(value):
-    """Make the next steps' losses NaN or infinite on this rank only: no gradient, which all ranks share, is touched."""
+    """Make the next steps' losses NaN or infinite on this rank only, and no shared gradient."""
     right = SequenceClassification.loss
     SequenceClassification.loss = lambda *args: right(*args) + value
 
@@ -65,7 +65,7 @@ class Faulty(Head):
         elif asked.fault.startswith("memory of"):
             used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, used + 300_000_000))
-            bytearray(2_000_000_000) if asked.fault == "memory of python" else torch.zeros(2_000_000_000)
+            bytearray(2 * 10**9) if asked.fault == "memory of python" else torch.zeros(2 * 10**9)
         if asked.fault == "clock":
             clock = time.time
             time.time = lambda: clock() - 3600 * next(hours)
@@ -99,12 +99,18 @@ def when(condition: Callable[[], object], action: Callable[..., None]) -> thread
 def when_training(
     folder: Path, action: Callable[[dict[int, int]], None], one_at: str = "training step"
 ) -> threading.Thread:
-    """Do `action` with the ranks' process numbers once all take steps in `folder`, and one is where `one_at` says."""
+    """Do `action` with the ranks' process numbers once all take steps in `folder`, and one is
+    where `one_at` says.
+    """
 
     def stepping() -> dict[int, int]:
         beats = heartbeat.read(folder)
         there = len(beats) == 2 and all("step" in beat.where for beat in beats)
-        return {beat.rank: beat.pid for beat in beats} if there and any(one_at in b.where for b in beats) else {}
+        return (
+            {beat.rank: beat.pid for beat in beats}
+            if there and any(one_at in b.where for b in beats)
+            else {}
+        )
 
     return when(stepping, action)
 

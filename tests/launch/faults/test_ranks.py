@@ -1,4 +1,6 @@
-"""Ranks that raise, are killed, hang or run out of memory: each told by its own status, and the next run is clean."""
+"""Ranks that raise, are killed, hang or run out of memory: each told by its own status, and the
+next run is clean.
+"""
 
 import gc
 import html
@@ -30,7 +32,7 @@ ENDED_AT_LAST = Limits(stall=120)
 """For runs that end otherwise; were they not ended, the test would fail after this."""
 GROUP_BYTES = 60_000_000
 GREEDY = '''
-"""A method of the tests: trains the head; one rank moves into a control group and takes more memory than it has."""
+"""A method of the tests: trains the head; one rank takes more memory than its group has."""
 
 import math
 import os
@@ -50,7 +52,9 @@ class Greedy(Head):
             b"x" * 500_000_000
 '''
 TOLERATED_MB = 4.0
-"""By which the parent may have grown after three failures, since allocators keep some: less than two MB a failure."""
+"""By which the parent may have grown after three failures, since allocators keep some: less than
+two MB a failure.
+"""
 
 
 class Stall(Limits):
@@ -76,7 +80,9 @@ class Stall(Limits):
         return both
 
 
-def ended(status: str, spec: RunSpec, prepared: Prepared, tmp_path: Path, limits: Limits = ENDED_AT_LAST) -> RunRecord:
+def ended(
+    status: str, spec: RunSpec, prepared: Prepared, tmp_path: Path, limits: Limits = ENDED_AT_LAST
+) -> RunRecord:
     """Do a run, which must end with this status, and return its record."""
     record = tiny.run(spec, prepared, tmp_path / "run", limits)
     assert record.status == status, record.error
@@ -142,9 +148,14 @@ def test_a_rank_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
     assert re.search(r"trainer\.py|Fatal Python error", stacks[1]), record.error.traceback
 
 
-@pytest.mark.parametrize(("number", "rank", "ranks"), [("SIGSTOP", 1, 2), ("SIGKILL", 1, 2), ("SIGKILL", 0, 1)])
-def test_a_rank_that_breaks_as_it_exits(number: str, rank: int, ranks: int, prepared: Prepared, tmp_path: Path) -> None:
-    """The run was done. A stopped rank is ended some seconds after the limit; a killed one, also the only one, at once.
+@pytest.mark.parametrize(
+    ("number", "rank", "ranks"), [("SIGSTOP", 1, 2), ("SIGKILL", 1, 2), ("SIGKILL", 0, 1)]
+)
+def test_a_rank_that_breaks_as_it_exits(
+    number: str, rank: int, ranks: int, prepared: Prepared, tmp_path: Path
+) -> None:
+    """The run was done. A stopped rank is ended some seconds after the limit; a killed one, also
+    the only one, at once.
 
     Without a stall limit too, the run then ends.
     """
@@ -159,15 +170,24 @@ def test_a_rank_that_breaks_as_it_exits(number: str, rank: int, ranks: int, prep
 def test_a_fork_server_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
     """It can't say that its children ended: it is ended as well, and the next run has a new one."""
     limits = Stall()
-    when_training(tmp_path / "run", limits.after(
-        lambda pids: [os.kill(pid, signal.SIGSTOP) for pid in (processes.fork_server() or 0, pids[1])]
-    ))  # fmt: skip
+    when_training(
+        tmp_path / "run",
+        limits.after(
+            lambda pids: [
+                os.kill(pid, signal.SIGSTOP) for pid in (processes.fork_server() or 0, pids[1])
+            ]
+        ),
+    )
     ended("timeout", endless(), prepared, tmp_path, limits)
     the_next_is_ok(prepared, tmp_path)
 
 
-def test_a_fork_server_that_is_stopped_as_its_ranks_end_by_themselves(prepared: Prepared, tmp_path: Path) -> None:
-    """The run was done. The server, which told nobody, is ended: the next run, and the command's exit, wait for it."""
+def test_a_fork_server_that_is_stopped_as_its_ranks_end_by_themselves(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    """The run was done. The server, which told nobody, is ended: the next run, and the command's
+    exit, wait for it.
+    """
     stopped: list[int] = []
 
     def stop(_: dict[int, int]) -> None:
@@ -192,8 +212,12 @@ def test_no_memory_on_the_host(who: str, prepared: Prepared, tmp_path: Path) -> 
     assert float(told(record).removeprefix("peak of ").partition(" MB")[0].replace(",", "")) > 50
 
 
-def test_the_kernels_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A SIGKILL while the control group's count of such kills rises is `oom_host`, with the peak seen."""
+def test_the_kernels_kill_for_memory(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A SIGKILL while the control group's count of such kills rises is `oom_host`, with the peak
+    seen.
+    """
     events = tmp_path / "memory.events"
     events.write_text("low 0\noom 3\noom_kill 3\n")
     monkeypatch.setattr(cgroups, "_counters", lambda: iter((events,)))
@@ -211,32 +235,49 @@ def test_the_kernels_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeyp
 
 @pytest.mark.disks
 @pytest.mark.serial
-def test_a_real_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rank that outgrows its control group, below the parent's, is ended by the kernel, and `oom_host`."""
+def test_a_real_kill_for_memory(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank that outgrows its control group, below the parent's, is ended by the kernel, and
+    `oom_host`.
+    """
     monkeypatch.syspath_prepend(plugin_packages.write(tmp_path, "methods", greedy=GREEDY))
     with control_groups.limited(GROUP_BYTES) as group:
         method = MethodSpec(name="greedy", method="greedy", options={"group": str(group)}, lr=1e-3)
-        record = ended("oom_host", endless().model_copy(update={"method": method}), prepared, tmp_path)
+        record = ended(
+            "oom_host", endless().model_copy(update={"method": method}), prepared, tmp_path
+        )
     assert "rank 1 was ended by the kernel" in told(record)
     assert "memory had reached" in told(record)
 
 
 @pytest.mark.parametrize(("value", "rank"), [("nan", 0), ("inf", 1)])
-def test_a_loss_that_is_no_number_on_one_rank(value: str, rank: int, prepared: Prepared, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_on_one_rank(
+    value: str, rank: int, prepared: Prepared, tmp_path: Path
+) -> None:
     """The other's loss and all gradients are finite, and yet both ranks stop at that step."""
     record = ended("diverged", faulty(value, rank), prepared, tmp_path)
-    assert re.fullmatch(rf"the loss is {value} and the gradient norm [\d.]+ at step 3", told(record))
+    assert re.fullmatch(
+        rf"the loss is {value} and the gradient norm [\d.]+ at step 3", told(record)
+    )
     assert list((tmp_path / "run").glob("error-rank*")) == []
 
 
 @pytest.mark.serial
 def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) -> None:
-    """Run after run that fails, it holds no more memory, descriptors, threads, children and temporary files."""
+    """Run after run that fails, it holds no more memory, descriptors, threads, children and
+    temporary files.
+    """
 
     def held() -> tuple[float, int, int, int, int]:
         process = psutil.Process()
         inside = sum(1 for _ in temporary.folder().rglob("*"))
-        counts = process.num_fds(), process.num_threads(), len(process.children(recursive=True)), inside
+        counts = (
+            process.num_fds(),
+            process.num_threads(),
+            len(process.children(recursive=True)),
+            inside,
+        )
         return process.memory_info().rss / 1e6, *counts
 
     def fail(number: int) -> tuple[float, int, int, int, int]:
@@ -249,11 +290,16 @@ def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) ->
     fail(0)  # what is imported and kept once is no loss
     first, *_, last = [fail(number) for number in range(1, 5)]
     assert last[0] <= first[0] + TOLERATED_MB, (first, last)
-    assert all(now <= before for before, now in zip(first[1:], last[1:], strict=True)), (first, last)
+    assert all(now <= before for before, now in zip(first[1:], last[1:], strict=True)), (
+        first,
+        last,
+    )
 
 
 def test_a_rank_that_fails_does_not_leave_its_group(prepared: Prepared, tmp_path: Path) -> None:
-    """Its error is written at once, where leaving would wait for peers that wait for it, as it does in NCCL."""
+    """Its error is written at once, where leaving would wait for peers that wait for it, as it
+    does in NCCL.
+    """
     began = time.monotonic()
     record = ended("oom_cuda", faulty("memory, and peers wait"), prepared, tmp_path)
     assert time.monotonic() - began < 60
@@ -261,10 +307,13 @@ def test_a_rank_that_fails_does_not_leave_its_group(prepared: Prepared, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("rank", "ranks"), [pytest.param(1, 2, marks=pytest.mark.multigpu), pytest.param(0, 1, marks=pytest.mark.gpu)]
+    ("rank", "ranks"),
+    [pytest.param(1, 2, marks=pytest.mark.multigpu), pytest.param(0, 1, marks=pytest.mark.gpu)],
 )
 def test_no_memory_on_the_gpu(rank: int, ranks: int, prepared: Prepared, tmp_path: Path) -> None:
-    """A tensor larger than it is `oom_cuda` by that rank, with its peak, and no stall, though another waits in NCCL."""
+    """A tensor larger than it is `oom_cuda` by that rank, with its peak, and no stall, though
+    another waits in NCCL.
+    """
     spec = faulty("memory of the GPU", rank=rank, device="cuda", world_size=ranks)
     record = ended("oom_cuda", spec, prepared, tmp_path, Limits(stall=60))
     assert record.error.rank == rank
@@ -276,11 +325,22 @@ def run_by_torchrun(folder: Path, plug_in: Path, fault: str, rank: int) -> RunRe
     methods = {"faulty": {"lr": 1e-3, "options": {"fault": fault, "rank": rank}}}
     path = tiny.local_suite(folder, more={"methods": methods})
     places = os.pathsep.join([str(plug_in), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     done = subprocess.run(
         [*command, "-m", "hpml_bench", "run", "faulty", str(path), "--out", str(folder / "out")],
-        env=os.environ | {"PYTHONPATH": places}, capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+        env=os.environ | {"PYTHONPATH": places},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode != 0
     (found,) = (folder / "out").rglob("run.json")
     assert (found.parents[1] / "suite.json").exists()
@@ -288,11 +348,19 @@ def run_by_torchrun(folder: Path, plug_in: Path, fault: str, rank: int) -> RunRe
 
 
 @pytest.mark.suites
-@pytest.mark.parametrize(("fault", "rank", "status", "kind"), [
-    ("memory, and peers wait", 1, "oom_cuda", "OutOfMemoryError"), ("raise", 0, "failed", "ArithmeticError"),
-])  # fmt: skip
-def test_torchrun_leaves_a_record(fault: str, rank: int, status: str, kind: str, plug_in: Path, tmp_path: Path) -> None:
-    """As under our launcher: with that rank's own status and traceback, and not what the other says of a lost peer."""
+@pytest.mark.parametrize(
+    ("fault", "rank", "status", "kind"),
+    [
+        ("memory, and peers wait", 1, "oom_cuda", "OutOfMemoryError"),
+        ("raise", 0, "failed", "ArithmeticError"),
+    ],
+)
+def test_torchrun_leaves_a_record(
+    fault: str, rank: int, status: str, kind: str, plug_in: Path, tmp_path: Path
+) -> None:
+    """As under our launcher: with that rank's own status and traceback, and not what the other
+    says of a lost peer.
+    """
     record = run_by_torchrun(tmp_path, plug_in, fault, rank)
     assert record.status == status, record.error
     assert (record.error.kind, record.error.rank) == (kind, rank)

@@ -1,4 +1,5 @@
-"""Services that are silent or gone: bounded time, one sentence, results untouched. Each one's own tests have the rest.
+"""Services that are silent or gone: bounded time, one sentence, results untouched. Each one's own
+tests have the rest.
 
 wandb: test_wandb.py, test_trackers.py; the hub and wrong hashes: test_sources.py.
 """
@@ -41,7 +42,9 @@ def test_a_silent_package_index(silent: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("kind", ["silent", "closed"])
-def test_a_hub_that_does_not_answer(kind: str, silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_does_not_answer(
+    kind: str, silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole command: status 2 and a sentence within half a minute, and no run is recorded."""
     address = silent if kind == "silent" else "127.0.0.1:9"
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -49,7 +52,14 @@ def test_a_hub_that_does_not_answer(kind: str, silent: str, tmp_path: Path, monk
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     suite = tiny.local_suite(tmp_path)
     began = time.monotonic()
-    options = ["--out", str(tmp_path / "out"), "--wandb", "off", "--set", f"backbone=hub:nobody/nothing-{kind}"]
+    options = [
+        "--out",
+        str(tmp_path / "out"),
+        "--wandb",
+        "off",
+        "--set",
+        f"backbone=hub:nobody/nothing-{kind}",
+    ]
     result = called("run-all", suite, *options, status=2)
     assert time.monotonic() - began < 30
     (line,) = result.stderr.splitlines()
@@ -59,7 +69,9 @@ def test_a_hub_that_does_not_answer(kind: str, silent: str, tmp_path: Path, monk
 
 @pytest.fixture
 def dripping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Hub, Path]]:
-    """Yield a hub that gives commit and files at once, but of the weights a byte each half second; and a suite."""
+    """Yield a hub that gives commit and files at once, but of the weights a byte each half
+    second; and a suite.
+    """
     suite = tiny.local_suite(tmp_path)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
@@ -70,17 +82,25 @@ def dripping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
 
 @pytest.mark.parametrize("end", ["Ctrl-C", pytest.param("--max-hours", marks=pytest.mark.suites)])
 def test_a_hub_that_drips(end: str, dripping: tuple[Hub, Path]) -> None:
-    """The download ends with --max-hours in a sentence, status 2, and with Ctrl-C, status 130; nothing is left."""
+    """The download ends with --max-hours in a sentence, status 2, and with Ctrl-C, status 130;
+    nothing is left.
+    """
     hub, suite = dripping
     with tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as room:
         out = Path(room) / "out"
-        options = ["--set", "backbone=hub:o/n"] + (["--max-hours", str(30 / 3600)] if end == "--max-hours" else [])
-        command = Command(suite, out, *options, cold=True)  # the hub's address is read at the import
+        options = ["--set", "backbone=hub:o/n"] + (
+            ["--max-hours", str(30 / 3600)] if end == "--max-hours" else []
+        )
+        command = Command(
+            suite, out, *options, cold=True
+        )  # the hub's address is read at the import
         command.until(hub.dripping.is_set)
         if end == "Ctrl-C":
             os.killpg(command.process.pid, signal.SIGINT)
         began = time.monotonic()
         said = command.ends(130 if end == "Ctrl-C" else 2, 120)
         assert time.monotonic() - began < (10 if end == "Ctrl-C" else 90)
-        assert ("hub:o/n: the preparation of model and data was not done after 30 s" in said) == (end == "--max-hours")
+        assert ("hub:o/n: the preparation of model and data was not done after 30 s" in said) == (
+            end == "--max-hours"
+        )
         assert list(out.glob("*/*/run.json")) == []

@@ -19,7 +19,9 @@ SEED = 20
 
 @pytest.mark.suites
 def test_a_sweep_that_is_hit_five_times_ends_as_an_undisturbed_one() -> None:
-    """Five faults: `run-all` completes, losses and predictions are the same to the bit, and nothing is left."""
+    """Five faults: `run-all` completes, losses and predictions are the same to the bit, and
+    nothing is left.
+    """
     rng = random.Random(SEED)
     with tempfile.TemporaryDirectory(prefix="soak-", dir="/tmp") as name:
         undisturbed = faults.Sweep(Path(name) / "undisturbed", "head", 4)
@@ -37,23 +39,37 @@ def test_a_sweep_that_is_hit_five_times_ends_as_an_undisturbed_one() -> None:
 
 
 def test_the_comparison_sees_a_difference(tmp_path: Path) -> None:
-    """Its own eyes: another prediction or loss is another content, and a fault without a target is none."""
+    """Its own eyes: another prediction or loss is another content, and a fault without a target
+    is none.
+    """
     from helpers import made_records
 
     made_records.write(tmp_path / "a", made_records.sweep(("lora",), 1))
     made_records.write(tmp_path / "b", made_records.sweep(("lora",), 1))
     assert faults.content(tmp_path / "a") == faults.content(tmp_path / "b") != {}
     (points,) = (tmp_path / "b").glob("*/points.jsonl")
-    points.write_text(points.read_text().replace('"train_loss","step":10,"value":', '"train_loss","step":10,"value":1'))
+    points.write_text(
+        points.read_text().replace(
+            '"train_loss","step":10,"value":', '"train_loss","step":10,"value":1'
+        )
+    )
     assert faults.content(tmp_path / "a") != faults.content(tmp_path / "b")
-    assert not faults.struck(lambda _: [], signal.SIGKILL, faults.Sweep(tmp_path / "one", "head", 1))
+    assert not faults.struck(
+        lambda _: [], signal.SIGKILL, faults.Sweep(tmp_path / "one", "head", 1)
+    )
 
 
 def test_a_parent_that_grows_fails_the_soak() -> None:
-    """Memory or descriptors of the last quarter over those of the second by a margin, with or without faults."""
+    """Memory or descriptors of the last quarter over those of the second by a margin, with or
+    without faults.
+    """
     flat = soak.quarters([10.0] * 1000 + [250.0] * 3000)
     risen = soak.quarters([10.0] * 1000 + [250.0 + 30 * number / 3000 for number in range(3000)])
-    names = [f"{which}{what}" for which in ("", "disturbed_") for what in ("parent_mb", "parent_descriptors")]
+    names = [
+        f"{which}{what}"
+        for which in ("", "disturbed_")
+        for what in ("parent_mb", "parent_descriptors")
+    ]
     good = {"equal": True, "left": [], **dict.fromkeys(names, flat)}
     assert not soak.ended_badly(good)
     for worse in (*({name: risen} for name in names), {"equal": False}, {"left": ["a file"]}):
@@ -63,16 +79,24 @@ def test_a_parent_that_grows_fails_the_soak() -> None:
 
 
 def test_what_a_sweep_leaves_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A temporary file, a half-made entry of the cache, and a process of its session: each is told."""
+    """A temporary file, a half-made entry of the cache, and a process of its session: each is
+    told.
+    """
     sweep = faults.Sweep(tmp_path / "one", "head", 1)
     assert faults.leftovers(sweep) == []
     (sweep.cache / "models/.new.abc").mkdir(parents=True)
     (sweep.out / "quickstart/.run.json.1.tmp").mkdir(parents=True)
     (sweep.temporary / "file").write_text("")
-    assert [Path(name).name for name in faults.leftovers(sweep)] == ["file", ".run.json.1.tmp", ".new.abc"]
+    assert [Path(name).name for name in faults.leftovers(sweep)] == [
+        "file",
+        ".run.json.1.tmp",
+        ".new.abc",
+    ]
     monkeypatch.setattr(faults, "LAST_SECONDS", 0.2)
     script = f"{sys.executable} -c 'import time; time.sleep(60)' & echo $!"
-    with subprocess.Popen(["sh", "-c", script], start_new_session=True, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        ["sh", "-c", script], start_new_session=True, stdout=subprocess.PIPE, text=True
+    ) as parent:
         child = int(parent.stdout.readline())
         parent.wait()
         assert f"pid={child}" in str(faults.still_there(parent))

@@ -1,4 +1,6 @@
-"""Causal language modelling: supervised fine-tuning on conversations; loss per token, score of generated answers."""
+"""Causal language modelling: supervised fine-tuning on conversations; loss per token, score of
+generated answers.
+"""
 
 from __future__ import annotations
 
@@ -60,10 +62,11 @@ LARGEST_EXPONENT = 700.0  # largest loss whose perplexity a float can represent
 
 
 class CausalLM(Task):
-    """Fine-tuning of a causal language model on the answers of conversations; its answers to the test rows are scored.
+    """Fine-tuning of a causal language model on the answers of conversations; its answers to the
+    test rows are scored.
 
-    The model is a whole causal language model, its own output layer included. With a scorer the test score is the
-    headline; without one the test loss is, and nothing is generated.
+    The model is a whole causal language model, its own output layer included. With a scorer the
+    test score is the headline; without one the test loss is, and nothing is generated.
     """
 
     title = "Causal language modelling"
@@ -80,7 +83,12 @@ class CausalLM(Task):
 
     Options = CausalLMOptions
 
-    def __init__(self, options: Any, label_names: tuple[str, ...] = (), facts: Mapping[str, float] | None = None):
+    def __init__(
+        self,
+        options: Any,
+        label_names: tuple[str, ...] = (),
+        facts: Mapping[str, float] | None = None,
+    ):
         super().__init__(options, label_names, facts)
         self.scorer = make_scorer(options.scorer) if options.scorer else None
         if self.scorer is not None:
@@ -126,13 +134,20 @@ class CausalLM(Task):
         text = first_true(pc.equal(turns, 1)) if self.decoding is not None else None
         if text is not None:
             raise UserError(
-                f"{place_of(rows, split, text)} is a text without a prompt, so that there is nothing to answer; leave "
+                f"{place_of(rows, split, text)} is a text without a prompt, so that there is "
+                f"nothing to answer; leave "
                 "task.options.scorer empty, or give rows with prompts"
             )
-        few = first_true(pc.less(pc.list_value_length(rows.column("choices")), 2)) if self.compares_choices else None
+        few = (
+            first_true(pc.less(pc.list_value_length(rows.column("choices")), 2))
+            if self.compares_choices
+            else None
+        )
         if few is not None:
             where = place_of(rows, split, few)
-            raise UserError(f"{where} has no choices, which the scorer {self.options.scorer} compares")
+            raise UserError(
+                f"{where} has no choices, which the scorer {self.options.scorer} compares"
+            )
 
     def facts(self, train: Dataset) -> dict[str, float]:
         if self.scorer is not None:
@@ -140,17 +155,27 @@ class CausalLM(Task):
         return {}
 
     def sources(self, encoder: Encoder) -> dict[str, str]:
-        """Return the template, end tokens that neither it nor the tokenizer names, and parts of answers not scored."""
+        """Return the template, end tokens that neither it nor the tokenizer names, and parts of
+        answers not scored.
+        """
         chat = self.conversations(encoder)
         texts = {"template": chat.template}
         if left := chat.left_to_template:
             texts["before a text the tokenizer puts, and before a chat only the template"] = left
         own = self.stop_ids(replace(encoder, ends=())) if encoder.ends else ()
         if more := [token for token in encoder.ends if token not in own]:
-            texts["end tokens of the model"] = " ".join(map(encoder.tokenizer.convert_ids_to_tokens, more))
-        parts = {"begins": chat.scaffold.before, "ends": chat.scaffold.after} if self.decoding is not None else {}
+            texts["end tokens of the model"] = " ".join(
+                map(encoder.tokenizer.convert_ids_to_tokens, more)
+            )
+        parts = (
+            {"begins": chat.scaffold.before, "ends": chat.scaffold.after}
+            if self.decoding is not None
+            else {}
+        )
         written = {how: repr(text) for how, text in parts.items() if text.strip()}
-        return texts | {f"the template {how} an answer with, not scored": text for how, text in written.items()}
+        return texts | {
+            f"the template {how} an answer with, not scored": text for how, text in written.items()
+        }
 
     def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
         return self._encoded(self._examples(rows, encoder), self.conversations(encoder))
@@ -159,7 +184,9 @@ class CausalLM(Task):
         from hpml_bench.data.chat_template import PLAIN
 
         if self.scorer is None:
-            raise Unsupported("examples stand before prompts whose answers are scored; the task has no scorer")
+            raise Unsupported(
+                "examples stand before prompts whose answers are scored; the task has no scorer"
+            )
         of_all = self.options.loss_on == "all"
         chat = self.conversations(encoder)
         chat = replace(chat, too_long="drop", loss_on="last" if of_all else chat.loss_on)
@@ -172,28 +199,46 @@ class CausalLM(Task):
             raise Unsupported(f"with examples, {error}") from None
         if lost := len(rows) - len(encoded["input_ids"]):
             raise Unsupported(
-                f"with {len(shown)} examples {lost} of {len(rows)} rows have more than max_length {encoder.max_length} "
-                "tokens, or are refused by the chat template; take fewer examples, or raise max_length"
+                f"with {len(shown)} examples {lost} of {len(rows)} rows have more than max_length "
+                f"{encoder.max_length} "
+                "tokens, or are refused by the chat template; take fewer examples, or raise "
+                "max_length"
             )
         if of_all:
             targets = zip(encoded["input_ids"], rows.targets, strict=True)
-            encoded["label"] = [[*[IGNORE_INDEX] * (len(ids) - count), *ids[-count:]] for ids, count in targets]
+            encoded["label"] = [
+                [*[IGNORE_INDEX] * (len(ids) - count), *ids[-count:]] for ids, count in targets
+            ]
         longer = np.array([*map(len, encoded["input_ids"])]) > rows.lengths
-        learnt = tuple(np.array([token for token in row if token != IGNORE_INDEX]) for row in encoded["label"])
+        learnt = tuple(
+            np.array([token for token in row if token != IGNORE_INDEX]) for row in encoded["label"]
+        )
         if not longer.all() or not same_answers(learnt, rows.references):
-            raise Unsupported("the template leaves earlier turns out, or writes a row otherwise after examples")
-        return {name: encoded[name] for name in ("input_ids", "label", "prompt", "cut", "choice_ids")}
+            raise Unsupported(
+                "the template leaves earlier turns out, or writes a row otherwise after examples"
+            )
+        return {
+            name: encoded[name] for name in ("input_ids", "label", "prompt", "cut", "choice_ids")
+        }
 
     def asked(self, rows: Rows, encoder: Encoder) -> list[Asked]:
         chat, found = self.conversations(encoder), []
         read = map(ConversationRow.read, rows.column("turns"), rows.column("choices"))
-        for place, (row, prompt, cut) in enumerate(zip(read, rows.column("prompt"), rows.column("cut"), strict=True)):
+        for place, (row, prompt, cut) in enumerate(
+            zip(read, rows.column("prompt"), rows.column("cut"), strict=True)
+        ):
             turns = chat.turns(row.roles, row.contents, row.keys)[:-1]
-            found.append(Asked(turns, row.definitions, tuple(rows.tokens(place)[:prompt].tolist()), cut))
+            found.append(
+                Asked(turns, row.definitions, tuple(rows.tokens(place)[:prompt].tolist()), cut)
+            )
         return found
 
-    def _encoded(self, examples: Iterable[tuple[int, ConversationRow]], chat: Conversations) -> dict[str, list[Any]]:
-        """Return the columns of conversations, each given with its row's number, as `encode` does."""
+    def _encoded(
+        self, examples: Iterable[tuple[int, ConversationRow]], chat: Conversations
+    ) -> dict[str, list[Any]]:
+        """Return the columns of conversations, each given with its row's number, as `encode`
+        does.
+        """
         from hpml_bench.data.chat_template import RefusedError
 
         encoder, encoded = chat.encoder, list[dict[str, Any]]()
@@ -203,7 +248,10 @@ class CausalLM(Task):
             compared = row.choices if self.compares_choices else []
             more = (row.weights or (), row.definitions, row.keys)
             try:
-                others = [silent.example(row.roles, [*row.contents[:-1], choice], 0, *more) for choice in compared]
+                others = [
+                    silent.example(row.roles, [*row.contents[:-1], choice], 0, *more)
+                    for choice in compared
+                ]
                 longest = max((len(other.ids) for other in others if other is not None), default=0)
                 example = chat.example(row.roles, row.contents, longest, *more)
             except UserError as error:
@@ -216,35 +264,58 @@ class CausalLM(Task):
                 continue
             read = self.scorer is None or self.scorer.score(example.expected, example.expected) == 1
             if self.decoding is not None and not (read and chat.reads(example)):
-                encoder.counts["rows whose right answer would not be read as such, and score less"] += 1
+                encoder.counts[
+                    "rows whose right answer would not be read as such, and score less"
+                ] += 1
             if row.messages and no_template:
-                encoder.counts["rows whose turns stand one after the other, as the tokenizer has no chat template"] += 1
-            encoded.append({
-                KEPT: number, "input_ids": list(example.ids), "label": list(example.labels),
-                # the text with which the template begins every answer is no part of a choice
-                "prompt": example.content if compared else example.prompt,
-                "question": example.question, "expected": example.expected, "bytes": example.target_bytes,
-                "cut": example.cut, "turns": row.written, "choices": row.choices,
-                "choice_ids": [chat.answer_of(other) for other in others if other is not None],
-            })  # fmt: skip
+                encoder.counts[
+                    (
+                        "rows whose turns stand one after the other, as the tokenizer has no chat "
+                        "template"
+                    )
+                ] += 1
+            encoded.append(
+                {
+                    KEPT: number,
+                    "input_ids": list(example.ids),
+                    "label": list(example.labels),
+                    # the text with which the template begins every answer is no part of a choice
+                    "prompt": example.content if compared else example.prompt,
+                    "question": example.question,
+                    "expected": example.expected,
+                    "bytes": example.target_bytes,
+                    "cut": example.cut,
+                    "turns": row.written,
+                    "choices": row.choices,
+                    "choice_ids": [chat.answer_of(other) for other in others if other is not None],
+                }
+            )
         names = (KEPT, "input_ids", "label", *self.extra_types())
         return {name: [row[name] for row in encoded] for name in names}
 
-    def _examples(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> Iterator[tuple[int, ConversationRow]]:
-        """Yield the examples of a batch of rows, each with its row's number: one of a row, or one of each answer."""
+    def _examples(
+        self, rows: Mapping[str, list[Any]], encoder: Encoder
+    ) -> Iterator[tuple[int, ConversationRow]]:
+        """Yield the examples of a batch of rows, each with its row's number: one of a row, or
+        one of each answer.
+        """
         for number, row in enumerate(conversation_rows(rows)):
             examples = list(row.of_each_answer()) if self.splits_rows else [row]
             if not examples:
                 encoder.counts["rows whose text has no token to learn, left out"] += 1
             if len(examples) > 1:
-                encoder.counts["examples made of rows of several answers, one of each answer"] += len(examples)
+                encoder.counts["examples made of rows of several answers, one of each answer"] += (
+                    len(examples)
+                )
             yield from ((number, example) for example in examples)
 
     @property
     def splits_rows(self) -> bool:
         return bool(self.options.loss_on == "each")
 
-    def encode_general(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
+    def encode_general(
+        self, rows: Mapping[str, list[Any]], encoder: Encoder
+    ) -> dict[str, list[Any]]:
         return encode_texts([contents[-1] for contents in rows["contents"]], encoder)
 
     def conversations(self, encoder: Encoder) -> Conversations:
@@ -275,22 +346,35 @@ class CausalLM(Task):
         return self.conversations(encoder).scaffold
 
     def extra_types(self) -> dict[str, pa.DataType]:
-        """Return the columns beside ids and labels: tokens of the prompt and cut off it, texts, turns, target bytes."""
+        """Return the columns beside ids and labels: tokens of the prompt and cut off it, texts,
+        turns, target bytes.
+        """
         import pyarrow as pa
 
         numbers = dict.fromkeys(("prompt", "bytes", "cut"), pa.int32())
         texts = dict.fromkeys(("question", "expected", "turns"), pa.string())
-        return {**numbers, **texts, "choices": pa.list_(pa.string()), "choice_ids": pa.list_(pa.list_(pa.int32()))}
+        return {
+            **numbers,
+            **texts,
+            "choices": pa.list_(pa.string()),
+            "choice_ids": pa.list_(pa.list_(pa.int32())),
+        }
 
     def length_notes(self, full: float, counts: Mapping[str, Counter[str]]) -> dict[str, str]:
-        parts = [f"{split} {note}" for split, count in counts.items() if (note := note_on_lengths(count))]
+        parts = [
+            f"{split} {note}" for split, count in counts.items() if (note := note_on_lengths(count))
+        ]
         notes = {"rows longer than max_length": "; ".join(parts) or NOTHING}
         total = sum(counts.values(), Counter[str]())
-        return notes | {name: f"{number:,}" for name, number in total.items() if name not in OF_LENGTHS}
+        return notes | {
+            name: f"{number:,}" for name, number in total.items() if name not in OF_LENGTHS
+        }
 
     # Model
 
-    def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
+    def build(
+        self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int
+    ) -> nn.Module:
         from hpml_bench.training.causal_lm import LanguageModel
 
         return LanguageModel(encoder, virtual_tokens, self.options.router_loss)
@@ -300,7 +384,9 @@ class CausalLM(Task):
 
         if outputs.dim() == 1:  # losses, which a model of many logits returns while it trains
             return outputs.sum()
-        return cross_entropy(outputs, labels[:, 1:][target_positions(labels, len(outputs))], reduction="sum")
+        return cross_entropy(
+            outputs, labels[:, 1:][target_positions(labels, len(outputs))], reduction="sum"
+        )
 
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         from torch.nn.functional import cross_entropy
@@ -318,7 +404,9 @@ class CausalLM(Task):
     # Scores
 
     def evaluate(self, predictions: Predictions) -> dict[str, float]:
-        reference, prediction = (flat(answers) for answers in (predictions.reference, predictions.prediction))
+        reference, prediction = (
+            flat(answers) for answers in (predictions.reference, predictions.prediction)
+        )
         nats = float(np.sum(predictions.loss, dtype=np.float64))
         loss, texts = nats / max(1, len(reference)), texts_of(predictions)
         metrics: dict[str, float] = {}
@@ -327,16 +415,22 @@ class CausalLM(Task):
                 "loss": loss,
                 "perplexity": math.exp(min(loss, LARGEST_EXPONENT)),
                 "bits_per_byte": nats / math.log(2) / max(1, int(texts.bytes.sum())),
-                "token_accuracy": float((reference == prediction).mean()) if len(reference) else 0.0,
+                "token_accuracy": float((reference == prediction).mean())
+                if len(reference)
+                else 0.0,
             }
-        if self.scorer is None or texts.answer is None:  # a validation during training, of the loss alone
+        if (
+            self.scorer is None or texts.answer is None
+        ):  # a validation during training, of the loss alone
             return metrics
         metrics = {"score": float(self.scores(predictions).mean()), **metrics}
         for name, of_rows in (("cut_answers", texts.cut), ("near_ties", texts.near_tie)):
             metrics |= {} if of_rows is None else {name: float(of_rows.mean())}
         if texts.normalised is not None:
             pairs = zip(texts.normalised, texts.expected, strict=True)
-            metrics["score_normalised"] = float(np.mean([answer == expected for answer, expected in pairs]))
+            metrics["score_normalised"] = float(
+                np.mean([answer == expected for answer, expected in pairs])
+            )
         return metrics
 
     def scores(self, predictions: Predictions) -> NDArray[Any]:
@@ -352,16 +446,25 @@ class CausalLM(Task):
         return not_likeliest(predictions)
 
     def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:
-        """Answer nothing, which scores 0, or draw a choice; without a scorer guess each token by its frequency."""
+        """Answer nothing, which scores 0, or draw a choice; without a scorer guess each token by
+        its frequency.
+        """
         if self.compares_choices and texts is not None and texts.choices is not None:
             drawn = 1 / texts.choices
             mean = float(drawn.mean())
             if self.options.question:
                 name, count = Counter(texts.expected).most_common(1)[0]
-                share = f"Guessing the most frequent class gets {count / len(drawn):.1%} of the test rows right"
+                share = (
+                    f"Guessing the most frequent class gets {count / len(drawn):.1%} of the test "
+                    f"rows right"
+                )
                 right = np.array([expected == name for expected in texts.expected], dtype=float)
                 return Guess(f"{share}; chance is {mean:.1%}.", right, chance=mean)
-            return Guess(f"Choosing at random is right in {mean:.1%} of the test rows on average.", drawn, chance=mean)
+            return Guess(
+                f"Choosing at random is right in {mean:.1%} of the test rows on average.",
+                drawn,
+                chance=mean,
+            )
         if self.scorer is not None:
             return Guess("An empty answer scores 0.", scores=np.zeros(len(reference)), chance=0.0)
         return guess_tokens(reference)

@@ -1,4 +1,6 @@
-"""Rows of conversations as data sets give them, texts without turns, notes on lengths; metrics and scores of rows."""
+"""Rows of conversations as data sets give them, texts without turns, notes on lengths; metrics
+and scores of rows.
+"""
 
 from __future__ import annotations
 
@@ -33,16 +35,25 @@ class ConversationRow(NamedTuple):
     fields: list[str] | None  # JSON of the further keys of each turn
     tools: str | None
     place: str | None
-    messages: bool | None  # whether the data set gives it as turns, not as a prompt and a completion
+    messages: (
+        bool | None
+    )  # whether the data set gives it as turns, not as a prompt and a completion
 
     def of_each_answer(self) -> Iterator[ConversationRow]:
-        """Yield the conversation up to each answer to learn that has a prompt; a text without one as it is."""
+        """Yield the conversation up to each answer to learn that has a prompt; a text without
+        one as it is.
+        """
         for place, role in enumerate(self.roles):
             learnt = role == "assistant" and (not self.weights or self.weights[place])
             if learnt and (place or len(self.roles) == 1):
                 end = place + 1
                 fields = self.fields and self.fields[:end]
-                yield self._replace(roles=self.roles[:end], contents=self.contents[:end], fields=fields, weights=None)
+                yield self._replace(
+                    roles=self.roles[:end],
+                    contents=self.contents[:end],
+                    fields=fields,
+                    weights=None,
+                )
 
     @classmethod
     def read(cls, written: str, choices: list[str]) -> Self:
@@ -65,42 +76,75 @@ class ConversationRow(NamedTuple):
         return json.loads(self.tools) if self.tools else None
 
     def after(self, examples: Sequence[ConversationRow], end: str) -> ConversationRow:
-        """Return the conversation with examples, each with `end` after it, as earlier turns that are not learnt.
+        """Return the conversation with examples, each with `end` after it, as earlier turns that
+        are not learnt.
 
         A system prompt is the row's own, and stays in front.
         """
         shown: list[tuple[Any, ...]] = []
         for one in examples:
             texts = [*one.contents[:-1], one.contents[-1] + end]
-            turns = zip(one.roles, texts, one.fields or [""] * len(texts), [0.0] * len(texts), strict=True)
+            turns = zip(
+                one.roles, texts, one.fields or [""] * len(texts), [0.0] * len(texts), strict=True
+            )
             shown += [turn for turn in turns if turn[0] != "system"]
         size, front = len(self.roles), int(self.roles[0] == "system")
-        own = [*zip(self.roles, self.contents, self.fields or [""] * size, self.weights or [1.0] * size, strict=True)]
+        own = [
+            *zip(
+                self.roles,
+                self.contents,
+                self.fields or [""] * size,
+                self.weights or [1.0] * size,
+                strict=True,
+            )
+        ]
         parts = zip(*own[:front], *shown, *own[front:], strict=True)
-        changed: Any = dict(zip(("roles", "contents", "fields", "weights"), map(list, parts), strict=True))
+        changed: Any = dict(
+            zip(("roles", "contents", "fields", "weights"), map(list, parts), strict=True)
+        )
         return self._replace(**changed)
 
 
 def conversation_rows(batch: Mapping[str, list[Any]]) -> Iterator[ConversationRow]:
     nothing = [None] * len(batch["roles"])
-    return map(ConversationRow._make, zip(*(batch.get(name, nothing) for name in ConversationRow._fields), strict=True))
+    return map(
+        ConversationRow._make,
+        zip(*(batch.get(name, nothing) for name in ConversationRow._fields), strict=True),
+    )
 
 
 def place_of(rows: pa.Table, split: str, row: int) -> str:
     """Return a row's file and number where the data set gives them, else its split and number."""
-    return rows.column("place")[row].as_py() if "place" in rows.column_names else f"{split} row {row + 1}"
+    return (
+        rows.column("place")[row].as_py()
+        if "place" in rows.column_names
+        else f"{split} row {row + 1}"
+    )
 
 
 def encode_texts(texts: list[str], encoder: Encoder) -> dict[str, list[Any]]:
-    """Return texts as the tokenizer gives them, cut at `max_length`: every token but the first is a target.
+    """Return texts as the tokenizer gives them, cut at `max_length`: every token but the first is a
+    target.
 
     An end token that the tokenizer sets behind a text, also behind one that is cut, is left out.
     """
-    tokenised = encoder.tokenizer(texts, truncation=True, max_length=encoder.max_length)["input_ids"]
+    tokenised = encoder.tokenizer(texts, truncation=True, max_length=encoder.max_length)[
+        "input_ids"
+    ]
     end = encoder.tokenizer.eos_token_id
-    whole = ((text, ids[:-1] if ids[-1:] == [end] else ids) for text, ids in zip(texts, tokenised, strict=True))
+    whole = (
+        (text, ids[:-1] if ids[-1:] == [end] else ids)
+        for text, ids in zip(texts, tokenised, strict=True)
+    )
     kept = [(text, ids) for text, ids in whole if len(ids) > 1]
-    nothing: dict[str, Any] = {"prompt": 0, "cut": 0, "question": "", "turns": "", "choices": [], "choice_ids": []}
+    nothing: dict[str, Any] = {
+        "prompt": 0,
+        "cut": 0,
+        "question": "",
+        "turns": "",
+        "choices": [],
+        "choice_ids": [],
+    }
     return {
         **{name: [value] * len(kept) for name, value in nothing.items()},
         "input_ids": [ids for _, ids in kept],
@@ -112,9 +156,14 @@ def encode_texts(texts: list[str], encoder: Encoder) -> dict[str, list[Any]]:
 
 def note_on_lengths(count: Counter[str]) -> str:
     """Return a note on a split's rows that are too long; empty where there are none."""
-    dropped = f"{count['dropped rows']:,} of {count['rows']:,} rows left out ({count['dropped tokens']:,} tokens)"
+    dropped = (
+        f"{count['dropped rows']:,} of {count['rows']:,} rows left out "
+        f"({count['dropped tokens']:,} tokens)"
+    )
     cut = f"{count['cut rows']:,} prompts cut ({count['cut tokens']:,} tokens)"
-    return ", ".join([*([dropped] if count["dropped rows"] else []), *([cut] if count["cut rows"] else [])])
+    return ", ".join(
+        [*([dropped] if count["dropped rows"] else []), *([cut] if count["cut rows"] else [])]
+    )
 
 
 # Metrics and scores
@@ -124,29 +173,78 @@ _metric = partial(Metric.define, phase="test", group="language")
 
 LOSSES = (
     *loss_metrics("nats/token", "Cross-entropy a learnt token"),
-    _metric("test_perplexity", "perplexity", "", "lower", ".3f",
-            "exp of the test loss: how many equally likely tokens the model hesitates between, on average."),
-    _metric("test_bits_per_byte", "bits a byte", "bits/byte", "lower", ".3f",
-            "Summed loss of the learnt tokens of all test rows in bits, divided by the UTF-8 bytes of their text: it "
-            "can be compared between tokenizers."),
-    _metric("test_token_accuracy", "token accuracy", "", "higher", ".1%",
-            "Share of the learnt tokens of the test rows that are the model's most likely one, given all tokens "
-            "before it as they are.", bounds=(0.0, 1.0)),
-)  # fmt: skip
+    _metric(
+        "test_perplexity",
+        "perplexity",
+        "",
+        "lower",
+        ".3f",
+        (
+            "exp of the test loss: how many equally likely tokens the model hesitates between, on "
+            "average."
+        ),
+    ),
+    _metric(
+        "test_bits_per_byte",
+        "bits a byte",
+        "bits/byte",
+        "lower",
+        ".3f",
+        "Summed loss of the learnt tokens of all test rows in bits, divided by the UTF-8 bytes of "
+        "their text: it "
+        "can be compared between tokenizers.",
+    ),
+    _metric(
+        "test_token_accuracy",
+        "token accuracy",
+        "",
+        "higher",
+        ".1%",
+        "Share of the learnt tokens of the test rows that are the model's most likely one, given "
+        "all tokens "
+        "before it as they are.",
+        bounds=(0.0, 1.0),
+    ),
+)
 
-NORMALISED = _metric("test_score_normalised", "right choices, normalised", "", "higher", ".1%",
-                     "Share of the test rows whose right choice has the largest log-likelihood a character "
-                     "(lm-evaluation-harness's acc_norm).", group="quality", bounds=(0.0, 1.0))  # fmt: skip
+NORMALISED = _metric(
+    "test_score_normalised",
+    "right choices, normalised",
+    "",
+    "higher",
+    ".1%",
+    "Share of the test rows whose right choice has the largest log-likelihood a character "
+    "(lm-evaluation-harness's acc_norm).",
+    group="quality",
+    bounds=(0.0, 1.0),
+)
 
 ANSWERED = (
-    _metric("test_cut_answers", "cut answers", "", "lower", ".1%",
-            "Share of the test rows whose answer reached max_new_tokens, or the model's last position, before it "
-            "ended.", bounds=(0.0, 1.0)),
-    _metric("test_near_ties", "near ties", "", "neither", ".1%",
-            "Share of the test rows in whose answer two tokens' logits lay within 1e-4 of each other at the top "
-            "somewhere, or in half precision within a step of the type (2^-7 of the largest in bfloat16): there "
-            "rounding, which differs with the batch, can decide.", bounds=(0.0, 1.0)),
-)  # fmt: skip
+    _metric(
+        "test_cut_answers",
+        "cut answers",
+        "",
+        "lower",
+        ".1%",
+        "Share of the test rows whose answer reached max_new_tokens, or the model's last "
+        "position, before it "
+        "ended.",
+        bounds=(0.0, 1.0),
+    ),
+    _metric(
+        "test_near_ties",
+        "near ties",
+        "",
+        "neither",
+        ".1%",
+        "Share of the test rows in whose answer two tokens' logits lay within 1e-4 of each other "
+        "at the top "
+        "somewhere, or in half precision within a step of the type (2^-7 of the largest in "
+        "bfloat16): there "
+        "rounding, which differs with the batch, can decide.",
+        bounds=(0.0, 1.0),
+    ),
+)
 
 
 def scored(scorer: Scorer) -> tuple[Metric, ...]:
@@ -157,7 +255,9 @@ def scored(scorer: Scorer) -> tuple[Metric, ...]:
 
 
 def linearised_loss(reference: Answers, losses: NDArray[Any]) -> NDArray[np.float64]:
-    """Return one value per row [n] whose mean is exactly the loss per token, sum(loss) / sum(tokens)."""
+    """Return one value per row [n] whose mean is exactly the loss per token, sum(loss) /
+    sum(tokens).
+    """
     return linearised_ratio(losses, np.array([len(row) for row in reference], dtype=np.float64))
 
 
@@ -168,7 +268,8 @@ def guess_tokens(reference: Answers) -> Guess:
     losses = np.array([sum(cost[token] for token in np.asarray(row).tolist()) for row in reference])
     mean = float(losses.sum() / max(1, len(tokens)))
     return Guess(
-        f"Guessing every token by how often it occurs in these rows has a loss of {mean:.3f} nats/token.",
+        f"Guessing every token by how often it occurs in these rows has a loss of {mean:.3f} "
+        f"nats/token.",
         scores=linearised_loss(reference, losses),
         chance=mean,
     )
