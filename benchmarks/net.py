@@ -61,6 +61,11 @@ def without_times(match: re.Match[str]) -> str:
 
 VOLATILE = (
     Volatile(
+        re.compile(r"hpml_bench/[\w/]+\.py:\d+(?=: \w+Warning: )(.*)\n  .*"),
+        lambda match: f"FILE:LINE{match[1]}",
+        "the place and the source line that Python adds to a warning",
+    ),
+    Volatile(
         re.compile(r"(?<=hpml-track-)\w{8}"),
         lambda _: "*",
         "the random part of a temporary folder's name",
