@@ -373,8 +373,7 @@ def markdown(found: dict[str, Finding]) -> str:
         "say what a combination is and what is checked.",
         "",
         f"Python {platform.python_version()}, {versions}, CUDA {torch.version.cuda}: {len(found)} "
-        f"combinations, "
-        f"{counted(found)}.",
+        f"combinations, {counted(found)}.",
     ]
     for status in STATUSES[1:]:
         rows = [(name, of) for name, of in found.items() if of.status == status]

@@ -31,9 +31,8 @@ POINTS = {
     "learning_rate": "learning rate of the method's parameters in one step",
     "step_seconds": (
         "seconds of one step: from the moment all ranks had ended the one before until all had "
-        "ended it; "
-        "beside it `ranks`, each rank's own seconds, and `tokens` and `real_tokens`, "
-        "the step's tokens over all ranks with and without padding"
+        "ended it; beside it `ranks`, each rank's own seconds, and `tokens` and `real_tokens`, the "
+        "step's tokens over all ranks with and without padding"
     ),
     "validation_loss": "mean loss over the validation rows",
     "validation_<headline>": (
@@ -90,8 +89,7 @@ def settings_page() -> str:
     parts = [
         "# Settings\n",
         "Made by `python benchmarks/generate_docs.py` from the code. *required* marks what has no "
-        "default; *empty* is "
-        "`null` in YAML.\n",
+        "default; *empty* is `null` in YAML.\n",
     ]
     for title, model in SETTINGS.items():
         parts += [f"## {title}\n", fields_table(model)]
@@ -109,12 +107,9 @@ def metrics_page() -> str:
     parts = [
         "# Metrics\n",
         "Made by `python benchmarks/generate_docs.py` from the definitions of probes and tasks, "
-        "which also stand in "
-        "records and in the report's glossary. *Over ranks* says how the ranks' values become one "
-        "(`same`: they "
-        "are equal on all), *over steps* how the steps' do. A metric that can't be measured on a "
-        "machine is left out "
-        "of its records.\n",
+        "which also stand in records and in the report's glossary. *Over ranks* says how the "
+        "ranks' values become one (`same`: they are equal on all), *over steps* how the steps' do. "
+        "A metric that can't be measured on a machine is left out of its records.\n",
     ]
     kinds: tuple[registry.Kind, ...] = ("probes", "tasks")
     for kind, name in [(of, name) for of in kinds for name in registry.names(of)]:

@@ -56,9 +56,8 @@ Q8_0.
 """
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}Q: {{ m['content'] }}{% "
-    "else %} A:"
-    "{{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %} A:{% "
-    "endif %}"
+    "else %} A:{{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt "
+    "%} A:{% endif %}"
 )
 OTHERS = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -384,17 +384,13 @@ def render(
         *wrap(f"and CORDA attrs, packages that PEFT does not install. {newer}", 118),
         "",
         *wrap(
-            f"*Causal LM* is a whole language model, of the shapes of {', '.join(MODELS[:-1])} "
-            f"and {MODELS[-1]}. "
-            "A type runs with it when it trains; when its logits depend neither on padding nor on "
-            "the texts beside "
-            "it; when those of generation, token by token from left-padded prompts, are those of "
-            "a forward pass over "
-            "the whole text; and when prompts get the same answers alone and side by side. SHADOW "
-            "reads the "
-            "whole text anew for every token, which takes longer; so do CARTRIDGE and "
-            "PREFIX_TUNING with a model "
-            "whose tokens see a window of places only, as Gemma 2.",
+            f"*Causal LM* is a whole language model, of the shapes of {', '.join(MODELS[:-1])} and "
+            f"{MODELS[-1]}. A type runs with it when it trains; when its logits depend neither on "
+            "padding nor on the texts beside it; when those of generation, token by token from "
+            "left-padded prompts, are those of a forward pass over the whole text; and when "
+            "prompts get the same answers alone and side by side. SHADOW reads the whole text "
+            "anew for every token, which takes longer; so do CARTRIDGE and PREFIX_TUNING with a "
+            "model whose tokens see a window of places only, as Gemma 2.",
             118,
         ),
         "",

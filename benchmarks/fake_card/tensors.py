@@ -224,8 +224,7 @@ def check_devices(operator: Any, args: Sequence[Any], tensors: Sequence[Tensor])
         # in torch's words, by which the harness knows an error of the machine
         raise WrongDeviceError(
             f"Expected all tensors to be on the same device, but {operator} got some on cuda:0 "
-            f"and, of the shapes "
-            f"{', '.join(map(str, strange))}, some on the CPU"
+            f"and, of the shapes {', '.join(map(str, strange))}, some on the CPU"
         )
 
 

@@ -236,14 +236,11 @@ def live(evidence: Evidence) -> str:
     )
     sentences += [
         f"Trials started: {len(evidence.started)} in {len({trial.session for trial in trials})} "
-        f"session(s), of which "
-        f"{len(evidence.started) - len(trials)} were broken off.",
+        f"session(s), of which {len(evidence.started) - len(trials)} were broken off.",
         f"Blocks: {len(blocks)}, of which {sum(block.disturbed is not None for block in blocks)} "
-        f"were disturbed and "
-        "don't count.",
+        "were disturbed and don't count.",
         f"Processes of others that ran meanwhile, on average: {busy:.2g}; share of the time in "
-        f"which a side waited "
-        f"for its core: "
+        "which a side waited for its core: "
         f"{percent(waited / sum(sum(block.waited) + sum(block.seconds) for block in blocks), 2)}.",
     ]
     slowed = [trial for trial in trials if trial.slowdown]
@@ -257,8 +254,7 @@ def live(evidence: Evidence) -> str:
     if known:
         sentences.append(
             "Slowdown injected, the delay's time over the other side's step time, median and "
-            "range of "
-            f"{len(known)} of {len(slowed)} slowed trials: {', '.join(named)}."
+            f"range of {len(known)} of {len(slowed)} slowed trials: {', '.join(named)}."
         )
     elif slowed:
         sentences.append(f"Slowdown injected: not recorded in these {len(slowed)} slowed trials.")
@@ -386,21 +382,16 @@ def render(evidence: Evidence, loaded: Evidence) -> str:
         named["under load"] = (under_load, 0.0)
         of_load = (
             f"Under load: drawn from {len(under_load.ratios)} pairs recorded beside the competing "
-            f"load "
-            f"({under_load.left_out} left out), and nothing made up. "
+            f"load ({under_load.left_out} left out), and nothing made up. "
         )
     explained = (
         f"Each row: {RESAMPLED:,} trials drawn with replacement from {len(pairs.ratios)} recorded "
-        f"A/A pairs, {RUN} "
-        "consecutive ones at a time and all methods of a pair together, with a slowdown added to "
-        "every method, or to "
-        f"one by lot. {pairs.left_out} further pairs, in which some blocks were disturbed, are "
-        f"left out. With spikes: "
-        f"each timed piece is made up to {rate(LARGEST_SPIKE)} longer with a chance of "
-        f"{rate(SPIKES)}, on either side. "
+        f"A/A pairs, {RUN} consecutive ones at a time and all methods of a pair together, with a "
+        f"slowdown added to every method, or to one by lot. {pairs.left_out} further pairs, in "
+        "which some blocks were disturbed, are left out. With spikes: each timed piece is made up "
+        f"to {rate(LARGEST_SPIKE)} longer with a chance of {rate(SPIKES)}, on either side. "
         f"{of_load}Resampling tells what the rule does with noise such as was recorded; it knows "
-        f"the tails no better "
-        "than the recorded pairs do, and the bounds above stay the claim."
+        "the tails no better than the recorded pairs do, and the bounds above stay the claim."
     )
     return "\n\n".join([*parts, "## Resampling", explained, "\n".join(study(named))]) + "\n"
 

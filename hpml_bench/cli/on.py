@@ -95,8 +95,7 @@ def _submit_and_wait(sweep: JobSweep, trackers: Sequence[Tracker], detach: bool)
         click.echo(for_terminal(reason, 2000), err=True)
     click.echo(
         f"the jobs ended and left {len(sweep.watch.left())} of {len(sweep.plan.units)} units "
-        f"undone; see {shown}/logs; "
-        "the same command goes on from here",
+        f"undone; see {shown}/logs; the same command goes on from here",
         err=True,
     )
     return FAILED

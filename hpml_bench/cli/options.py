@@ -286,8 +286,7 @@ how_many_seeds = bundle(
             "--until",
             type=click.Choice(["decided", "costs"]),
             help="Add seeds in rounds until it is decided which method scores best, or how costs "
-            "differ too; "
-            "methods that are shown to be behind leave.",
+            "differ too; methods that are shown to be behind leave.",
         ),
         click.option(
             "--max-seeds",
@@ -300,8 +299,7 @@ how_many_seeds = bundle(
             type=click.IntRange(1, 100),
             metavar="N",
             help="Declare before the first run that results are looked at N times as seeds are "
-            "added; each look "
-            "has the same share of the 5 %.",
+            "added; each look has the same share of the 5 %.",
         ),
     ],
 )

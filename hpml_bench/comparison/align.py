@@ -273,10 +273,8 @@ def _unequal(part: pd.DataFrame, table: pd.DataFrame, of: AlignedScores) -> str:
     seed = f", seed {sanitize(of.seeds[run], 20)}," if of.seeds[run] else ""
     return (
         f"'{system}'{seed} has {(~lacks.loc[system, run]).sum():,} of {len(lacks.columns):,} rows "
-        f"of {of.title}: it "
-        f"lacks row '{sanitize(missing, 60)}', which '{other[SYSTEM]}' has ({other[WHERE]}); add "
-        f"the rows, or compare "
-        "those that all have by --shared"
+        f"of {of.title}: it lacks row '{sanitize(missing, 60)}', which '{other[SYSTEM]}' has "
+        f"({other[WHERE]}); add the rows, or compare those that all have by --shared"
     )
 
 

@@ -267,9 +267,8 @@ def _more(found: Verdicts) -> Text | None:
     sentences, scores = [], found.scores
     if scores.rows is not None and not scores.foreseen:
         sentences.append(
-            "A range of the score (--range, before the first look): without it verdicts presume "
-            "no row beyond "
-            "those seen."
+            "A range of the score (--range, before the first look): without it verdicts presume no "
+            "row beyond those seen."
         )
     if scores.rows is None:
         sentences.append(

@@ -122,9 +122,8 @@ class Conversations:
         size = self.encoder.vocabulary
         if size is not None and max(ids) >= size:
             raise UserError(
-                f"{self.encoder.backbone}: the tokenizer gives token {max(ids)}, but the model "
-                f"has {size}; they don't "
-                "belong together"
+                f"{self.encoder.backbone}: the tokenizer gives token {max(ids)}, but the model has "
+                f"{size}; they don't belong together"
             )
         # tokens at the front that are never cut: those up to BOS, or that the tokenizer puts there
         front, bos = self._known.front, self.encoder.tokenizer.bos_token_id
@@ -504,8 +503,7 @@ class Conversations:
         if scaffold != other:
             raise UserError(
                 f"{self._chat.name} writes different text around an answer for different "
-                f"questions; give another with "
-                "task.options.template"
+                "questions; give another with task.options.template"
             )
         return scaffold
 

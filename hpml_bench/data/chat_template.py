@@ -132,8 +132,7 @@ class ChatTemplate:
         if lost:
             raise UserError(
                 f"{self.name} writes no {lost[0]}, and a row has some; remove them, or give "
-                f"another template with "
-                "task.options.template"
+                "another template with task.options.template"
             )
         of_tools = {"role": "system", "content": "", "tools": list(tools or ())}
         safe, stand_ins, escaped = self._without_special_tokens([*turns, of_tools])
@@ -241,8 +240,7 @@ class ChatTemplate:
         if not in_whole or not whole.startswith(before[:in_whole]) or closed:
             raise UserError(
                 f"{self.name} doesn't continue its generation prompt (which ends with "
-                f"{prompt[-40:]!r}), so that a "
-                "model would get another prompt than in training; "
+                f"{prompt[-40:]!r}), so that a model would get another prompt than in training; "
                 + (
                     "set task.options.template_options to {enable_thinking: true}, or "
                     * (THINKING in self.template)
@@ -308,11 +306,9 @@ class ChatTemplate:
             answer = sum(turn["role"] == "assistant" for turn in turns[: place + 1])
             raise UserError(
                 f"{self.name} writes answer {answer} differently when turns follow it, so that a "
-                f"model would be "
-                "trained on another text than it generates; set task.options.loss_on to each, "
-                "which makes an example "
-                "of each answer, or to last, which learns the last of each row, or give another "
-                "template"
+                "model would be trained on another text than it generates; set "
+                "task.options.loss_on to each, which makes an example of each answer, or to last, "
+                "which learns the last of each row, or give another template"
             )
         end = _common_prefix(until, whole)
         end = next(
@@ -460,8 +456,7 @@ def chat_template(encoder: Encoder, given: str | None) -> str:
     if "{" not in given:
         raise UserError(
             f"task.options.template is {given[:60]!r}: give plain, path:FILE or a jinja template, "
-            f"which has "
-            "{{ ... }} in it"
+            "which has {{ ... }} in it"
         )
     return given
 

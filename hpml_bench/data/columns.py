@@ -179,8 +179,7 @@ def choose(
             )
             raise UserError(
                 f"{where}: no column is called {' or '.join(usual[:2])}; name the one with lists "
-                f"of {what} with "
-                f"dataset.options.{option} ({listed(names)})"
+                f"of {what} with dataset.options.{option} ({listed(names)})"
             )
         sample: dict[str, list[Any]] = dataset[:SAMPLE_ROWS]
         if chosen_label is None:

@@ -118,10 +118,9 @@ def find_turns(
         )
     raise UserError(
         f"{where}: no columns look like conversations: none is called "
-        f"{' or '.join(TURN_NAMES[:2])}, or "
-        f"{' or '.join(PROMPT_NAMES[:3])} with {' or '.join(ANSWER_NAMES[:4])}, or text; name "
-        f"them with "
-        f"dataset.options.text and dataset.options.label ({listed(names)})"
+        f"{' or '.join(TURN_NAMES[:2])}, or {' or '.join(PROMPT_NAMES[:3])} with "
+        f"{' or '.join(ANSWER_NAMES[:4])}, or text; name them with dataset.options.text and "
+        f"dataset.options.label ({listed(names)})"
     )
 
 
@@ -302,8 +301,7 @@ def _cell(cell: Any, column: str) -> str:
         return "" if cell is None else str(cell)
     raise ValueError(
         f"holds {short(str(cell))!r} as a {type(cell).__name__} in column {column!r}, so that its "
-        f"own text is lost; "
-        "give it as text, which in JSON must not look like a date"
+        "own text is lost; give it as text, which in JSON must not look like a date"
     )
 
 

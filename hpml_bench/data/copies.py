@@ -109,8 +109,7 @@ class Copies(Frozen):
         )
         return (
             f"of {self.looked_at['test']:,} test rows {' and '.join(findings)}, so that scores "
-            f"look "
-            f"{' and '.join(effects)} than they are"
+            f"look {' and '.join(effects)} than they are"
         )
 
 

@@ -73,8 +73,7 @@ def split_off_test(train: Dataset, settings: Settings, where: str) -> tuple[Data
     if chosen.all():
         raise UserError(
             f"{where}: its {len(np.unique(each))} groups are too large to split off {count} test "
-            f"rows; lower "
-            "test_samples, or name another column with dataset.options.group"
+            "rows; lower test_samples, or name another column with dataset.options.group"
         )
     return train.select(np.flatnonzero(~chosen)), train.select(np.flatnonzero(chosen))
 
@@ -152,9 +151,8 @@ def retention_rows(source: str, most: int, loaded: LoadedData, settings: Setting
     if source == "dataset":
         if loaded.retention is None:
             raise UserError(
-                f"task.options.retention: the data set {settings.dataset.name} has no general "
-                f"text of its own; "
-                "name a file with path: or wheel:, or leave it empty"
+                f"task.options.retention: the data set {settings.dataset.name} has no general text "
+                "of its own; name a file with path: or wheel:, or leave it empty"
             )
         rows = loaded.retention
     else:

@@ -193,8 +193,7 @@ def _unreadable(file: Path, error: BaseException, form: Format) -> UserError:
     elif suffix in SEPARATED and ("fields in line" in problem or "inside string" in problem):
         advice = (
             "; mend that line: a cell with a separator needs quotes. Where quotes are part of the "
-            "texts, set "
-            "dataset.options.quote to nothing; where cells are separated otherwise, set "
+            "texts, set dataset.options.quote to nothing; where cells are separated otherwise, set "
             "dataset.options.sep"
         )
     elif suffix == ".jsonl":

@@ -248,9 +248,8 @@ def _load(settings: Settings, where: str) -> tuple[LoadedData, Task]:
     if target not in loader.targets:
         raise UserError(
             f"{where}: its rows have {' or '.join(IN_WORDS[kind] for kind in loader.targets)} to "
-            f"learn, and "
-            f"the task {settings.task.name} learns {IN_WORDS[target]}; choose another task or "
-            f"data set"
+            f"learn, and the task {settings.task.name} learns {IN_WORDS[target]}; choose another "
+            "task or data set"
         )
     wanted = (
         settings.validation_samples or task.most_validation_rows

@@ -284,10 +284,8 @@ def _snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], why: str) 
         else:
             problem += (
                 " doesn't hold it; give a folder as path:FOLDER, fill the cache on a machine with "
-                "network and set "
-                "HF_HUB_OFFLINE=1, or run a suite that needs no hub (quickstart; reuters and "
-                "minilm need a package "
-                "index only)"
+                "network and set HF_HUB_OFFLINE=1, or run a suite that needs no hub (quickstart; "
+                "reuters and minilm need a package index only)"
             )
         raise UserError(f"{uri}: {problem}") from None
     log.info("%s: commit %s%s", uri, Path(folder).name, ", from the cache" if why else "")

@@ -117,9 +117,8 @@ def split_by(rows: Dataset, where: str, column: str) -> Splits:
         number = splits.index(None) if None in splits else 0
         raise UserError(
             f"{where}: row {number + 1} has '{short(str(rows[number][column]))}' in column "
-            f"'{column}', whose cells "
-            "must be train, validation or test, and some train; name another column with "
-            "dataset.options.split"
+            f"'{column}', whose cells must be train, validation or test, and some train; name "
+            "another column with dataset.options.split"
         )
     parts = {
         split: (
@@ -260,11 +259,9 @@ def _conversion(
         if not (known or options.label_names) and len(names) > max(FEW_CLASSES, rows / 2):
             raise UserError(
                 f"{train[1]}: column '{label}' has {len(names):,} different labels in {rows:,} "
-                f"rows, too many "
-                "for classes: is it a number of the row, a text or a measurement? Name the column "
-                "of the classes with "
-                "dataset.options.label; numbers are learnt by the task regression, answers in "
-                "words by causal_lm"
+                "rows, too many for classes: is it a number of the row, a text or a measurement? "
+                "Name the column of the classes with dataset.options.label; numbers are learnt by "
+                "the task regression, answers in words by causal_lm"
             )
         return names, partial(row, index=index), {**texts, "label": Value("int64")}
     if options.label_names:
@@ -313,8 +310,7 @@ def _index(
         return tuple(given), {str(i): i for i in range(len(given))}
     raise UserError(
         f"{file}: the {len(ordered)} labels {some([*map(short, ordered)], 12)} don't fit the "
-        f"{len(given)} label_names "
-        "given"
+        f"{len(given)} label_names given"
     )
 
 
@@ -370,8 +366,7 @@ def _looked_up(raw: Any, index: Index, what: str, column: str = "") -> int:
     if value not in index:
         raise ValueError(
             f"has the {what} '{short(value or '')}', which is not among the {len(index)} known "
-            f"ones "
-            f"({some([*map(short, index)], 12)})"
+            f"ones ({some([*map(short, index)], 12)})"
         )
     return index[value]
 

@@ -194,8 +194,7 @@ def _members(uri: str, wheel: Path, inner: str) -> list[zipfile.ZipInfo]:
     if size > MAX_UNZIPPED_BYTES or len(members) > MAX_MEMBERS:
         raise UserError(
             f"{uri}: would unzip to {len(members)} files of {size} bytes, over the limit of "
-            f"{MAX_MEMBERS} files and "
-            f"{MAX_UNZIPPED_BYTES} bytes"
+            f"{MAX_MEMBERS} files and {MAX_UNZIPPED_BYTES} bytes"
         )
     return members
 

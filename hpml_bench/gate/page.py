@@ -33,11 +33,10 @@ CHANGE = "change of step time (%)"
 _MOST_METHODS = 40  # methods drawn; a page of more would be too heavy to open
 _WIDTH = 40  # characters of a name or label; a longer one is cut
 ABOUT_BLOCKS = (
-    "A block is four timed pieces of training in the order ABBA or BAAB, A the reference and B "
-    "the candidate; a pair's "
-    "value is the interquartile mean of its blocks. Blocks of one process pair share what that "
-    "pair's processes "
-    "happened to be like, so that the pair is the unit of evidence."
+    "A block is four timed pieces of training in the order ABBA or BAAB, A the reference and B the "
+    "candidate; a pair's value is the interquartile mean of its blocks. Blocks of one process pair "
+    "share what that pair's processes happened to be like, so that the pair is the unit of "
+    "evidence."
 )
 
 
@@ -157,13 +156,10 @@ def step_times(report: CheckReport) -> Table:
     apart = "; how sessions that lie apart differ is not in it" if unit == "runs" else ""
     notes = (
         "Step time: Hodges-Lehmann estimate of the candidate's relative change. Bounds: the lower "
-        "one at the level of "
-        f"the test that it exceeds {verdicts.rate(rules.null)}, the upper one at the level of the "
-        f"test that it is "
-        f"below {verdicts.rate(rules.target)}.",
-        f"Detectable: the least slowdown that so many {unit} with this spread find with a power "
-        f"of about "
-        f"{verdicts.rate(1 - rules.beta)}{apart}.",
+        f"one at the level of the test that it exceeds {verdicts.rate(rules.null)}, the upper one "
+        f"at the level of the test that it is below {verdicts.rate(rules.target)}.",
+        f"Detectable: the least slowdown that so many {unit} with this spread find with a power of "
+        f"about {verdicts.rate(1 - rules.beta)}{apart}.",
     )
     # a narrow terminal leaves out those before the last
     columns = ("method", "step time", "detectable", "bounds", "adjusted p", unit, "verdict")
@@ -235,16 +231,14 @@ def measured(report: CheckReport) -> tuple[str, ...]:
     pieces = sorted(second for block in blocks for second in block.seconds)
     return (
         f"{len(blocks)} blocks in {report.pairs} process pairs, each pair two newly started "
-        f"interpreters; "
-        f"{disturbed} blocks were disturbed from outside and don't count.",
+        f"interpreters; {disturbed} blocks were disturbed from outside and don't count.",
         (
             f"A timed piece took {pieces[len(pieces) // 2]:.3g} s in the middle, {pieces[0]:.3g} "
             f"to {pieces[-1]:.3g} s."
         ),
         f"At most {verdicts.rate(round(max(block.steal for block in blocks), 4))} of the CPU time "
-        f"was taken away by "
-        f"the host during a block, and {max(block.load for block in blocks):.2g} processes of "
-        f"others were running.",
+        f"was taken away by the host during a block, and {max(block.load for block in blocks):.2g} "
+        "processes of others were running.",
     )
 
 
@@ -314,8 +308,7 @@ def draw_bounds(report: CheckReport) -> Picture | None:
         name="bounds",
         caption=(
             "Estimate and bounds of each method's step time: FAIL lies right of the first limit, "
-            "PASS left of the "
-            "second. The tick is the least slowdown that was detectable."
+            "PASS left of the second. The tick is the least slowdown that was detectable."
         ),
         alt=f"Interval plot of the change of step time: {'; '.join(described)}.",
         x=change,

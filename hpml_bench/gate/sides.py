@@ -248,10 +248,9 @@ def against_revision(revision: str, folder: Path, plugins: Plugins) -> ComparedS
         commit = _git(top, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
     except UserError:
         raise UserError(
-            f"--against {revision}: there is no such commit in {top}; name a branch, tag or "
-            f"commit that git log knows, "
-            "and in a shallow clone fetch it first: git fetch --unshallow, or fetch-depth: 0 in "
-            "the checkout action"
+            f"--against {revision}: there is no such commit in {top}; name a branch, tag or commit "
+            "that git log knows, and in a shallow clone fetch it first: git fetch --unshallow, or "
+            "fetch-depth: 0 in the checkout action"
         ) from None
     names = _git(
         top, "rev-parse", "HEAD", "HEAD^{tree}", f"{commit}^{{tree}}", "--git-path", "objects"
@@ -335,9 +334,8 @@ def _check_part(label: str, path: Path, plugins: Plugins) -> None:
         )
         raise UserError(
             f"{label}: this check runs nothing of the project ({named}), so that it would pass "
-            f"whatever changed; check "
-            "hpml-bench itself, or a plug-in for it with its methods as --methods or a suite that "
-            "uses what it has"
+            "whatever changed; check hpml-bench itself, or a plug-in for it with its methods as "
+            "--methods or a suite that uses what it has"
         )
 
 

@@ -54,8 +54,7 @@ def alphas(rules: Rules, methods: int) -> tuple[float, ...]:
     if any(level / methods < 2.0**-look for level, look in zip(per_look, rules.looks, strict=True)):
         raise UserError(
             f"{methods} methods can't be judged at a false-alarm rate of {rules.alpha:.2%} with "
-            f"{rules.looks[0]} "
-            "pairs at the first look: ask for fewer methods"
+            f"{rules.looks[0]} pairs at the first look: ask for fewer methods"
         )
     return per_look
 

@@ -193,9 +193,8 @@ def check_folder(folder: Path) -> None:
     _wait((folder / LOG).is_file, FOLDER_SECONDS)
     if not (folder / LOG).is_file():
         raise UserError(
-            f"{folder}: on {socket.gethostname()} this is not the folder of the run; give an "
-            f"--out that all nodes "
-            "share, under one path"
+            f"{folder}: on {socket.gethostname()} this is not the folder of the run; give an --out "
+            "that all nodes share, under one path"
         )
 
 

@@ -66,8 +66,7 @@ class Meeting:
         if text is None:
             raise UserError(
                 f"{self.host}:{self.port}: the request there was not written by this run's job; "
-                f"see who else uses the "
-                "nodes' network"
+                "see who else uses the nodes' network"
             )
         return text
 

@@ -134,8 +134,7 @@ class Encoder:
         if self.vocabulary is not None and largest >= self.vocabulary:
             raise UserError(
                 f"{self.backbone}: the tokenizer gives token {largest}, but the model has "
-                f"{self.vocabulary}; "
-                "they don't belong together"
+                f"{self.vocabulary}; they don't belong together"
             )
         if any(not row for row in ids):
             raise UserError(

@@ -272,8 +272,7 @@ class SharedResults(ResultsFolder):
         except OSError as error:
             raise UserError(
                 f"{own}: the run is done and can't be committed ({error.strerror}); it lies in "
-                f"{attempt}, and the same "
-                "command goes on from here"
+                f"{attempt}, and the same command goes on from here"
             ) from error
 
     def _aside(self, folder: Path) -> None:
@@ -308,8 +307,7 @@ def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
             owner = read_json(holder) or {}
             raise UserError(
                 f"{folder} is in use by process {owner.get('pid', '?')} on "
-                f"{owner.get('host', 'another machine')}; "
-                "wait for it, or give another --out"
+                f"{owner.get('host', 'another machine')}; wait for it, or give another --out"
             ) from None
         held.callback(holder.unlink, missing_ok=True)
         write_atomically(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))

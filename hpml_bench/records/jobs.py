@@ -269,8 +269,7 @@ def _readable(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"{error.filename or path}: {error.strerror}, so it isn't known whether a job works "
-            f"there; make it "
-            f"readable, or remove {path} when no job does"
+            f"there; make it readable, or remove {path} when no job does"
         ) from None
 
 
@@ -293,9 +292,8 @@ def refuse_if_worked_on(folder: Path) -> None:
         others = f" and {more} more" if more else ""
         raise UserError(
             f"{folder}: job {first.job} on {first.host}{others} works in it; hpml-bench stop "
-            f"{folder} ends the jobs "
-            f"(of one that was killed, remove {folder / CLAIMS / str(first.unit)}), or give "
-            f"another --out"
+            f"{folder} ends the jobs (of one that was killed, remove "
+            f"{folder / CLAIMS / str(first.unit)}), or give another --out"
         )
 
 

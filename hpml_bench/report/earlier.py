@@ -40,15 +40,13 @@ def prior_of(folders: Iterable[Path], suite: str, methods: dict[str, str], score
         if results.compared and results.quality != score:
             raise UserError(
                 f"--prior {folder}: its methods are compared by {results.quality}, and those of "
-                f"{suite} by {score}; "
-                "give suites of the same score"
+                f"{suite} by {score}; give suites of the same score"
             )
         own = dict(_evidence(results, methods)) if results.compared else {}
         if not own:
             raise UserError(
                 f"--prior {folder}: no two methods of {suite} ({sentence_list(list(methods))}) "
-                f"have three seeds in it; "
-                "leave it out"
+                "have three seeds in it; leave it out"
             )
         for pair, evidence in own.items():
             found.setdefault(pair, {})[name] = evidence

@@ -539,8 +539,7 @@ def _end_among(found: Verdicts, race: Race, left: Sequence[str]) -> str:
         return ""
     return (
         f"{names} aren't expected to be told apart with {most} seeds each, even if they differ by "
-        f"a standard error "
-        f"more than was measured with {seeds}"
+        f"a standard error more than was measured with {seeds}"
     )
 
 

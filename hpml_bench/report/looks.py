@@ -159,8 +159,7 @@ def look_at(
     ):
         raise UserError(
             f"{folder / page} has a page of other data, {sanitize(there[-1].of, 60)}, which this "
-            f"one would replace; "
-            "give another --out"
+            "one would replace; give another --out"
         )
     if not tested:
         if not there:
@@ -225,9 +224,8 @@ def changed_since(first: Declarations | None, now: Declarations) -> str:
         f"{now_is}"
     )
     return (
-        f"{before if first else unknown}: a claim that rests on what was declared after a look "
-        f"may be false in more "
-        "than 5 % of cases."
+        f"{before if first else unknown}: a claim that rests on what was declared after a look may "
+        "be false in more than 5 % of cases."
     )
 
 

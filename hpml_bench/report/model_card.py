@@ -70,13 +70,11 @@ def write_card(record: RunRecord, folder: Path) -> None:
         f"# {sanitize(spec.method.name)} on {sanitize(settings.backbone.partition('#')[0])}",
         "",
         f"Trained by `hpml-bench run {sanitize(spec.method.name)} {sanitize(spec.suite)} --seed "
-        f"{spec.seed}`: method "
-        f"{sanitize(spec.method.method)} (options: {sanitize(options)}), learning rate "
-        f"{spec.method.lr:g}, optimizer "
+        f"{spec.seed}`: method {sanitize(spec.method.method)} (options: {sanitize(options)}), "
+        f"learning rate {spec.method.lr:g}, optimizer "
         f"{sanitize((spec.method.optimizer or settings.optimizer).name)}, task "
         f"{sanitize(settings.task.name)}, data set {sanitize(settings.dataset.name)}{base}, "
-        f"protocol "
-        f"{sanitize(record.protocol_id or 'unknown')}.",
+        f"protocol {sanitize(record.protocol_id or 'unknown')}.",
         "",
         "## Load",
         "```python",

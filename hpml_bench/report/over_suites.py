@@ -403,10 +403,8 @@ def _places(suites: Suites) -> Table:
     means = "Scores are means over seeds. " if noun == "method" else ""
     notes = [
         f"A place is an interval of ranks, by the verdicts of the {suites.noun}'s own page. One "
-        f"without places has no "
-        f"test. {means}Places hold at 5 % in each {suites.noun} alone: one in 20 may have a false "
-        f"one. This page's 5 % "
-        f"are for verdicts over {suites.noun}s."
+        f"without places has no test. {means}Places hold at 5 % in each {suites.noun} alone: one "
+        f"in 20 may have a false one. This page's 5 % are for verdicts over {suites.noun}s."
     ]
     return table(
         "places",
@@ -433,8 +431,7 @@ def _friedman(suites: Suites) -> Text:
     if suites.tested:
         sentences += [
             f"Friedman's test over {n} {suites.noun}s and {k} {noun}s, as Iman and Davenport "
-            f"correct it: "
-            f"p {p if p.startswith('<') else f'= {p}'}.",
+            f"correct it: p {p if p.startswith('<') else f'= {p}'}.",
             (
                 f"At most 5 % of such pages hold a false verdict over {suites.noun}s, if these "
                 f"are a fair sample."
@@ -487,9 +484,8 @@ def _mean_ranks(suites: Suites) -> Table:
     columns = [suites.compared, "Mean rank", "Low", "High", *suites.titles]
     notes = [
         f"1 is best; ties share their mean rank. Ranks are among the {suites.compared}s that all "
-        f"{suites.noun}s have."
-        " Low and high: 95 % of the mean rank over other "
-        f"{suites.noun}s like these. There are none under {suites.least} {suites.noun}s."
+        f"{suites.noun}s have. Low and high: 95 % of the mean rank over other {suites.noun}s like "
+        f"these. There are none under {suites.least} {suites.noun}s."
     ]
     return table("ranks", "Ranks by mean score", columns, rows, notes)
 
@@ -508,12 +504,10 @@ def _wins(suites: Suites) -> Table:
     over = (f"p over {suites.noun}s (Holm)", f"Better over {suites.noun}s")
     columns = ("Pair", "Wins", "Ties", "Losses", "Not tested", *over)
     notes = [
-        f"A win is a difference that the {suites.noun}'s own page shows. A tie is undecided "
-        f"there, or shown equal. "
-        f"Over {suites.noun}s: exact sign-flip test of the differences of ranks, with a guard "
-        f"against rare "
-        f"{suites.noun}s. p (Holm) is no less than Friedman's, and scaled: this look has "
-        f"{100 * suites.spent:.2g} % of the 5 %."
+        f"A win is a difference that the {suites.noun}'s own page shows. A tie is undecided there, "
+        f"or shown equal. Over {suites.noun}s: exact sign-flip test of the differences of ranks, "
+        f"with a guard against rare {suites.noun}s. p (Holm) is no less than Friedman's, and "
+        f"scaled: this look has {100 * suites.spent:.2g} % of the 5 %."
     ]
     return table(
         "wins",

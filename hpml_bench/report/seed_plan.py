@@ -55,8 +55,7 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
     if not any(folder.glob("*/run.json")):
         raise UserError(
             f"{folder}: no pilot here; run a few seeds first (hpml-bench run-all {folder.name} "
-            f"--seeds 5) "
-            "or name another --out"
+            "--seeds 5) or name another --out"
         )
     results = Results.load(folder)
     if not results.compared:
@@ -67,9 +66,8 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
     if results.definitions[metric].depends_on_machine and not results.costs_ranked:
         raise UserError(
             f"--detect {detect}: in {folder} {results.aligned.unranked}, so that costs tell "
-            f"nothing; "
-            "run a pilot without --parallel, or in jobs of a seed each that have their nodes to "
-            "themselves"
+            "nothing; run a pilot without --parallel, or in jobs of a seed each that have their "
+            "nodes to themselves"
         )
     names = {*(staying(results.verdicts) if results.race else results.methods)}
     compared = [c for c in results.comparisons(metric) if {c.a, c.b} <= names]
@@ -104,8 +102,7 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
     if not pairs:
         raise UserError(
             f"--detect {detect}: in {folder} no pair's difference in {metric} varies over the "
-            f"seeds, so that its "
-            "spread is unknown; add seeds"
+            "seeds, so that its spread is unknown; add seeds"
         )
     return _told(results, metric, size, power, pairs, unknown)
 
@@ -213,25 +210,22 @@ def _told(
     fewest = min(n for _, n, *_ in pairs)
     enough = f"{seeds} seeds are enough for {every}, by the pilot's spread; {worst} takes most."
     sentences = (
-        f"The differences of {sentence_list(unknown)} are equal in all seeds of the pilot, so "
-        f"that their spread is "
-        "unknown and nothing is planned for them; more seeds may tell it."
+        f"The differences of {sentence_list(unknown)} are equal in all seeds of the pilot, so that "
+        "their spread is unknown and nothing is planned for them; more seeds may tell it."
         if unknown
         else "",
         enough
         if seeds
         else f"No number of seeds up to 10,000: {worst} leaves more open than {scaled}.",
         f"For other seeds and other test rows: what the {answer_of(results).rows_text} leave open "
-        f"no seed tells; "
-        "more test rows may."
+        "no seed tells; more test rows may."
         if metric == results.quality
         else "",
         f"Equivalent: so many seeds show the difference of two equal methods to be under {scaled}.",
         _hours(results, seeds),
         f"A spread from {fewest} seeds is itself uncertain: cautious is for its 80 % upper bound.",
         f"Seeds are those of the next look at this folder, which may use {spent:.2g} % of its "
-        f"chance of error; "
-        "in a folder of their own fewer are enough.",
+        "chance of error; in a folder of their own fewer are enough.",
     )
     return SeedPlan(table("plan", caption, columns, rows), tuple(filter(None, sentences)))
 

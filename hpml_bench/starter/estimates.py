@@ -58,9 +58,8 @@ class Recipe(NamedTuple):
 PROMPT_TUNING = Published(
     "prompt_tuning",
     "embeddings before the text",
-    "PEFT's guide to prompt-based methods, with AdamW; the paper's 0.3 is for Adafactor (Lester "
-    "et al. 2021, "
-    "arXiv:2104.08691)",
+    "PEFT's guide to prompt-based methods, with AdamW; the paper's 0.3 is for Adafactor (Lester et "
+    "al. 2021, arXiv:2104.08691)",
     {"lr": 3e-2, "options": {"tokens": 20}},
     compared=False,
 )
@@ -84,17 +83,15 @@ def encoder_recipe(parameters: int) -> Recipe:
         Published(
             "lora",
             "low-rank updates of all linear layers",
-            "LoRA's own script for RoBERTa on MNLI, r and alpha too; it updates queries and "
-            "values alone (Hu et "
-            "al. 2021, arXiv:2106.09685; microsoft/LoRA, roberta_base_mnli.sh)",
+            "LoRA's own script for RoBERTa on MNLI, r and alpha too; it updates queries and values "
+            "alone (Hu et al. 2021, arXiv:2106.09685; microsoft/LoRA, roberta_base_mnli.sh)",
             {"lr": 5e-4, "options": RANK},
         ),
         Published(
             "full",
             "every weight",
             f"the {lowest} of BERT's 5e-5, 3e-5 and 2e-5 (Devlin et al. 2019, A.3), as the model "
-            f"has {size} than "
-            f"{LARGE_MODEL / 1e6:g}M parameters",
+            f"has {size} than {LARGE_MODEL / 1e6:g}M parameters",
             {"lr": lr},
             work=6,
         ),
@@ -110,8 +107,7 @@ def encoder_recipe(parameters: int) -> Recipe:
     )
     few = (
         "BERT's 2 to 4 are for larger sets, and small ones need more steps (Zhang et al. 2021, "
-        "arXiv:2006.05987; "
-        "Mosbach et al. 2021, arXiv:2006.04884, who took 20)"
+        "arXiv:2006.05987; Mosbach et al. 2021, arXiv:2006.04884, who took 20)"
     )
     batch = (32, "the batch of BERT's paper (16 or 32; Devlin et al. 2019, arXiv:1810.04805, A.3)")
     return Recipe(
@@ -124,9 +120,8 @@ def language_recipe(parameters: int) -> Recipe:
     lora = {"lr": 1e-4 if parameters > 13e9 else 2e-4, "options": RANK}
     source = (
         "QLoRA, 2e-4 up to 13B parameters and 1e-4 above (Dettmers et al. 2023, arXiv:2305.14314; "
-        "qlora.py); r and "
-        "alpha as LoRA's own script (roberta_base_mnli.sh); QLoRA saw no difference between r 8 "
-        "and 256"
+        "qlora.py); r and alpha as LoRA's own script (roberta_base_mnli.sh); QLoRA saw no "
+        "difference between r 8 and 256"
     )
     methods = (
         Published("none", "nothing: the base model as it is, for comparison", work=0),
@@ -238,9 +233,8 @@ def time_in_words(
     shown = ", ".join(f"{name} {in_words(value)}" for name, value in each.items())
     return (
         f"Time here, within a factor of three if nothing else runs: {total} for {len(each)} "
-        f"methods x {seeds} seeds; "
-        f"one run: {shown}. By operations per token, and a matrix product timed just now, for "
-        f"{cores} cores."
+        f"methods x {seeds} seeds; one run: {shown}. By operations per token, and a matrix product "
+        f"timed just now, for {cores} cores."
     )
 
 
@@ -290,8 +284,7 @@ def predict_memory(settings: Settings, methods: Iterable[Published], file: str) 
     part = "one sample at a time" if found.settings.micro_batch == 1 else "the longest batch"
     sentence = (
         f"Memory of a rank, predicted for {part}: {each}. Here: {found.here}. hpml-bench fit "
-        f"{file} shows its parts, "
-        "and what to change where it isn't enough."
+        f"{file} shows its parts, and what to change where it isn't enough."
     )
     large = [need.method for need in found.needs if need.fits is False]
     dropped = tuple(name for name in large if name == DROPPED)

@@ -131,10 +131,9 @@ def _head_options(view: View) -> tuple[Entry, ...]:
     elif view.model.reads_both_ways:
         pooling = "mean"
         why = (
-            "The mean over tokens: without further training it holds more of a text than the "
-            "first token (Reimers and "
-            "Gurevych 2019, arXiv:1908.10084, table 1), which matters to the method head. BERT's "
-            "paper takes `first`."
+            "The mean over tokens: without further training it holds more of a text than the first "
+            "token (Reimers and Gurevych 2019, arXiv:1908.10084, table 1), which matters to the "
+            "method head. BERT's paper takes `first`."
         )
     return (Entry("pooling", pooling, (why,)),)
 
@@ -203,8 +202,7 @@ def _spread(view: View) -> tuple[str, ...]:
     values = np.asarray(view.loaded.train["label"][:], dtype=np.float64)
     return (
         f"The numbers of the training rows are from {values.min():g} to {values.max():g}, with a "
-        f"mean of "
-        f"{values.mean():.4g}; guessing the mean has an RMSE of {values.std():.4g}.",
+        f"mean of {values.mean():.4g}; guessing the mean has an RMSE of {values.std():.4g}.",
     )
 
 
@@ -307,9 +305,8 @@ def _loss_on(view: View, options: dict[str, Any]) -> tuple[Entry, Lengths]:
             raise error from None
     why = (
         "An example of each answer, with the turns before it: the template writes earlier answers "
-        "differently once "
-        "turns follow them. `last` takes the last answer of each row alone: fewer examples, and "
-        "faster."
+        "differently once turns follow them. `last` takes the last answer of each row alone: fewer "
+        "examples, and faster."
     )
     return Entry("loss_on", "each", (why,)), lengths
 

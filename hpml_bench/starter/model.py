@@ -99,7 +99,6 @@ def source_of(given: str) -> str:
     if REPOSITORY.fullmatch(given) and not given.startswith("."):
         return f"hub:{given}"
     raise UserError(
-        f"{given}: there is no such file or folder, and it begins with none of "
-        f"{', '.join(KINDS)}; give a path that "
-        "exists, or OWNER/NAME of the Hugging Face hub"
+        f"{given}: there is no such file or folder, and it begins with none of {', '.join(KINDS)}; "
+        "give a path that exists, or OWNER/NAME of the Hugging Face hub"
     )

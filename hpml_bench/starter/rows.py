@@ -115,8 +115,7 @@ class Data:
             ):  # else read as Python prints them
                 raise UserError(
                     f"{self.where}: column '{short(name)}' holds lists or mappings; give plain "
-                    f"cells, or for a "
-                    "tag per word the columns 'words' and 'tags'"
+                    "cells, or for a tag per word the columns 'words' and 'tags'"
                 )
         return found
 
@@ -254,18 +253,15 @@ def find_target(data: Data, model: Model) -> Learnt:
     )
     raise UserError(
         f"{data.where}: nothing to learn is found in its columns {columns}; give a column 'text' "
-        f"and one called "
-        f"'label' with classes or numbers{others}, or name the task, and the columns with "
-        f"dataset.options.text and "
-        f"dataset.options.label{sep}"
+        f"and one called 'label' with classes or numbers{others}, or name the task, and the "
+        f"columns with dataset.options.text and dataset.options.label{sep}"
     )
 
 
 def _cannot_answer(data: Data, model: Model) -> UserError:
     return UserError(
         f"{data.where}: holds conversations, and {model} reads both ways and can't answer; give a "
-        f"model that "
-        "generates, such as SmolLM2, or rows with a text and a label"
+        "model that generates, such as SmolLM2, or rows with a text and a label"
     )
 
 
@@ -343,8 +339,7 @@ def _texts(data: Data, model: Model) -> Learnt | None:
         return None
     why = (
         f"Column '{short(shape.text[0])}' is text without a prompt, and no other column is a "
-        f"label: every token is "
-        "learnt.",
+        "label: every token is learnt.",
         (
             "To learn answers, give the columns prompt and completion; to learn classes, a column "
             "label."
@@ -373,8 +368,7 @@ def _class_or_number(data: Data, label: str) -> Learnt:
         why = (
             f"{what} has {distinct} different whole numbers, which are taken for classes.",
             "If they are a scale, as stars are, regression learns them as numbers: `task: "
-            "regression`, without "
-            "label_names.",
+            "regression`, without label_names.",
         )
     elif is_class:
         why = (

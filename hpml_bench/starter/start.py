@@ -32,8 +32,7 @@ GROUP = Entry(
     "COLUMN",
     (
         "Not set: each row stands alone. Rows that belong together (questions on one document) "
-        "must not be in two splits: "
-        "name the column that says so.",
+        "must not be in two splits: name the column that says so.",
     ),
     chosen=False,
 )
@@ -124,8 +123,7 @@ def _drafted(
     if (count := len(data.train)) < LEAST_ROWS:
         raise UserError(
             f"{data.where}: has {count} row{'s' * (count != 1)}, of which some have to be trained "
-            f"on, validated and "
-            f"tested; give at least {LEAST_ROWS}, better some hundred"
+            f"on, validated and tested; give at least {LEAST_ROWS}, better some hundred"
         )
     kind, columns = kinds.KINDS[learnt.target], _columns(learnt, data)
     files = tuple(Entry(key, value, data.why.get(key, ())) for key, value in data.options.items())
@@ -221,9 +219,8 @@ def _facts(found: SuiteDraft) -> Iterator[str]:
         points = 100 * statistics.detectable(evidence, tests)
         shown = (
             f" Of two methods that differ in one answer of ten, {tests:,} test rows show a "
-            f"difference of {points:.2g} "
-            "points or more, whatever the number of seeds; hpml-bench plan says more after a few "
-            "runs."
+            f"difference of {points:.2g} points or more, whatever the number of seeds; hpml-bench "
+            "plan says more after a few runs."
         )
     yield f"rows: {found.rows}.{shown}"
     yield from found.cost
@@ -233,9 +230,8 @@ def _page(found: SuiteDraft) -> str:
     """Return the file's text."""
     about = [
         f"{found.task.title} with {found.view.model} on {found.view.data.name}.",
-        "Written by hpml-bench init: each value has its reason beside or above it. Change what "
-        "you know better; "
-        "docs/settings.md has all keys.",
+        "Written by hpml-bench init: each value has its reason beside or above it. Change what you "
+        "know better; docs/settings.md has all keys.",
         f"  hpml-bench preview {found.file}    shows rows as the model gets them",
         f"  hpml-bench run-all {found.file}    runs the comparison",
         f"Rows: {found.rows}.",
@@ -251,8 +247,7 @@ def _page(found: SuiteDraft) -> str:
         estimates.SEEDS,
         (
             "runs of each method; three leave most pairs undecided, and hpml-bench plan says how "
-            "many decide; run-all "
-            "--until decided adds seeds in rounds until the best is known",
+            "many decide; run-all --until decided adds seeds in rounds until the best is known",
         ),
     )
     entries = (
@@ -295,9 +290,8 @@ def _usual(task: Task) -> Iterator[Entry]:
     yield Entry("precision", "auto", ("the faster of bf16 and fp32 where the machine has both",))
     if task.model_kind != "language_model":
         why = (
-            "Rate of the new output layer, the same for all methods: Adam's default (Kingma and "
-            "Ba 2015, "
-            "arXiv:1412.6980)."
+            "Rate of the new output layer, the same for all methods: Adam's default (Kingma and Ba "
+            "2015, arXiv:1412.6980)."
         )
         yield Entry("head_lr", Rate(1e-3), (why,))
 
@@ -339,10 +333,9 @@ def _limit(lengths: kinds.Lengths, model: Model, task: Task, options: tuple[Entr
         what = "their prompts are cut at the front"
     why = (
         f"By the model's own tokenizer {len(lengths.tokens):,} training rows have {median:.0f} "
-        f"tokens in the median, "
-        f"{high:.0f} at the 99th percentile and {lengths.tokens.max():,} at most. "
-        f"{longer if count else 'None is'} "
-        f"longer than {limit}{f', and {what}' if count else ''}.",
+        f"tokens in the median, {high:.0f} at the 99th percentile and {lengths.tokens.max():,} at "
+        f"most. {longer if count else 'None is'} longer than "
+        f"{limit}{f', and {what}' if count else ''}.",
         (
             "The 99th percentile, as longer texts are cut; "
             if cuts

@@ -110,7 +110,6 @@ def _precision(settings: Settings, device: str) -> str:
     if (chosen == "tf32" and device == "cpu") or (chosen in {"tf32", "bf16"} and old):
         raise UserError(
             f"settings.precision is {chosen}, which GPUs have from compute capability 8.0 on; use "
-            f"fp32, or fp16 on "
-            "a GPU"
+            "fp32, or fp16 on a GPU"
         )
     return chosen

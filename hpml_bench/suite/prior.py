@@ -51,8 +51,7 @@ class Prior(Frozen):
             if pair.freedom > len(pair.suites):
                 raise ValueError(
                     f"the pair {' and '.join(pair.methods)} has {pair.freedom:g} degrees of "
-                    f"freedom, "
-                    f"and each suite lends at most one"
+                    "freedom, and each suite lends at most one"
                 )
         return self
 

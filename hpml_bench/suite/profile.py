@@ -153,8 +153,7 @@ def load_profile(name: str, overrides: Iterable[tuple[str, Any]] = ()) -> Profil
     else:
         raise UserError(
             f"there is no profile '{name}': give the path of a YAML file, or one of "
-            f"{', '.join(known_profiles())} "
-            f"(your own lie in {profiles_folder()})"
+            f"{', '.join(known_profiles())} (your own lie in {profiles_folder()})"
         )
     content |= dict(overrides)
     try:

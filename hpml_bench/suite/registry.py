@@ -103,8 +103,7 @@ def plugin(kind: Kind, name: str) -> type[Any]:
     if len(classes) != 1:
         raise UserError(
             f"the {ONE[kind]} '{name}': {module.__name__} defines {len(classes)} classes that "
-            f"extend the base class of "
-            f"{kind}, and must define one (docs/adding.md)"
+            f"extend the base class of {kind}, and must define one (docs/adding.md)"
         )
     (chosen,) = classes
     # what base classes require: abstract methods, and attributes without a value

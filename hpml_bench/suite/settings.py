@@ -255,15 +255,13 @@ class Settings(Growing):
         if self.world_size is not None and self.global_batch % self.world_size:
             raise ValueError(
                 f"global_batch {self.global_batch} is not a multiple of the {self.world_size} "
-                f"ranks; "
-                "change global_batch or --nproc"
+                "ranks; change global_batch or --nproc"
             )
         share = None if self.world_size is None else self.global_batch // self.world_size
         if isinstance(self.micro_batch, int) and share is not None and share % self.micro_batch:
             raise ValueError(
                 f"micro_batch {self.micro_batch} does not divide a rank's share of global_batch, "
-                f"{share} samples; "
-                "change micro_batch, global_batch or --nproc"
+                f"{share} samples; change micro_batch, global_batch or --nproc"
             )
         for name, kind in (("weights", self.weights), ("trained_weights", self.trained_weights)):
             needed = NEEDED[kind]

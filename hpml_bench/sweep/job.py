@@ -158,9 +158,8 @@ class JobWork:
             if self.plan.digests is not None and prepared.digests != self.plan.digests:
                 raise UserError(
                     f"{suite.settings.backbone}: model or data on {self.job.host} are not those "
-                    f"that were prepared "
-                    "when the sweep was submitted; let all nodes have one cache "
-                    "(HPML_BENCH_CACHE), or set prepare: job"
+                    "that were prepared when the sweep was submitted; let all nodes have one "
+                    "cache (HPML_BENCH_CACHE), or set prepare: job"
                 )
             self._prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
             self._position = places(whole.runs, suite)

@@ -221,8 +221,7 @@ class JobSweep:
             shown = f" as {name}" if name else ""
             self.say(
                 f"{count_of(len(batch.units), 'job')} for {count_of(runs, 'run')} given to "
-                f"{self.engine.title}{shown}, "
-                f"{self.engine.profile.parallel} at a time"
+                f"{self.engine.title}{shown}, {self.engine.profile.parallel} at a time"
             )
         return name
 
@@ -360,8 +359,7 @@ class JobSweep:
         if not planned.may_overlap(self.plan):
             raise UserError(
                 f"{self.folder}: another sweep, or this one with another profile, was begun here "
-                f"meanwhile; give "
-                "another --out"
+                "meanwhile; give another --out"
             )
         return planned
 
@@ -395,8 +393,7 @@ def find(path: Path, say: Say) -> JobSweep:
     if not folders:
         raise UserError(
             f"{path}: there is no sweep by jobs here, as run-all --on makes it; one on this "
-            f"machine is shown by "
-            "status once a run is recorded, and is ended by Ctrl-C"
+            "machine is shown by status once a run is recorded, and is ended by Ctrl-C"
         )
     if len(folders) != 1:
         names = ", ".join(map(str, folders)) or "none"

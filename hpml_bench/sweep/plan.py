@@ -44,10 +44,8 @@ class SweepRequest:
     save: Path | None = None  # folder in which a single run saves its model
     keep: bool = False  # whether each run's trained parts are kept in its folder
     allow_commands: bool = False  # whether commands that the suite names may be run
-    began: float | None = (
-        # monotonic time from which hours count, of a round of a race; None: as the call begins
-        None
-    )
+    # monotonic time from which hours count, of a round of a race; None: as the call begins
+    began: float | None = None
 
     @property
     def folder(self) -> Path:
@@ -81,9 +79,8 @@ class SweepRequest:
             )
         if self.commands and not self.allow_commands:
             raise UserError(
-                f"suite {self.suite.name} runs commands: {'; '.join(self.commands)}. Read them "
-                f"and the programs that "
-                "they start, and allow them with --allow-commands"
+                f"suite {self.suite.name} runs commands: {'; '.join(self.commands)}. Read them and "
+                "the programs that they start, and allow them with --allow-commands"
             )
 
     @property

@@ -36,8 +36,7 @@ def with_prior(request: SweepRequest, given: Sequence[Path]) -> SweepRequest:
     ):  # it must come from results, and be declared before the first run
         raise UserError(
             f"{suite.name}: prior is no setting: run-all --prior DIR reads it from an earlier "
-            f"suite's results; "
-            "leave it out"
+            "suite's results; leave it out"
         )
     if first is None:
         return _with(request, _read(suite, given)) if given else request
@@ -49,9 +48,8 @@ def with_prior(request: SweepRequest, given: Sequence[Path]) -> SweepRequest:
             else "none of earlier suites"
         )
         raise UserError(
-            f"{folder}: of the variance over seeds its first run declares {declared}, which "
-            f"counts for all runs; leave "
-            "--prior out, or begin anew with --fresh"
+            f"{folder}: of the variance over seeds its first run declares {declared}, which counts "
+            "for all runs; leave --prior out, or begin anew with --fresh"
         )
     return _with(request, first.prior)
 

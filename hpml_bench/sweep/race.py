@@ -122,9 +122,8 @@ def rounds(
             else "no rounds"
         )
         raise UserError(
-            f"{request.folder}: its first run declares {looks}, and looks count as declared; go "
-            f"on with the same "
-            "--until and --max-seeds, or begin anew with --fresh"
+            f"{request.folder}: its first run declares {looks}, and looks count as declared; go on "
+            "with the same --until and --max-seeds, or begin anew with --fresh"
         )
     now = standing(results, until, methods)
     while not now.end and now.number > before:
@@ -176,8 +175,7 @@ def _with_looks(request: SweepRequest) -> SweepRequest:
         before = count_of(declared, "look") if declared else "no looks"
         raise UserError(
             f"{request.folder}: its first run declares {before}, and looks count as declared; go "
-            f"on without --looks or "
-            "begin anew with --fresh"
+            "on without --looks or begin anew with --fresh"
         )
     return (
         request

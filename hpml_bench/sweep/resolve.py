@@ -151,9 +151,8 @@ def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuit
     ]
     if different:
         raise UserError(
-            f"this node would run with {', '.join(different)}, unlike the first job of this "
-            f"sweep; give the profile a "
-            "constraint for nodes that are alike, or set these in the suite"
+            f"this node would run with {', '.join(different)}, unlike the first job of this sweep; "
+            "give the profile a constraint for nodes that are alike, or set these in the suite"
         )
     return ResolvedSuite(plan.suite.model_copy(update={"settings": kept}), notes)
 

@@ -319,9 +319,8 @@ def check_target(path: Path, option: str = "--write", *, fresh: bool = False) ->
         r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", path.stem
     ):
         raise UserError(
-            f"{option} {path}: the file's name becomes the suite's: letters, digits, - and _, "
-            f"then .yaml; "
-            "choose another"
+            f"{option} {path}: the file's name becomes the suite's: letters, digits, - and _, then "
+            ".yaml; choose another"
         )
     if fresh and path.exists():
         raise UserError(f"{option} {path}: there is such a file; remove it, or choose another name")

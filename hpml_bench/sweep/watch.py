@@ -380,8 +380,7 @@ def claimed(folder: Path, job: Job, engine: Engine) -> Iterator[Claim]:
         if owner is not None and not (earlier or ended_here(owner) or engine.dead(owner)):
             raise UserError(
                 f"unit {job.unit} is held by job {owner.job} on {owner.host}; wait for it, or end "
-                f"it and remove "
-                f"{claim.path}"
+                f"it and remove {claim.path}"
             )
         discard(claim.path, owner)
     try:

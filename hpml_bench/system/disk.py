@@ -49,8 +49,7 @@ def errors_as_user_errors(folder: Path) -> AbstractContextManager[None]:
             return None
         return UserError(
             f"{error.filename or folder}: {error.strerror}; the runs that are recorded are kept; "
-            f"when the disk "
-            "can be written to again, the same command goes on from there"
+            "when the disk can be written to again, the same command goes on from there"
         )
 
     return explained(explain)
@@ -107,6 +106,5 @@ def lock_held(path: Path, advice: str, timeout: float = -1) -> Iterator[None]:
 def no_locks_error(folder: Path, error: OSError, advice: str) -> UserError:
     return UserError(
         f"{folder}: this file system can't lock files ({error.strerror}); {advice}, or have it "
-        f"mounted with locks "
-        "(Lustre: -o flock)"
+        "mounted with locks (Lustre: -o flock)"
     )

@@ -143,6 +143,5 @@ def check_length() -> None:
     if len(tempfile.gettempdir()) > LONGEST:
         raise UserError(
             f"TMPDIR {tempfile.gettempdir()} is too long for a socket in it (at most {LONGEST} "
-            f"characters); "
-            "set TMPDIR=/tmp"
+            "characters); set TMPDIR=/tmp"
         )

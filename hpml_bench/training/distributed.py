@@ -107,8 +107,7 @@ def check_gpus(ranks: int, own: int | None = None) -> None:
             advice = f"set {environment.CUDA_ALLOCATOR[0]}=expandable_segments:False"
         raise UserError(
             f"torch {torch.__version__} can't compute on the GPU that the driver shows: "
-            f"{first_line(error)}; {advice}, "
-            "or use --device cpu"
+            f"{first_line(error)}; {advice}, or use --device cpu"
         ) from None
     if seen < ranks:
         raise UserError(

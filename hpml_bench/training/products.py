@@ -38,10 +38,8 @@ class Products(Frozen):
         rows, inner, columns = self.shape
         return (
             f"{self.precision}, as a product of {rows} x {inner} x {columns} took "
-            f"{1e3 * self.fp32_seconds:.3g} ms in "
-            f"fp32 and {1e3 * self.bf16_seconds:.3g} ms in bf16 (threads: {self.threads}; bf16 is "
-            f"taken where it is "
-            f"{FASTER:g} times as fast)"
+            f"{1e3 * self.fp32_seconds:.3g} ms in fp32 and {1e3 * self.bf16_seconds:.3g} ms in "
+            f"bf16 (threads: {self.threads}; bf16 is taken where it is {FASTER:g} times as fast)"
         )
 
 

@@ -44,13 +44,11 @@ BATCH = 16
 TEMPLATES = {
     "ChatML": (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% "
-        "endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        "endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     ),
     "Llama 2": (
         "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]{% "
-        "else %}"
-        " {{ m['content'] }} {% endif %}{% endfor %}"
+        "else %} {{ m['content'] }} {% endif %}{% endfor %}"
     ),
     "Alpaca": (
         "{% for m in messages %}### {{ 'Response' if m['role'] == 'assistant' else 'Instruction' "

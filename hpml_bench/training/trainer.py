@@ -417,9 +417,8 @@ class Trainer(Evaluator):
             self._count(step)
             if self._skipped > MOST_SKIPPED:
                 raise Diverged(
-                    f"the gradient overflows in fp16 whatever the loss is scaled by: "
-                    f"{self._skipped} steps in a row "
-                    f"were skipped up to step {step.index}"
+                    "the gradient overflows in fp16 whatever the loss is scaled by: "
+                    f"{self._skipped} steps in a row were skipped up to step {step.index}"
                 )
 
     def _count(self, step: Step) -> None:

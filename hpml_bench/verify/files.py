@@ -126,8 +126,7 @@ def private_paths(evidence: Evidence) -> Iterator[Finding]:
         )
     advice = (
         "logs need not be given on; run-all does a failed run again, whose error then names no "
-        "home folder; "
-        "of another text say so where you publish the folder"
+        "home folder; of another text say so where you publish the folder"
     )
     for where, what, found in _matches(evidence, patterns):
         yield failed(where, f"names {what}, {found[0].decode(errors='replace')}", advice)

@@ -187,9 +187,8 @@ def test_an_answer_goes_on_from_a_thought_that_its_prompt_opens() -> None:
 
 
 OTHER = (
-    "{% for m in messages %}{{ m.role if not add_generation_prompt else '' }}: {{ m.content "
-    "}}\n{% endfor %}"
-    "{% if add_generation_prompt %}Bot:{% endif %}"
+    "{% for m in messages %}{{ m.role if not add_generation_prompt else '' }}: {{ m.content }}\n{% "
+    "endfor %}{% if add_generation_prompt %}Bot:{% endif %}"
 )
 SILENT = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
 PARTS = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
@@ -220,19 +219,16 @@ def test_a_template_that_writes_no_answer_behind_its_prompt_is_refused(
 
 END_APART = (
     "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|im_start|>assistant\n' }}{% "
-    "generation %}"
-    "{{ m.content + '<|im_end|>\n' }}{% endgeneration %}{% else %}"
-    "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% else %}{% generation %}{{ "
-    "'<|endoftext|>' }}"
-    "{% endgeneration %}{% endif %}"
+    "generation %}{{ m.content + '<|im_end|>\n' }}{% endgeneration %}{% else %}{{ '<|im_start|>' + "
+    "m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}{% if "
+    "add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% else %}{% generation %}{{ "
+    "'<|endoftext|>' }}{% endgeneration %}{% endif %}"
 )
 HEADER_INSIDE = (
-    "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}"
-    "{{ '<|im_start|>assistant\n' + m.content + '<|im_end|>' }}{% endgeneration %}{% else %}"
-    "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% "
-    "endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ "
+    "'<|im_start|>assistant\n' + m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ "
+    "'<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor "
+    "%}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
@@ -242,10 +238,9 @@ LEFT_OUT = T.CHATML_MARKED.replace(
 )
 BEGUN = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% if m.role == 'assistant' %}{{ BEGUN "
-    "}}{% generation %}"
-    "{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ '\n' + m.content + "
-    "'<|im_end|>' }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
+    "}}{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ '\n' + "
+    "m.content + '<|im_end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ "
+    "'<|im_start|>assistant' }}{% endif %}"
 )
 
 

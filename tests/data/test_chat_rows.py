@@ -195,11 +195,9 @@ def test_answers_that_can_not_be_read_are_counted(closing: str, unread: int) -> 
     """
     template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning %}<think>{{ "
-        "m.reasoning }}"
-        "{% if m.tool_calls %}CLOSING{% else %}</think>{% endif %}{% endif %}{{ m.content }}"
-        "{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor "
-        "%}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        "m.reasoning }}{% if m.tool_calls %}CLOSING{% else %}</think>{% endif %}{% endif %}{{ "
+        "m.content }}{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor "
+        "%}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     ).replace("CLOSING", closing)
     keys = json.dumps({"reasoning": "So.", "tool_calls": [{"function": {"name": "add"}}]})
     rows = {"roles": [roles(*ONE)], "contents": [[ONE[0], ""]], "fields": [["", keys]]}

@@ -74,8 +74,7 @@ GROUPS = {
     "throughput": (
         "samples_per_second tokens_per_second padded_tokens_per_second virtual_tokens step_ms_p50 "
         "step_ms_p90 step_ms_p99 timed_steps timed_seconds step_time_cv step_time_drift "
-        "step_time_drift_low "
-        "step_time_drift_high step_time_outliers"
+        "step_time_drift_low step_time_drift_high step_time_outliers"
     ),
     "memory": (
         "peak_memory_mb peak_memory_over_setup_mb host_setup_mb host_train_mb host_evaluation_mb"
@@ -88,8 +87,7 @@ GROUPS = {
     ),
     "communication": "allreduced_bytes_per_step",
     "inference": "inference_seconds inference_samples_per_second latency_ms_p50 latency_ms_p99 "
-    "merged_latency_ms_p50 "
-    "merged_latency_ms_p99",
+    "merged_latency_ms_p50 merged_latency_ms_p99",
 }
 EXACT = ("parameters", "communication")
 """Groups of counts, which don't differ between repetitions."""

@@ -156,14 +156,12 @@ def test_what_a_secret_is(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             "DB_PASS MYSQL_PWD GITHUB_PAT HF_TOKEN_2 HF_TOKEN2 AWS_ACCESS_KEY_ID PGPASSWORD PASS "
-            "api_keys SECRET_OF_MINE "
-            "GOOGLE_CREDENTIALS SSH_KEY_PASSPHRASE TOKEN",
+            "api_keys SECRET_OF_MINE GOOGLE_CREDENTIALS SSH_KEY_PASSPHRASE TOKEN",
             True,
         ),
         (
             "PWD OLDPWD PATH PYTHONPATH LD_LIBRARY_PATH TOKENIZERS_PARALLELISM KEYBOARD "
-            "SSH_ASKPASS PATTERN_MAP COMPASS "
-            "PATCH_LEVEL",
+            "SSH_ASKPASS PATTERN_MAP COMPASS PATCH_LEVEL",
             False,
         ),
     ],

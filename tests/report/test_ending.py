@@ -67,8 +67,7 @@ def raced(
 LOST = tuple(("lora", seed) for seed in (1, 3, 4, 5, 6, 7))
 FUTILE = (
     "full and lora aren't expected to be told apart with 8 seeds each, even if they differ by a "
-    "standard error "
-    "more than was measured with 5"
+    "standard error more than was measured with 5"
 )
 DECLARED = "full and lora have the 8 seeds that were declared, and can't be told apart"
 

@@ -400,8 +400,7 @@ def test_tools_take_a_template_that_is_given(llama: Path, tmp_path: Path) -> Non
     template = tmp_path / "tools.jinja"
     template.write_text(
         "{{ tools | tojson }}{% for m in messages %}<|{{ m.role }}|> {{ m.content }} <|end|>{% "
-        "endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+        "endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
     assert (
         f"template: path:{template}"

@@ -192,8 +192,7 @@ def test_a_method_that_fits_at_no_size_is_left_out(
     assert first.suite.settings.micro_batch == 4
     assert first.notes["micro_batch"] == (
         f"4, the largest that fitted for all methods but {large}, which ran out of memory with a "
-        f"single sample too "
-        "when it was tried out"
+        "single sample too when it was tried out"
     )
     assert {spec.method.name for spec in first.suite.runs()} == {"head", "lora"}
     assert resolve(suite, tmp_path, fits=lambda _: False) == first

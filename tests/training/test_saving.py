@@ -179,9 +179,8 @@ def test_a_folder_without_a_saved_run_is_refused(
 
 TEMPLATE = (
     "{% for m in messages %}{{ {'system': 'w1 ', 'user': 'w2 ', 'assistant': 'w3 ' if brief else "
-    "'w4 '}[m.role] }}"
-    "{{ m.content }} <end> {% endfor %}{% if add_generation_prompt %}{{ 'w3 ' if brief else 'w4 ' "
-    "}}{% endif %}"
+    "'w4 '}[m.role] }}{{ m.content }} <end> {% endfor %}{% if add_generation_prompt %}{{ 'w3 ' if "
+    "brief else 'w4 ' }}{% endif %}"
 )
 
 

@@ -40,8 +40,7 @@ ALIASES: dict[str, dict[str, Any]] = {
 REFUSED = {
     "LILY": (
         "its router averages over all tokens of a batch, padding too, so that a text's prediction "
-        "depends on the "
-        "texts beside it"
+        "depends on the texts beside it"
     ),
     **dict.fromkeys(
         ("MULTITASK_PROMPT_TUNING", "POLY"), "it is for several tasks at a time, and a run has one"

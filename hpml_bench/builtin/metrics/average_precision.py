@@ -21,11 +21,9 @@ class AveragePrecision(RowMetric):
         "test_average_precision",
         "average precision",
         definition=(
-            "Mean over the test rows of the rarer class (of equals the second) of its share of "
-            "the rows to "
-            "which the model gives it as large a probability or a larger one; it follows from the "
-            "loss. Of two classes "
-            "only."
+            "Mean over the test rows of the rarer class (of equals the second) of its share of the "
+            "rows to which the model gives it as large a probability or a larger one; it follows "
+            "from the loss. Of two classes only."
         ),
         bounds=(0.0, 1.0),
     )

@@ -23,9 +23,8 @@ class Brier(RowMetric):
         better="lower",
         definition=(
             "Mean over the test rows of the sum over all classes of (probability - 1 for the "
-            "row's class, 0 for "
-            f"others)², from 0 to 2; of two classes twice the score of one. With at most "
-            f"{MOST_PROBABILITIES} classes."
+            "row's class, 0 for others)², from 0 to 2; of two classes twice the score of one. "
+            f"With at most {MOST_PROBABILITIES} classes."
         ),
         bounds=(0.0, 2.0),
     )

@@ -20,8 +20,7 @@ class MacroF1(RowMetric):
         "macro-F1",
         definition=(
             "Mean over the classes of 2TP / (2TP + FP + FN) on the test rows, 0 for a class that "
-            "is neither "
-            "there nor predicted."
+            "is neither there nor predicted."
         ),
         bounds=(0.0, 1.0),
     )

@@ -17,9 +17,8 @@ class Mcc(RowMetric):
         "test_mcc",
         "MCC",
         definition=(
-            "Matthews' correlation coefficient of the test rows' classes and answers: 1 if all "
-            "are right, 0 for "
-            "answers that don't depend on the class, or are all alike."
+            "Matthews' correlation coefficient of the test rows' classes and answers: 1 if all are "
+            "right, 0 for answers that don't depend on the class, or are all alike."
         ),
         bounds=(-1.0, 1.0),
     )

@@ -17,9 +17,8 @@ class Spearman(RowMetric):
         "test_spearman",
         "Spearman's rho",
         definition=(
-            "Correlation of the ranks of predictions and targets over the test rows, ties at "
-            "their mean rank; 0 "
-            "where either is constant."
+            "Correlation of the ranks of predictions and targets over the test rows, ties at their "
+            "mean rank; 0 where either is constant."
         ),
         bounds=(-1.0, 1.0),
     )

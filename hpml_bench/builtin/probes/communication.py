@@ -29,9 +29,8 @@ METRICS = (
         "bytes",
         "lower",
         ",.0f",
-        "Gradient bytes that each rank gives into DDP's all-reduce at every step: the sum over "
-        "the trained "
-        "parameters, head included. What crosses the wire depends on the algorithm (ring: "
+        "Gradient bytes that each rank gives into DDP's all-reduce at every step: the sum over the "
+        "trained parameters, head included. What crosses the wire depends on the algorithm (ring: "
         "2(N-1)/N times this).",
         noisy=False,
     ),
@@ -41,13 +40,10 @@ METRICS = (
         "ms",
         "lower",
         ".2f",
-        "Time from the first all-reduce of a backward pass to the end of its last, as DDP's "
-        "logger notes it in its "
-        "first ten passes, those of the rehearsal among them, and every tenth after them, those "
-        "of the warm-up left "
-        "out; the largest rank's mean. Waiting for slower ranks is in it, and so is what runs "
-        "beside the backward "
-        "pass. None with one rank.",
+        "Time from the first all-reduce of a backward pass to the end of its last, as DDP's logger "
+        "notes it in its first ten passes, those of the rehearsal among them, and every tenth "
+        "after them, those of the warm-up left out; the largest rank's mean. Waiting for slower "
+        "ranks is in it, and so is what runs beside the backward pass. None with one rank.",
     ),
     _time(
         "communication_percent",
@@ -67,10 +63,8 @@ OVER_NODES = tuple(
         "lower",
         ",.0f",
         f"Bytes that a ring all-reduce moves {where} nodes at every step, in runs over several: "
-        f"each of the "
-        f"ring's W links, one a rank, carries 2(W-1)/W of the all-reduced bytes, and {links}. "
-        f"Computed, not "
-        "measured: other algorithms move other amounts.",
+        "each of the ring's W links, one a rank, carries 2(W-1)/W of the all-reduced bytes, and "
+        f"{links}. Computed, not measured: other algorithms move other amounts.",
         noisy=False,
     )
     for where, links in (

@@ -27,8 +27,7 @@ RANK = _metric(
     "lower",
     ".0f",
     "The highest rank of a layer's update after PEFT converted the adapter to LoRA; MiSS has a "
-    "rank of its "
-    "own.",
+    "rank of its own.",
 )
 DIFFERENCE = _metric(
     "converted_score_difference",

@@ -20,10 +20,8 @@ class EnergyProbe(Probe):
             "lower",
             ",.0f",
             "From the first step to the last, validation included: the GPUs' own counters (NVML "
-            "total "
-            "energy), or the CPU packages' (RAPL, whole machine, counted once a node). Empty "
-            "where the "
-            "hardware doesn't say.",
+            "total energy), or the CPU packages' (RAPL, whole machine, counted once a node). Empty "
+            "where the hardware doesn't say.",
             over_ranks="sum",
             phase="train",
             group="energy",

@@ -19,12 +19,10 @@ METRICS = (
         "lower",
         ".3f",
         "Cross-entropy per token on general text after the training, less that of the base model "
-        "as it was "
-        "loaded, before the method changed it: the same texts, cut at max_length, each token but "
-        "a text's first, "
-        "and no end token behind it, as PEFT's method comparison measures it. A quantised "
-        "backbone's base is the "
-        "quantised model, so that what quantisation itself costs is no part of it.",
+        "as it was loaded, before the method changed it: the same texts, cut at max_length, each "
+        "token but a text's first, and no end token behind it, as PEFT's method comparison "
+        "measures it. A quantised backbone's base is the quantised model, so that what "
+        "quantisation itself costs is no part of it.",
     ),
     _metric(
         "forgetting_error",
@@ -33,14 +31,11 @@ METRICS = (
         "neither",
         ".3f",
         "Standard error of one run's forgetting over other general texts, that of a ratio "
-        "(Cochran 1977, Sampling "
-        "Techniques, 2.11): √(k/(k − 1) · Σ(dᵢ − f·nᵢ)²) / Σnᵢ, where text i of k has nᵢ tokens, "
-        "the loss of "
-        "which rose by dᵢ in sum, and f is the forgetting. Texts count as independent; lines of "
-        "one article do "
-        "too, and where those are alike the error is too small. Methods read the same texts, so "
-        "that the errors "
-        "of two methods are not independent.",
+        "(Cochran 1977, Sampling Techniques, 2.11): √(k/(k − 1) · Σ(dᵢ − f·nᵢ)²) / Σnᵢ, where "
+        "text i of k has nᵢ tokens, the loss of which rose by dᵢ in sum, and f is the forgetting. "
+        "Texts count as independent; lines of one article do too, and where those are alike the "
+        "error is too small. Methods read the same texts, so that the errors of two methods are "
+        "not independent.",
     ),
     _metric(
         "retention_loss",

@@ -41,9 +41,8 @@ METRICS = (
         "tokens/s",
         "higher",
         ",.0f",
-        "Tokens of the answers to the test rows over all ranks, divided by the slowest rank's "
-        "time for its own, "
-        "prompts read included.",
+        "Tokens of the answers to the test rows over all ranks, divided by the slowest rank's time "
+        "for its own, prompts read included.",
         phase="test",
     ),
     _metric(

@@ -30,9 +30,8 @@ METRICS = (
         "neither",
         ".3g",
         "Global L2 norm of the gradient of all trained parameters, head included, after the "
-        "all-reduce and before "
-        "clipping; mean over all steps. Methods with different parameter counts don't compare by "
-        "it.",
+        "all-reduce and before clipping; mean over all steps. Methods with different parameter "
+        "counts don't compare by it.",
     ),
     _metric(
         "grad_norm_per_sqrt_parameter",

@@ -26,10 +26,8 @@ _KINDS: dict[str, tuple[str, float | None, str]] = {
         "host memory",
         HUGE_PAGE_MB,
         "Peak resident memory of a rank's process (VmHWM, reset between phases), libraries "
-        "included; of training, "
-        "a stretch after a validation that needed more counts if it reaches higher still; of "
-        "evaluation, that of the "
-        "test rows",
+        "included; of training, a stretch after a validation that needed more counts if it reaches "
+        "higher still; of evaluation, that of the test rows",
     ),
     "cuda_allocated": (
         "CUDA allocated",
@@ -40,15 +38,13 @@ _KINDS: dict[str, tuple[str, float | None, str]] = {
         "CUDA reserved",
         HUGE_PAGE_MB,
         "Peak of memory held by PyTorch's allocator (torch.cuda.max_memory_reserved); what an "
-        "earlier phase reserved "
-        "stays with it",
+        "earlier phase reserved stays with it",
     ),
     "nvml_used": (
         "GPU memory in use",
         None,
         "Memory in use on the rank's GPU as NVML says, the largest reading at the ends of the "
-        "phase: contexts, caches "
-        "and other processes included",
+        "phase: contexts, caches and other processes included",
     ),
 }
 """Title, granularity in MB and definition of each kind of memory; torch reserves small blocks 2
@@ -85,17 +81,15 @@ METRICS = (
         "peak_memory_over_setup_mb",
         "peak memory over set-up",
         "Peak of the training phase less what the process held right before the first step: what "
-        "training itself "
-        "needs, such as activations, gradients and the optimizer's state, and whatever it touches "
-        "for the first "
-        "time. Weights, and libraries as far as they were loaded, are not in it. On a CPU only.",
+        "training itself needs, such as activations, gradients and the optimizer's state, and "
+        "whatever it touches for the first time. Weights, and libraries as far as they were "
+        "loaded, are not in it. On a CPU only.",
     ),
     _metric(
         "host_before_training_mb",
         "host memory before training",
         "Resident memory of a rank's process (VmRSS) right before the first step, with model, "
-        "optimizer and DDP "
-        "ready and what was free given back to the kernel. On a CPU only.",
+        "optimizer and DDP ready and what was free given back to the kernel. On a CPU only.",
     ),
     *(
         _metric(f"{kind}_{phase}_mb", f"{title}, {phase}", f"{definition}; {phase} phase.", grid)

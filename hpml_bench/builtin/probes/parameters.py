@@ -56,10 +56,9 @@ METRICS = (
         "neither",
         ".3g",
         "Weights that an update of PEFT stands beside, or that are trained, as a percentage of "
-        "those in the "
-        "backbone's matrices, embeddings and output layer apart. The rest is in no linear layer, "
-        "such as the "
-        "experts of some mixtures, or in layers whose weights the model's code reads itself.",
+        "those in the backbone's matrices, embeddings and output layer apart. The rest is in no "
+        "linear layer, such as the experts of some mixtures, or in layers whose weights the "
+        "model's code reads itself.",
     ),
     _metric(
         "quantized_percent",
@@ -67,9 +66,8 @@ METRICS = (
         "%",
         "higher",
         ".3g",
-        "Weights stored in 4 or 8 bits, as a percentage of the same: the experts of a mixture "
-        "that are in no "
-        "linear layer stay floats.",
+        "Weights stored in 4 or 8 bits, as a percentage of the same: the experts of a mixture that "
+        "are in no linear layer stay floats.",
     ),
     _metric(
         "frozen_bf16_percent",
@@ -78,9 +76,8 @@ METRICS = (
         "higher",
         ".0f",
         "Frozen parameters kept in bfloat16 during training, as a percentage of all frozen ones: "
-        "of methods that "
-        "read them only in the layers' own forward passes, in bf16. Others cast them at every "
-        "step.",
+        "of methods that read them only in the layers' own forward passes, in bf16. Others cast "
+        "them at every step.",
     ),
     _metric(
         "frozen_bytes",
@@ -88,9 +85,8 @@ METRICS = (
         "bytes",
         "lower",
         ",.0f",
-        "Bytes of the frozen weights of backbone and method as they are kept during training, "
-        "with the scales of "
-        "quantised ones.",
+        "Bytes of the frozen weights of backbone and method as they are kept during training, with "
+        "the scales of quantised ones.",
     ),
     _metric(
         "saved_bytes",
@@ -99,10 +95,8 @@ METRICS = (
         "lower",
         ",.0f",
         "Size on disk of what must be kept of one fine-tuning, head included: the method's own "
-        "saving where it "
-        "has one, which is carried out and measured, else the size of a safetensors file of its "
-        "trained "
-        "parameters.",
+        "saving where it has one, which is carried out and measured, else the size of a "
+        "safetensors file of its trained parameters.",
         over_ranks="rank0",
         phase="run",
     ),

@@ -31,9 +31,8 @@ class ProgramProbe(Probe):
             "lower",
             ",.0f",
             "Peak resident memory of the program's processes together, looked at every second, or "
-            "of the largest "
-            "one by the kernel's count; pages that processes share count for each. 1 MB = 10^6 "
-            "bytes.",
+            "of the largest one by the kernel's count; pages that processes share count for each. "
+            "1 MB = 10^6 bytes.",
             group="memory",
         ),
         _cost(
@@ -43,8 +42,7 @@ class ProgramProbe(Probe):
             "lower",
             ",.0f",
             "Memory in use on the fullest GPU as NVML says, looked at every second while the "
-            "program ran; other "
-            "processes included.",
+            "program ran; other processes included.",
             group="memory",
         ),
         _cost(

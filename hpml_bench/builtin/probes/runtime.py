@@ -28,8 +28,7 @@ METRICS = (
         "lower",
         ".2f",
         "From the moment a rank begins its work (libraries imported) to the first training step: "
-        "data and weights "
-        "opened, model built, process group joined.",
+        "data and weights opened, model built, process group joined.",
         over_ranks="max",
         phase="setup",
     ),
@@ -39,11 +38,9 @@ METRICS = (
         "s",
         "lower",
         ".2f",
-        "The slowest rank's wall time between the moments at which all ranks meet, summed over "
-        "the steps: batch, "
-        "forward, backward, all-reduce, clipping, optimizer, and all that lies between two steps. "
-        "Evaluation, the "
-        "writing of points and start-up lie outside.",
+        "The slowest rank's wall time between the moments at which all ranks meet, summed over the "
+        "steps: batch, forward, backward, all-reduce, clipping, optimizer, and all that lies "
+        "between two steps. Evaluation, the writing of points and start-up lie outside.",
         over_steps="sum",
         phase="train",
     ),
@@ -54,9 +51,8 @@ METRICS = (
         "neither",
         ".2f",
         "The same by another clock of the system (CLOCK_MONOTONIC_RAW on Linux), read only where "
-        "the ranks meet "
-        "and after the last step before they meet again; the slowest rank's, summed. A self-check "
-        "compares.",
+        "the ranks meet and after the last step before they meet again; the slowest rank's, "
+        "summed. A self-check compares.",
         over_steps="sum",
         phase="train",
     ),
@@ -94,8 +90,7 @@ ANSWERS = tuple(
         "lower",
         ".2f",
         f"{when}, the slowest rank's time to answer all rows, by generation or choice. It is in "
-        f"neither the "
-        "validation nor the inference time, which are of losses.",
+        "neither the validation nor the inference time, which are of losses.",
         over_steps=steps,
         phase=split,
     )

@@ -26,8 +26,7 @@ METRICS = (
         "lower",
         ".2f",
         "Training time up to the selected step. That it is the best is known only after the last "
-        "one, whose costs "
-        "the other metrics hold.",
+        "one, whose costs the other metrics hold.",
         depends_on_machine=True,
         over_steps="sum",
     ),

@@ -61,9 +61,8 @@ METRICS = (
             "ms",
             "lower",
             ".1f",
-            f"The {share}th percentile (linear interpolation) over the steps {_WINDOW} of a "
-            f"step's time, from the "
-            "moment all ranks had ended the one before until all had ended it.",
+            f"The {share}th percentile (linear interpolation) over the steps {_WINDOW} of a step's "
+            "time, from the moment all ranks had ended the one before until all had ended it.",
             over_steps="percentile",
         )
         for share in _SHARES
@@ -99,13 +98,11 @@ METRICS = (
         "",
         "neither",
         "+.1%",
-        "Time of a step in the last third of the timed steps over that in the first third, less "
-        "1: positive when "
-        "the run slows down. Each step's time is first divided by what a straight line in padded "
-        "tokens, fitted to "
-        "the timed steps, gives for a batch of its size; the shift is the median over all pairs "
-        "of the differences "
-        "of logarithms (Hodges and Lehmann 1963). Unknown with fewer than 4 steps a third.",
+        "Time of a step in the last third of the timed steps over that in the first third, less 1: "
+        "positive when the run slows down. Each step's time is first divided by what a straight "
+        "line in padded tokens, fitted to the timed steps, gives for a batch of its size; the "
+        "shift is the median over all pairs of the differences of logarithms (Hodges and Lehmann "
+        "1963). Unknown with fewer than 4 steps a third.",
     ),
     *(
         _timed(
@@ -115,8 +112,7 @@ METRICS = (
             "neither",
             "+.1%",
             f"The {end} end of the 95 % interval of the step time drift, from Mann and Whitney's "
-            f"rank-sum "
-            "statistic.",
+            "rank-sum statistic.",
         )
         for end in ("low", "high")
     ),
@@ -127,8 +123,7 @@ METRICS = (
         "neither",
         ".0f",
         "Timed steps whose time per padded token is above the third quartile by more than three "
-        "interquartile "
-        "ranges.",
+        "interquartile ranges.",
     ),
     _timed(
         "slowest_rank_share",

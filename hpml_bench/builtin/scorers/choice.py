@@ -9,8 +9,7 @@ class Choice(Scorer):
     title = "right choices"
     definition = (
         "Share of the test rows whose likeliest choice is the right one: each choice's "
-        "log-likelihood after the "
-        "prompt, summed over its tokens (lm-evaluation-harness's acc)."
+        "log-likelihood after the prompt, summed over its tokens (lm-evaluation-harness's acc)."
     )
     of = "choices"
 

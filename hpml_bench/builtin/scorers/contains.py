@@ -8,9 +8,8 @@ class Contains(Scorer):
 
     title = "contained answers"
     definition = (
-        "Share of the test rows whose answer contains the one asked for, both lower-cased and "
-        "with runs of white "
-        "space made one space."
+        "Share of the test rows whose answer contains the one asked for, both lower-cased and with "
+        "runs of white space made one space."
     )
 
     def score(self, answer: str, expected: str) -> float:

@@ -8,9 +8,8 @@ class Exact(Scorer):
 
     title = "exact match"
     definition = (
-        "Share of the test rows whose answer equals the one asked for, after both are "
-        "lower-cased, their runs of "
-        "white space made one space, and a full stop at the end left out."
+        "Share of the test rows whose answer equals the one asked for, after both are lower-cased, "
+        "their runs of white space made one space, and a full stop at the end left out."
     )
 
     def score(self, answer: str, expected: str) -> float:

@@ -25,10 +25,9 @@ class Number(Scorer):
     title = "right numbers"
     definition = (
         "Share of the test rows whose answer's number equals that of the answer asked for: the "
-        "first after "
-        "GSM8K's '####' where it has that, else the last one; 1,000, 1000, 1000.0 and 1e3 are the "
-        "same, and 3/2, "
-        "1 1/2 and 1.5; times, ratios and dates, such as 12:30, equal what has the same parts."
+        "first after GSM8K's '####' where it has that, else the last one; 1,000, 1000, 1000.0 and "
+        "1e3 are the same, and 3/2, 1 1/2 and 1.5; times, ratios and dates, such as 12:30, equal "
+        "what has the same parts."
     )
 
     def score(self, answer: str, expected: str) -> float:

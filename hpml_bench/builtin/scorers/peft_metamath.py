@@ -22,12 +22,10 @@ class PeftMetaMath(Scorer):
     title = "right answers, as PEFT counts them"
     definition = (
         "Share of the test rows whose final answer equals the one asked for, as PEFT's method "
-        "comparison counts it: "
-        "the rest of the line after a mark, as numbers where both are (with fractions, without "
-        "commas), else as text. "
-        "The mark is the first that the answer has of 'The answer is: ', 'The answer is ', 'The "
-        "final answer is: ', "
-        "'The final answer is ' and '#### ', where it stands last; an answer without one is wrong."
+        "comparison counts it: the rest of the line after a mark, as numbers where both are (with "
+        "fractions, without commas), else as text. The mark is the first that the answer has of "
+        "'The answer is: ', 'The answer is ', 'The final answer is: ', 'The final answer is ' and "
+        "'#### ', where it stands last; an answer without one is wrong."
     )
 
     def score(self, answer: str, expected: str) -> float:

@@ -35,10 +35,9 @@ class RougeL(Scorer):
     title = "ROUGE-L"
     definition = (
         "Mean over the test rows of the F-measure of the longest common subsequence of words: "
-        "rouge-score's rougeL "
-        "without stemming, where words are runs of letters and digits of any script in lower "
-        "case; of scripts without "
-        "spaces, as Chinese, Japanese or Thai, each character is one."
+        "rouge-score's rougeL without stemming, where words are runs of letters and digits of any "
+        "script in lower case; of scripts without spaces, as Chinese, Japanese or Thai, each "
+        "character is one."
     )
     binary = False
 

@@ -46,10 +46,9 @@ def section(results: Results) -> Section | None:
         rows.append(cells)
     notes = [
         f"The answers are of seed {seed}; in brackets stands the row's score, the mean over all "
-        f"compared seeds. Shown "
-        f"are the {len(rows)} of {scores.shape[1]:,} test rows on which the methods' scores "
-        f"differ most, the first of "
-        "equals. All answers are in each run's predictions.parquet."
+        f"compared seeds. Shown are the {len(rows)} of {scores.shape[1]:,} test rows on which the "
+        "methods' scores differ most, the first of equals. All answers are in each run's "
+        "predictions.parquet."
     ]
     columns = ["Row", "Asked", "Expected", *methods]
     block = table("answers", "Answers to test rows, most disputed first", columns, rows, notes)

@@ -83,9 +83,8 @@ def _intervals(results: Results) -> Table:
     others = ["throughput", *(title.removeprefix("test ") for title in reversed(scores)), "latency"]
     notes = [
         "Mean and 95 % interval over seeds: Student's t, each by itself, for other seeds on this "
-        "very test set. Ranks "
-        "are intervals: 1 + methods shown to be better, to k − methods shown worse, by the "
-        "verdicts below.",
+        "very test set. Ranks are intervals: 1 + methods shown to be better, to k − methods shown "
+        "worse, by the verdicts below.",
         f"Compared by {compared} alone; the other metrics ({', '.join(others)} and so on) stand "
         "without test. At one budget the throughput says what the training time says.",
     ]
@@ -162,12 +161,10 @@ def _these_rows(results: Results) -> Table | None:
     rounding = ", with the variance of rounding to one row" if results.task.binary else ""
     notes = [
         f"For other seeds on these {answer.rows_text} alone: another test set may order the "
-        f"methods otherwise, so that "
-        f"no verdict of this page rests on it alone. p: paired t over seeds, of shared "
-        f"variances{rounding}, each "
-        "pair's own and not adjusted for their number. Least sign-flip p: the least that so many "
-        "seeds can give, "
-        "2 / 2ⁿ. Seeds with first higher: their share, ties half."
+        "methods otherwise, so that no verdict of this page rests on it alone. p: paired t over "
+        f"seeds, of shared variances{rounding}, each pair's own and not adjusted for their number. "
+        "Least sign-flip p: the least that so many seeds can give, 2 / 2ⁿ. Seeds with first "
+        "higher: their share, ties half."
     ]
     caption = f"Pairs by {answer.score.title}, on these very test rows"
     return table("pairs_on_these_rows", caption, ROWS_COLUMNS, rows, notes)

@@ -123,8 +123,7 @@ MEANING: dict[Flag, str] = {
     ),
     "too short to tell": (
         "Too short to tell whether it was a steady state: the 95 % interval of the mean drift "
-        "over "
-        f"the runs reaches beyond {100 * TELLING:.0f} %"
+        f"over the runs reaches beyond {100 * TELLING:.0f} %"
     ),
     "paused": (
         f"One step took over {100 * LONGEST_PAUSE:.0f} % of the time (CV / √n > {LONGEST_PAUSE:g})"
@@ -187,10 +186,8 @@ def _marked(
 def _throughput_notes(results: Results) -> list[str]:
     notes = [
         "Throughput is what all ranks consumed in the timed steps, divided by the slowest rank's "
-        "wall time between "
-        "synchronised borders; warm-up steps, evaluation and the writing of records lie outside "
-        "it. Virtual tokens a "
-        "method adds are not counted as tokens."
+        "wall time between synchronised borders; warm-up steps, evaluation and the writing of "
+        "records lie outside it. Virtual tokens a method adds are not counted as tokens."
     ]
     shares = {
         method: max(of.values()) for method, of in results.values("frozen_bf16_percent").items()
@@ -199,9 +196,8 @@ def _throughput_notes(results: Results) -> list[str]:
     if without and len(without) < len(shares):
         notes.append(
             f"Frozen weights are kept in bf16, but those of {', '.join(without)} in float32, with "
-            f"which it computes "
-            "outside the layers' own passes: they are cast at every step, and take twice the "
-            "memory."
+            "which it computes outside the layers' own passes: they are cast at every step, and "
+            "take twice the memory."
         )
     return notes
 
@@ -241,9 +237,8 @@ def _language_notes(results: Results) -> list[str]:
         return []
     return [
         "Share of the test rows whose answer was cut before anything that is scored, as in "
-        "reasoning that doesn't end "
-        f"within max_new_tokens, and counts as empty: {', '.join(cut)}. A larger max_new_tokens "
-        f"may score otherwise."
+        f"reasoning that doesn't end within max_new_tokens, and counts as empty: {', '.join(cut)}. "
+        "A larger max_new_tokens may score otherwise."
     ]
 
 
@@ -292,8 +287,7 @@ GROUPS: Final = (
         ),
         notes=lambda _: [
             "Forgetting is the loss on general text after the training less the base model's; "
-            "negative where the "
-            "training made it better."
+            "negative where the training made it better."
         ],
         charts=(
             (
@@ -348,12 +342,10 @@ GROUPS: Final = (
         "Peak memory by phase",
         lambda _: [
             "Each phase has a peak of its own, of the rank with the largest. Host memory is the "
-            "resident set of the "
-            "whole process, libraries included; over set-up: the peak of training less what the "
-            "process held right "
-            "before the first step, after giving back what was free. CUDA memory is what torch's "
-            "allocator gave out "
-            "(allocated) or holds (reserved)."
+            "resident set of the whole process, libraries included; over set-up: the peak of "
+            "training less what the process held right before the first step, after giving back "
+            "what was free. CUDA memory is what torch's allocator gave out (allocated) or holds "
+            "(reserved)."
         ],
         tuple(
             (
@@ -425,8 +417,7 @@ GROUPS: Final = (
         ),
         notes=lambda _: [
             "Of methods that can be folded into the model's weights; what they score unmerged "
-            "stands "
-            "beside."
+            "stands beside."
         ],
     ),
     Group(

@@ -28,10 +28,8 @@ from hpml_bench.system.text import sanitize
 order = 110
 REPEATABILITY = (
     "On the CPU of one machine, with the same versions, a specification run twice gives identical "
-    "losses and "
-    "predictions; on cuda it differs in the last digits, since some backward kernels, attention's "
-    "among them, add with "
-    "atomics, and NCCL's order of reduction varies."
+    "losses and predictions; on cuda it differs in the last digits, since some backward kernels, "
+    "attention's among them, add with atomics, and NCCL's order of reduction varies."
 )
 
 
@@ -150,10 +148,8 @@ def _consumption(results: Results) -> Table:
     columns = ("method", "Steps", "Samples", "Real tokens", "Padded tokens", "Sample orders")
     notes = [
         "Per run, over all ranks; a range where seeds differ. Tokens before a method adds virtual "
-        "ones. Orders: "
-        "digest of the sample order of each seed. Within a seed all compared runs consumed the "
-        "same; those that "
-        "consumed something else are set apart and enter no mean."
+        "ones. Orders: digest of the sample order of each seed. Within a seed all compared runs "
+        "consumed the same; those that consumed something else are set apart and enter no mean."
     ]
     return table("consumption", "What the compared runs consumed", columns, rows, notes)
 
@@ -174,10 +170,8 @@ def _jobs(results: Results) -> Iterator[Text | Table | Picture | None]:
     if results.beside:
         sentences.append(
             f"{len(results.beside)} of {len(results.compared)} compared runs had neighbours: "
-            f"others of this sweep were "
-            "on their host. Neighbours slow each other by an unknown amount, so that scores are "
-            "compared all the same, "
-            "and costs rank nothing."
+            "others of this sweep were on their host. Neighbours slow each other by an unknown "
+            "amount, so that scores are compared all the same, and costs rank nothing."
         )
     if results.times is not None:
         idle = "Idle is start-up, preparation and attempts that are not kept."
@@ -283,9 +277,8 @@ def _environment(results: Results) -> tuple[Text | Table, ...]:
     if len(environments) > 1:
         sentences.append(
             f"The compared runs come from {len(environments)} environments of different hardware, "
-            f"versions or "
-            "settings. Scores are compared all the same; times, throughput and memory are of the "
-            "first alone."
+            "versions or settings. Scores are compared all the same; times, throughput and memory "
+            "are of the first alone."
         )
     ignored = Environment.names("ignored")
     shared = {

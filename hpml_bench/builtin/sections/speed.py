@@ -62,10 +62,9 @@ def _time_budget(results: Results) -> Section | None:
     )
     notes = [
         "Wall time as the sweep saw it, summed over the compared runs in one environment. Start: "
-        "from the launch of "
-        "the processes to the first training step. Rest: probes that measure after training "
-        "(latency, forgetting, "
-        "saved size), logging, writing, and the end of the processes.",
+        "from the launch of the processes to the first training step. Rest: probes that measure "
+        "after training (latency, forgetting, saved size), logging, writing, and the end of the "
+        "processes.",
         (
             f"Training and evaluation are "
             f"{number(100 * spent / sum(run.seconds for run in timed), '.0f')} % of it."
@@ -157,14 +156,11 @@ def _scaling(results: Results) -> Section | None:
     ]
     notes = [
         "Means over the seeds that every number of ranks has, with one global batch and the same "
-        "threads a rank; runs "
-        "of one method and seed share a host. Speed-up: geometric mean of the factors within a "
-        "seed, with its 95 % "
-        "interval for other seeds, not adjusted for the number of rows. Efficiency: speed-up "
-        "divided by the ratio of "
-        "ranks. The all-reduce's time runs from a backward pass's first reduction to the end of "
-        "its last; waiting for "
-        "slower ranks and work beside it are in it."
+        "threads a rank; runs of one method and seed share a host. Speed-up: geometric mean of the "
+        "factors within a seed, with its 95 % interval for other seeds, not adjusted for the "
+        "number of rows. Efficiency: speed-up divided by the ratio of ranks. The all-reduce's time "
+        "runs from a backward pass's first reduction to the end of its last; waiting for slower "
+        "ranks and work beside it are in it."
     ]
     notes += (
         [ONE_SEED]
@@ -174,8 +170,7 @@ def _scaling(results: Results) -> Section | None:
     if over:
         notes.append(
             "2 × 1 is two nodes with one rank each, all like the machine of the other rows. Bytes "
-            "within and between "
-            "nodes are those of a ring all-reduce, by its formula."
+            "within and between nodes are those of a ring all-reduce, by its formula."
         )
     scaled = table("scaling", "The same training on more ranks", columns, rows, notes)
     about = "the same training on more of them"
@@ -246,11 +241,9 @@ def _checkpointing(results: Results) -> Section | None:
     )
     notes = [
         "Means over the seeds that a method ran with and without gradient checkpointing, all else "
-        "equal and both on "
-        "one host. The same steps lead to the same model but for rounding. Time and peak are "
-        "those of training. Ratio: "
-        "geometric mean of the factors within a seed. Intervals are for other seeds, not adjusted "
-        "for their number."
+        "equal and both on one host. The same steps lead to the same model but for rounding. Time "
+        "and peak are those of training. Ratio: geometric mean of the factors within a seed. "
+        "Intervals are for other seeds, not adjusted for their number."
     ]
     notes += [ONE_SEED] if any(len(pairs) < 2 for pairs in found.values()) else []
     caption, about = (

@@ -88,8 +88,7 @@ def scores_table(results: Results) -> Table:
 def _of_ranks(results: Results) -> str:
     text = (
         "A rank goes from 1 + the number of methods shown to be better to k − the number shown to "
-        "be worse, of k "
-        "methods, by the verdicts of this page; overlapping ranks do not mean equal."
+        "be worse, of k methods, by the verdicts of this page; overlapping ranks do not mean equal."
     )
     front = sentence_list([results.definitions[metric].title for metric in results.headline])
     meaning = (

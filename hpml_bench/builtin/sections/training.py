@@ -247,17 +247,13 @@ class Targets:
             rows.append([method, *(_cell(of, what, spec) for of in found)])
         notes = [
             f"Scores are of {results.validation_rows:,} validation rows. Targets lie half, three "
-            f"quarters and nine "
-            f"tenths of the way from {self.start_in_words} to the best mean; those within the "
-            f"noise of so many rows "
-            "are left out.",
+            f"quarters and nine tenths of the way from {self.start_in_words} to the best mean; "
+            "those within the noise of so many rows are left out.",
             "Mean ± standard deviation over the seeds that reach the target, at the first "
-            "evaluation at it or "
-            f"{'above' if self.sign > 0 else 'below'}; times are rounded up to the next "
-            f"evaluation (eval_every). never "
-            "(k of n): k of n seeds didn't reach the target; the mean is of the others. Seconds "
-            "are those of the "
-            "training steps, warm-up included, evaluation not.",
+            f"evaluation at it or {'above' if self.sign > 0 else 'below'}; times are rounded up to "
+            "the next evaluation (eval_every). never (k of n): k of n seeds didn't reach the "
+            "target; the mean is of the others. Seconds are those of the training steps, warm-up "
+            "included, evaluation not.",
         ]
         unit, scale = self.score.unit, self.score.scale
         shown = (f"{level * scale:.0f}" if unit == "%" else f"{level:g}" for level in self.levels)
@@ -392,14 +388,11 @@ def _trials(results: Results, record: TuningRecord) -> Table:
     )
     notes = [
         f"Best: the {'lowest' if record.headline.better == 'lower' else 'highest'} validation "
-        f"{score.title} after the "
-        "last step, of equals the lowest validation loss. It is the best of several and so "
-        "flatters; the "
-        f"{score.title} to quote is the test rows'. Within x{NEAR:g}: lowest and highest "
-        f"{score.title} of the trials "
-        f"whose rate is at most {NEAR:g} times off the best. Failed trials count as trials, with "
-        f"the worst "
-        "value. Tuning: wall time of all the method's trials, on the machine that tuned."
+        f"{score.title} after the last step, of equals the lowest validation loss. It is the best "
+        f"of several and so flatters; the {score.title} to quote is the test rows'. Within "
+        f"x{NEAR:g}: lowest and highest {score.title} of the trials whose rate is at most {NEAR:g} "
+        "times off the best. Failed trials count as trials, with the worst value. Tuning: wall "
+        "time of all the method's trials, on the machine that tuned."
     ]
     return table("tuning", "Learning rates by tuning", columns, rows, notes)
 

@@ -80,9 +80,8 @@ class Regression(TextTask):
             "",
             "higher",
             ".3f",
-            "Correlation of the ranks of predictions and targets over the test rows, ties at "
-            "their mean rank; "
-            "none where either is constant.",
+            "Correlation of the ranks of predictions and targets over the test rows, ties at their "
+            "mean rank; none where either is constant.",
             bounds=(-1.0, 1.0),
         ),
     )

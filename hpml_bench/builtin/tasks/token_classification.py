@@ -68,10 +68,8 @@ class TokenClassification(Task):
             "test_f1",
             "entity F1",
             "2TP / (2TP + FP + FN) over the entities of all test rows, after the last step. An "
-            "entity is right "
-            "when its type and both its ends are; an I- tag after another type or after O begins "
-            "one, as conlleval "
-            "has it. Words that max_length cuts off are left out.",
+            "entity is right when its type and both its ends are; an I- tag after another type or "
+            "after O begins one, as conlleval has it. Words that max_length cuts off are left out.",
         ),
         _share(
             "test_precision",
@@ -104,8 +102,7 @@ class TokenClassification(Task):
             words = " ".join(map(str, rows.column("words")[row].as_py() or []))
             raise UserError(
                 f"a {split} row doesn't have one tag per word, each an index into the "
-                f"{len(self.label_names)} names "
-                f"({', '.join(self.label_names)}): {words[:60]!r}"
+                f"{len(self.label_names)} names ({', '.join(self.label_names)}): {words[:60]!r}"
             )
 
     def facts(self, train: Dataset) -> dict[str, float]:

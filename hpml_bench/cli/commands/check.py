@@ -118,8 +118,7 @@ def bugs_are_errors() -> Iterator[None]:
         where = f"{Path(place.filename).name}:{place.lineno}, in {place.name}"
         raise UserError(
             f"an error of hpml-bench itself: {type(error).__name__}: {error} ({where}); it says "
-            f"nothing about the code "
-            "that was checked; please report it"
+            "nothing about the code that was checked; please report it"
         ) from None
 
 
@@ -206,8 +205,7 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
     if sum(map(bool, (against, against_env, baseline, self_test))) != 1:
         raise UserError(
             "say what to compare with: give exactly one of --against REV, --against-env PYTHON, "
-            "--baseline FILE and "
-            "--self-test"
+            "--baseline FILE and --self-test"
         )
     files["json"] = files.pop("json_file")
     with bugs_are_errors():

@@ -110,8 +110,7 @@ def _print_notes(prediction: Prediction, left_out: Sequence[str]) -> None:
     shared = f" ({limit.where})" if limit.where else ""
     click.echo(
         f"Memory of a rank: {gigabytes(limit.most)}{shared}, of which {gigabytes(limit.outside)} "
-        f"are taken "
-        f"beside tensors; {settings.device}, {settings.precision}, micro-batch "
+        f"are taken beside tensors; {settings.device}, {settings.precision}, micro-batch "
         f"{settings.micro_batch or settings.global_batch // (settings.world_size or 1)}."
     )
     if prediction.made_up_rows:

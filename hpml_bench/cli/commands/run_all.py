@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="DIR",
     help="Results of an earlier suite with the same methods, whose variance over seeds this one's "
-    "is "
-    "estimated with. Repeatable; it counts from the first run on.",
+    "is estimated with. Repeatable; it counts from the first run on.",
 )
 @METHODS
 @shared

@@ -122,8 +122,7 @@ class System:
     help="A system: a folder of an adapter, a checkpoint or a saved run, a .gguf file, or "
     "http://HOST/v1#MODEL. Repeatable; of one NAME the seeds 0, 1, ... To a server's address add "
     ",key=VARIABLE for a key, ,api=completions for prompts as the suite writes them, "
-    ",as=METHOD-sSEED to "
-    "compare its answers with those of a run.",
+    ",as=METHOD-sSEED to compare its answers with those of a run.",
 )
 @out("Recorded runs are in DIR/SUITE, scored systems go to DIR/scored.")
 @overrides("Override a setting by dotted path, as the recorded runs did. Repeatable.")

@@ -15,8 +15,7 @@ from hpml_bench.system.text import for_terminal
 
 UNSEEN = (
     "No check of a folder finds runs that were invented or left out whole, or margins and looks "
-    "that were changed in "
-    "all records alike: repeat a run (docs/submit.md)."
+    "that were changed in all records alike: repeat a run (docs/submit.md)."
 )
 SHOWN = 5  # findings of a check that are printed; verified.json has them all
 

@@ -277,9 +277,8 @@ def _checked(log: Log, chosen: str, metric: str) -> Iterator[str]:
     reported = next(filter(_is_number, figures), None)
     if reported is not None and not math.isclose(mean, reported, rel_tol=1e-9, abs_tol=1e-12):
         yield (
-            f"{log.system}: the mean of the rows' {metric} is {mean:.6g}, and the results file "
-            f"has {reported:.6g}, "
-            "which is no mean of these rows; what is compared is the mean."
+            f"{log.system}: the mean of the rows' {metric} is {mean:.6g}, and the results file has "
+            f"{reported:.6g}, which is no mean of these rows; what is compared is the mean."
         )
     counted, whole = (log.get("n-samples", log.task, key) for key in ("effective", "original"))
     if _is_number(counted) and counted != len({row.row for row in rows}):
@@ -413,8 +412,7 @@ class Log:
         if not isinstance(stated, bool) and metric not in SHARES:
             raise UserError(
                 f"{self.file}: the results file beside it doesn't say whether more {metric} is "
-                f"better; choose another "
-                f"metric of {self.task} with --metric"
+                f"better; choose another metric of {self.task} with --metric"
             )
         return "lower" if stated is False else "higher"
 

@@ -237,8 +237,7 @@ def _check(names: Sequence[str], score: str, source: str) -> None:
         ours, theirs = next(iter(found.items()))
         raise UserError(
             f"{source}: the column '{sanitize(theirs, 60)}' may be '{ours}'; rename it, or give "
-            f"--columns {give}, or "
-            "take it out"
+            f"--columns {give}, or take it out"
         )
     for name in (name for name in needed if name not in names):
         if name == SCORE and several:

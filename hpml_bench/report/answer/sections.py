@@ -64,8 +64,7 @@ def answer_table(answer: PageSummary) -> Table:
     )
     caption = (
         f"{capitalized(answer.noun)}s by {score.title}, with the difference to the best mean, and "
-        f"low and high at its "
-        "test's level"
+        "low and high at its test's level"
     )
     caption += ", over the seeds that two share" if answer.shared is not None else ""
     return table(
@@ -117,8 +116,7 @@ def places(answer: PageSummary) -> Table:
             rows.append([method.name, rank(method.rank_range), mean, *ends, len(score.runs)])
     notes = [
         f"A place is an interval of ranks. It begins after the {answer.noun}s shown better and "
-        f"ends before those shown "
-        f"worse. Low and high: 95 % of the mean, for {answer.judged}."
+        f"ends before those shown worse. Low and high: 95 % of the mean, for {answer.judged}."
     ]
     scored = titled(capitalized(answer.score.title), answer.score.unit)
     columns = (capitalized(answer.noun), "Place", scored, "Low", "High", "Runs")
@@ -242,9 +240,8 @@ def _odd_places(answer: PageSummary) -> Iterator[str]:
         behind = words.several(answer, better)
         label = words.label(answer, name)
         yield (
-            f"{capitalized(label) if answer.numbered else label} may be best "
-            f"although {behind}, with a better mean, {'is' if len(better) == 1 else 'are'} "
-            f"behind: its own score is "
+            f"{capitalized(label) if answer.numbered else label} may be best although {behind}, "
+            f"with a better mean, {'is' if len(better) == 1 else 'are'} behind: its own score is "
             f"less certain ({ends}), so that no {answer.noun} is shown to beat it."
         )
 
@@ -517,22 +514,19 @@ def _reading(answer: PageSummary) -> Iterator[str]:
     if answer.tested != 1:
         share = (
             f"Adjusted over the {count_of(answer.tested, 'tested pair')} of all metrics of this "
-            f"page: under "
-            "noise near normal the chance of any false claim is at most 5 %, of which this page, "
-            f"{look} at these results, may use {spent}. If costs are tested too, the score has 60 "
-            f"% of the "
-            f"differences' level. With three {answer.noun}s or more, differences are adjusted by "
-            f"Shaffer's procedure "
-            "(1986), with two by Holm's with weights (1979). Adjusted p are scaled to 5 %."
+            "page: under noise near normal the chance of any false claim is at most 5 %, of which "
+            f"this page, {look} at these results, may use {spent}. If costs are tested too, the "
+            f"score has 60 % of the differences' level. With three {answer.noun}s or more, "
+            "differences are adjusted by Shaffer's procedure (1986), with two by Holm's with "
+            "weights (1979). Adjusted p are scaled to 5 %."
         )
     yield f"Better: p (adjusted) below 5 %. {equal}{share}"
     if answer.over == "seed":
         yield (
             "Detectable: smallest true difference that so many seeds would detect in 80 % of "
-            "repetitions, at the first "
-            "step's level. Seeds to decide: how many would decide with a chance of 80 % at the "
-            "next look, were the "
-            f"difference as measured. Under {answer.least} shared seeds there is no verdict."
+            "repetitions, at the first step's level. Seeds to decide: how many would decide with "
+            "a chance of 80 % at the next look, were the difference as measured. Under "
+            f"{answer.least} shared seeds there is no verdict."
         )
 
 
@@ -553,9 +547,8 @@ def rounds_table(answer: PageSummary) -> Table | None:
     most = most if answer.runs <= answer.most_runs else ""
     notes = (
         f"{end} {answer.runs} runs{most}.",
-        f"Each of the {answer.declared_looks} declared looks may use the same share of 5 %. Who "
-        f"is shown to be behind "
-        "leaves with its pairs as they are then; the family stays whole.",
+        f"Each of the {answer.declared_looks} declared looks may use the same share of 5 %. Who is "
+        "shown to be behind leaves with its pairs as they are then; the family stays whole.",
     )
     return table(
         "rounds", "Rounds of the race", ("round", "seeds", "in the race", "left"), rows, notes

@@ -42,8 +42,7 @@ TESTS: Mapping[Scope, str] = {
     "test. Else Student's t, with what few rows can't show: rare rows that carry the difference.",
     "seeds": "Scores: differences within a seed, by the paired t test, on these very rows.",
     "shares": "Shares of rows, without the rows: unpaired; p is the larger of Agresti and Caffo's "
-    "(2000) and of "
-    "Fisher's exact test.",
+    "(2000) and of Fisher's exact test.",
     "none": "Nothing is tested.",
 }
 """Tests of pairs of scores."""

@@ -312,14 +312,10 @@ def reliability_chart(results: Results) -> Picture | None:
         name="reliability",
         caption=(
             "Right answers against their probability, in bins of as many rows: mean over seeds, "
-            "95 % intervals of "
-            "so many rows, and in brackets the expected calibration error in points, the bins' "
-            "mean "
-            "distance from the line "
-            "on which answers are right as often as they claim, and what a perfectly calibrated "
-            "model "
-            "of so many rows "
-            f"would have by chance, in 95 % of cases.{_of_many(series, methods)}"
+            "95 % intervals of so many rows, and in brackets the expected calibration error in "
+            "points, the bins' mean distance from the line on which answers are right as often as "
+            "they claim, and what a perfectly calibrated model of so many rows would have by "
+            f"chance, in 95 % of cases.{_of_many(series, methods)}"
         ),
         alt=f"Reliability diagram. {'; '.join(said)}.",
         x=scale,

@@ -96,10 +96,8 @@ def of_trackio(group: str) -> Found:
     """
     code = (
         "import json, sys, trackio; from trackio.sqlite_storage import SQLiteStorage as S; g = "
-        "sys.argv[1];"
-        "runs = list(trackio.Api().runs(g));"
-        "print(json.dumps([[r.name, S.get_logs(g, r.name, run_id=r.id), r.config] for r in runs], "
-        "default=str))"
+        "sys.argv[1];runs = list(trackio.Api().runs(g));print(json.dumps([[r.name, S.get_logs(g, "
+        "r.name, run_id=r.id), r.config] for r in runs], default=str))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, group], check=True, capture_output=True, text=True

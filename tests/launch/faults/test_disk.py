@@ -120,9 +120,8 @@ FULL += "folder on another disk"
     [
         (
             "too small",
-            "CACHE: 8 MB are free there, and the preparation of model and data needs 32; free "
-            "some space, or "
-            "set HPML_BENCH_CACHE to a folder on another disk",
+            "CACHE: 8 MB are free there, and the preparation of model and data needs 32; free some "
+            "space, or set HPML_BENCH_CACHE to a folder on another disk",
         ),
         (
             "read-only",

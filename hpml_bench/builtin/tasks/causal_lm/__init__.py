@@ -135,8 +135,7 @@ class CausalLM(Task):
         if text is not None:
             raise UserError(
                 f"{place_of(rows, split, text)} is a text without a prompt, so that there is "
-                f"nothing to answer; leave "
-                "task.options.scorer empty, or give rows with prompts"
+                "nothing to answer; leave task.options.scorer empty, or give rows with prompts"
             )
         few = (
             first_true(pc.less(pc.list_value_length(rows.column("choices")), 2))
@@ -200,9 +199,8 @@ class CausalLM(Task):
         if lost := len(rows) - len(encoded["input_ids"]):
             raise Unsupported(
                 f"with {len(shown)} examples {lost} of {len(rows)} rows have more than max_length "
-                f"{encoder.max_length} "
-                "tokens, or are refused by the chat template; take fewer examples, or raise "
-                "max_length"
+                f"{encoder.max_length} tokens, or are refused by the chat template; take fewer "
+                "examples, or raise max_length"
             )
         if of_all:
             targets = zip(encoded["input_ids"], rows.targets, strict=True)

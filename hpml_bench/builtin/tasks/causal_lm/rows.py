@@ -191,8 +191,7 @@ LOSSES = (
         "lower",
         ".3f",
         "Summed loss of the learnt tokens of all test rows in bits, divided by the UTF-8 bytes of "
-        "their text: it "
-        "can be compared between tokenizers.",
+        "their text: it can be compared between tokenizers.",
     ),
     _metric(
         "test_token_accuracy",
@@ -201,8 +200,7 @@ LOSSES = (
         "higher",
         ".1%",
         "Share of the learnt tokens of the test rows that are the model's most likely one, given "
-        "all tokens "
-        "before it as they are.",
+        "all tokens before it as they are.",
         bounds=(0.0, 1.0),
     ),
 )
@@ -226,9 +224,8 @@ ANSWERED = (
         "",
         "lower",
         ".1%",
-        "Share of the test rows whose answer reached max_new_tokens, or the model's last "
-        "position, before it "
-        "ended.",
+        "Share of the test rows whose answer reached max_new_tokens, or the model's last position, "
+        "before it ended.",
         bounds=(0.0, 1.0),
     ),
     _metric(
@@ -238,10 +235,8 @@ ANSWERED = (
         "neither",
         ".1%",
         "Share of the test rows in whose answer two tokens' logits lay within 1e-4 of each other "
-        "at the top "
-        "somewhere, or in half precision within a step of the type (2^-7 of the largest in "
-        "bfloat16): there "
-        "rounding, which differs with the batch, can decide.",
+        "at the top somewhere, or in half precision within a step of the type (2^-7 of the largest "
+        "in bfloat16): there rounding, which differs with the batch, can decide.",
         bounds=(0.0, 1.0),
     ),
 )
