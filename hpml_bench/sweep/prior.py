@@ -24,34 +24,41 @@ def with_prior(request: SweepRequest, given: Sequence[Path]) -> SweepRequest:
     without, or with other suites, or one given lends nothing.
     """
     folder, suite = request.folder, request.suite
-    records = () if request.fresh and request.whole else load_records(folder).records
+    starts_anew = request.fresh and request.whole
+    records = () if starts_anew else load_records(folder).records
     first = next((record.declared for record in records if record.declared), None)
-    if first is None and records and given:
+    if first is not None:
+        _check_same_suites(first.prior, given, folder)
+        return _with(request, first.prior)
+    if records and given:
         raise UserError(
             f"{folder} has runs that declare nothing, and --prior counts from the first run on; "
-            f"give another --out"
+            "give another --out"
         )
-    if (
-        first is None and suite.prior is not None
-    ):  # it must come from results, and be declared before the first run
+    if suite.prior is not None:
+        # written by hand it would be no earlier result, and known only once results are
         raise UserError(
             f"{suite.name}: prior is no setting: run-all --prior DIR reads it from an earlier "
             "suite's results; leave it out"
         )
-    if first is None:
-        return _with(request, _read(suite, given)) if given else request
+    return _with(request, _read(suite, given)) if given else request
+
+
+def _check_same_suites(declared: Prior | None, given: Sequence[Path], folder: Path) -> None:
+    """Raise UserError if other suites are given than those that the folder's first run declares."""
+    if not given:
+        return
     names = {record.spec.suite for path in given for record in load_records(path).records}
-    if given and (first.prior is None or set(first.prior.names) != names):
-        declared = (
-            f"that of {sentence_list(first.prior.names)}"
-            if first.prior
-            else "none of earlier suites"
-        )
-        raise UserError(
-            f"{folder}: of the variance over seeds its first run declares {declared}, which counts "
-            "for all runs; leave --prior out, or begin anew with --fresh"
-        )
-    return _with(request, first.prior)
+    if declared is not None and set(declared.names) == names:
+        return
+    if declared is None:
+        whose = "none of earlier suites"
+    else:
+        whose = f"that of {sentence_list(declared.names)}"
+    raise UserError(
+        f"{folder}: of the variance over seeds its first run declares {whose}, which counts for "
+        "all runs; leave --prior out, or begin anew with --fresh"
+    )
 
 
 def _with(request: SweepRequest, prior: Prior | None) -> SweepRequest:

@@ -40,12 +40,10 @@ class Standing:
         return self.until.rounds[self.number - 1]
 
     def __str__(self) -> str:
-        gone = (
-            f"; {sentence_list(self.left)} {'has' if len(self.left) == 1 else 'have'} left"
-            if self.left
-            else ""
-        )
-        place = f"round {self.number} of {len(self.until.rounds)}, {self.seeds} seeds{gone}"
+        place = f"round {self.number} of {len(self.until.rounds)}, {self.seeds} seeds"
+        if self.left:
+            have = "has" if len(self.left) == 1 else "have"
+            place += f"; {sentence_list(self.left)} {have} left"
         return f"{place}: {self.end or sentence_list(self.staying)}"
 
 
@@ -55,19 +53,30 @@ def standing(results: Results | None, until: Until, methods: tuple[str, ...]) ->
     """
     if results is None or results.race is None:
         return Standing(until, 1, methods)
-    found, until, end = results.verdicts, results.race.until, race_end(results.verdicts)
-    left = tuple(name for one in found.rounds for name in one.left)
+    until = results.race.until  # that of the first run counts
+    verdicts = results.verdicts
+    end = race_end(verdicts)
+    rounds_done = len(verdicts.rounds)
+    scored = verdicts.scores.means
+    left = tuple(name for one in verdicts.rounds for name in one.left)
     # a method without a score after the first round has failed: it can't be best
-    there = [name for name in methods if name in found.scores.means or not found.rounds]
-    number, done = len(found.rounds) + (not end), found.rounds[-1].seeds if found.rounds else 0
-    now = Standing(until, number, tuple(n for n in there if n not in left), done, left, end)
-    if end or not found.scores.complete(now.staying, now.seeds):
-        return now
-    few = "a race takes two methods with scores"
-    alike = (
-        found.why or f"no two methods have scores of {until.rounds[0]} seeds that vary over seeds"
+    in_race = [name for name in methods if name in scored or not rounds_done]
+    current = Standing(
+        until,
+        number=rounds_done if end else rounds_done + 1,
+        staying=tuple(name for name in in_race if name not in left),
+        done=verdicts.rounds[-1].seeds if rounds_done else 0,
+        left=left,
+        end=end,
     )
-    return replace(now, stuck=few if len(found.scores.means) < 2 else alike)
+    all_runs_ended = verdicts.scores.complete(current.staying, current.seeds)
+    if end or not all_runs_ended:
+        return current
+    # every run of the round has ended, and yet no look could be taken
+    if len(scored) < 2:
+        return replace(current, stuck="a race takes two methods with scores")
+    no_variation = f"no two methods have scores of {until.rounds[0]} seeds that vary over seeds"
+    return replace(current, stuck=verdicts.why or no_variation)
 
 
 def measured(folder: Path) -> Results | None:
@@ -80,17 +89,12 @@ def measured(folder: Path) -> Results | None:
 
 def due(results: Results, suite: Suite) -> list[RunSpec]:
     """Return the runs that a race has made, or needs for its round."""
-    now = standing(results, suite.until or Until(), tuple(suite.methods))
-    first, last = (
-        dict.fromkeys(suite.methods, now.until.rounds[0]),
-        dict.fromkeys(now.staying, now.seeds),
-    )
-    most = first | results.verdicts.raced | last
-    return [
-        spec
-        for spec in suite.runs(seeds=range(max(most.values())))
-        if spec.seed < most[spec.method.name]
-    ]
+    current = standing(results, suite.until or Until(), tuple(suite.methods))
+    seeds_of = dict.fromkeys(suite.methods, current.until.rounds[0])
+    seeds_of |= results.verdicts.raced  # of those that left: the seeds of their last round
+    seeds_of |= dict.fromkeys(current.staying, current.seeds)
+    planned = suite.runs(seeds=range(max(seeds_of.values())))
+    return [spec for spec in planned if spec.seed < seeds_of[spec.method.name]]
 
 
 def rounds(
@@ -104,7 +108,7 @@ def rounds(
     `until` has one round, of all its runs. Raises UserError if the runs in the folder were begun
     under another declaration, or methods are chosen.
     """
-    suite, until, before = request.suite, request.suite.until, 0
+    suite, until = request.suite, request.suite.until
     if until is None:
         yield _with_looks(request)
         return
@@ -113,48 +117,69 @@ def rounds(
             "--methods goes without --until, which is about all methods of a suite; write one "
             "with fewer"
         )
-    methods, began = tuple(suite.methods), time.monotonic()
-    results = None if request.fresh else measured(request.folder)
-    if results and (results.race is None or results.race.until != until):
-        looks = (
-            f"rounds of {', '.join(map(str, results.race.until.rounds))} seeds"
-            if results.race
-            else "no rounds"
-        )
-        raise UserError(
-            f"{request.folder}: its first run declares {looks}, and looks count as declared; go on "
-            "with the same --until and --max-seeds, or begin anew with --fresh"
-        )
-    now = standing(results, until, methods)
-    while not now.end and now.number > before:
-        say(str(now))
-        before, fresh = now.number, request.fresh and not before
-        asked = tuple(
-            name
-            for name in now.staying
-            if not (now.done and alike(suite.settings, suite.method(name)))
-        )
-        seeds, most = range(now.done, now.seeds), None
-        if ahead and now.number < len(until.rounds):
-            unit = len(asked) if ahead.unit == "seed" else 1
-            runs = len(suite.runs(asked, seeds))
-            seeds, most = (
-                range(now.done, until.rounds[now.number]),
-                runs + -(runs // unit) % ahead.parallel * unit,
-            )
-        yield replace(
-            request,
-            methods=None if fresh else asked,
-            seeds=tuple(seeds),
-            most=most,
-            fresh=fresh,
-            began=began,
-        )
-        now = standing(measured(request.folder), until, methods)
-    say(
-        str(now)
-        if now.end
-        else f"round {now.number} of {len(until.rounds)} is the last: {now.stuck}"
+    methods = tuple(suite.methods)
+    earlier = None if request.fresh else measured(request.folder)
+    _check_declaration(earlier, until, request.folder)
+
+    began = time.monotonic()
+    current = standing(earlier, until, methods)
+    last_round = 0
+    # a round whose runs aren't all done comes back with the same number, and ends the race
+    while not current.end and current.number > last_round:
+        say(str(current))
+        round_request = _request_of_round(request, current, ahead)
+        if request.fresh and last_round == 0:
+            # the first round of a fresh start sets the whole folder aside, runs of all methods
+            round_request = replace(round_request, methods=None, fresh=True)
+        yield replace(round_request, began=began)
+        last_round = current.number
+        current = standing(measured(request.folder), until, methods)
+
+    if current.end:
+        say(str(current))
+    else:
+        say(f"round {current.number} of {len(until.rounds)} is the last: {current.stuck}")
+
+
+def _check_declaration(earlier: Results | None, until: Until, folder: Path) -> None:
+    """Raise UserError if runs in the folder were begun under other rounds than `until`.
+
+    Looks have the level that was declared before the first of them; other ones, declared once
+    results are known, would make verdicts of what chance gave.
+    """
+    if earlier is None or (earlier.race is not None and earlier.race.until == until):
+        return
+    if earlier.race is None:
+        declared = "no rounds"
+    else:
+        declared = f"rounds of {', '.join(map(str, earlier.race.until.rounds))} seeds"
+    raise UserError(
+        f"{folder}: its first run declares {declared}, and looks count as declared; go on with "
+        "the same --until and --max-seeds, or begin anew with --fresh"
+    )
+
+
+def _request_of_round(
+    request: SweepRequest, current: Standing, ahead: Profile | None
+) -> SweepRequest:
+    """Return the request for the runs of a round, and for those that fill idle slots of `ahead`."""
+    suite = request.suite
+    # a method without randomness repeats its first seeds: later rounds need none of its runs
+    methods = tuple(
+        name
+        for name in current.staying
+        if current.done == 0 or not alike(suite.settings, suite.method(name))
+    )
+    seeds = range(current.done, current.seeds)
+    most_runs = None
+    if ahead is not None and current.number < len(current.until.rounds):
+        runs = len(suite.runs(methods, seeds))
+        runs_per_job = len(methods) if ahead.unit == "seed" else 1
+        idle_slots = -(runs // runs_per_job) % ahead.parallel
+        most_runs = runs + idle_slots * runs_per_job
+        seeds = range(current.done, current.until.rounds[current.number])
+    return replace(
+        request, methods=methods, seeds=tuple(seeds), most=most_runs, fresh=False, began=None
     )
 
 
@@ -162,36 +187,40 @@ def _with_looks(request: SweepRequest) -> SweepRequest:
     """Return a request with the number of looks that the first run in its folder declares; a
     UserError at another.
     """
-    records = () if request.fresh and request.whole else load_records(request.folder).records
+    starts_anew = request.fresh and request.whole
+    records = () if starts_anew else load_records(request.folder).records
     if not records:
         return request
-    began = [
-        record.declared
-        for record in sorted(records, key=lambda record: record.started)
-        if record.declared
-    ]
-    declared, given = began[0].looks if began else None, request.suite.looks
-    if given not in {None, declared}:
+    by_start = sorted(records, key=lambda record: record.started)
+    first = next((record.declared for record in by_start if record.declared), None)
+    declared = first.looks if first else None
+    requested = request.suite.looks
+    if requested == declared:
+        return request
+    if requested is not None:
         before = count_of(declared, "look") if declared else "no looks"
         raise UserError(
             f"{request.folder}: its first run declares {before}, and looks count as declared; go "
             "on without --looks or begin anew with --fresh"
         )
-    return (
-        request
-        if given == declared
-        else replace(request, suite=request.suite.model_copy(update={"looks": declared}))
-    )
+    return replace(request, suite=request.suite.model_copy(update={"looks": declared}))
 
 
 def span(request: SweepRequest, until: Until) -> str:
     """Return the least and the most runs of a race, and hours at the pace of the recorded runs,
     in a few words.
     """
-    ends = [
+    least, most = (
         len(request.suite.runs(seeds=range(seeds))) for seeds in (until.rounds[0], until.rounds[-1])
-    ]
-    seconds = [of.wall_seconds for of in headlines(request.folder) if of.status in FINAL]
-    hours = [f"{n * sum(seconds) / len(seconds) / 3600:.2g}" for n in ends if seconds]
-    least, most = (" to ".join(dict.fromkeys(map(str, of))) for of in (ends, hours))
-    return f"{least} runs" + (f", {most} hours of runs" if hours else "")
+    )
+    runs = f"{_range(str(least), str(most))} runs"
+    seconds = [run.wall_seconds for run in headlines(request.folder) if run.status in FINAL]
+    if not seconds:
+        return runs
+    hours_per_run = sum(seconds) / len(seconds) / 3600
+    hours = _range(f"{least * hours_per_run:.2g}", f"{most * hours_per_run:.2g}")
+    return f"{runs}, {hours} hours of runs"
+
+
+def _range(least: str, most: str) -> str:
+    return least if least == most else f"{least} to {most}"
