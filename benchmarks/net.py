@@ -66,11 +66,6 @@ VOLATILE = (
         "the place and the source line that Python adds to a warning",
     ),
     Volatile(
-        re.compile(r"(?<=hpml-track-)\w{8}"),
-        lambda _: "*",
-        "the random part of a temporary folder's name",
-    ),
-    Volatile(
         re.compile(r"(?<=HPML_BENCH_QUEUED=)[\d:+T-]{25}"),
         lambda _: "*",
         "the time of a dry run, in the script that Slurm would get",
@@ -81,10 +76,7 @@ VOLATILE = (
         "`init` predicts times by a matrix product that it has just timed",
     ),
 )
-"""What is made alike before texts are compared; anything else that differs is a difference.
-
-Beside it the path of each version's checkout is, where a message has resolved the link to it.
-"""
+"""What is made alike before texts are compared; anything else that differs is a difference."""
 
 
 class Inputs(NamedTuple):
@@ -142,7 +134,7 @@ class Workshop:
         try:
             version.python("-P", str(DRIVER), str(plan), variables=self.variables())
             seconds = time.monotonic() - began
-            return Seen(normalised_files(self.room, checkout), seconds)
+            return Seen(normalised_files(self.room), seconds)
         finally:
             for left in (version.room, self.folder / "cache", self.folder / "home"):
                 shutil.rmtree(left, ignore_errors=True)
@@ -218,24 +210,23 @@ class Workshop:
         return [f"{part}/{name}" for name in differing]
 
 
-def normalised_files(room: Path, checkout: Path) -> dict[str, bytes]:
+def normalised_files(room: Path) -> dict[str, bytes]:
     """Return the content of all files below a folder, by path, with what may differ made alike."""
     found = {}
     for path in sorted(room.rglob("*")):
         if path.is_symlink():
             found[str(path.relative_to(room))] = f"link to {path.readlink()}".encode()
         elif path.is_file():
-            found[str(path.relative_to(room))] = normalised(path.read_bytes(), checkout)
+            found[str(path.relative_to(room))] = normalised(path.read_bytes())
     return found
 
 
-def normalised(content: bytes, checkout: Path) -> bytes:
+def normalised(content: bytes) -> bytes:
     """Return a file's content with what may differ made alike; one that is no text as it is."""
     try:
         text = content.decode()
     except UnicodeDecodeError:
         return content
-    text = text.replace(str(checkout), "CHECKOUT")
     for volatile in VOLATILE:
         text = volatile.pattern.sub(volatile.alike, text)
     return text.encode()
