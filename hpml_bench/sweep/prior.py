@@ -36,7 +36,7 @@ def with_prior(request: SweepRequest, given: Sequence[Path]) -> SweepRequest:
             "give another --out"
         )
     if suite.prior is not None:
-        # written by hand it would be no earlier result, and known only once results are
+        # it must come from earlier results, and be declared before the first run
         raise UserError(
             f"{suite.name}: prior is no setting: run-all --prior DIR reads it from an earlier "
             "suite's results; leave it out"

@@ -117,19 +117,19 @@ def rounds(
             "--methods goes without --until, which is about all methods of a suite; write one "
             "with fewer"
         )
+    began = time.monotonic()  # the hours of a race count from here, over all its rounds
     methods = tuple(suite.methods)
     earlier = None if request.fresh else measured(request.folder)
     _check_declaration(earlier, until, request.folder)
 
-    began = time.monotonic()
     current = standing(earlier, until, methods)
     last_round = 0
-    # a round whose runs aren't all done comes back with the same number, and ends the race
+    # a round that could not be completed comes back with the same number: it is the last
     while not current.end and current.number > last_round:
         say(str(current))
-        round_request = _request_of_round(request, current, ahead)
+        round_request = _request_of_round(request, current, until, ahead)
         if request.fresh and last_round == 0:
-            # the first round of a fresh start sets the whole folder aside, runs of all methods
+            # naming no methods makes the request whole, so that the whole folder is set aside
             round_request = replace(round_request, methods=None, fresh=True)
         yield replace(round_request, began=began)
         last_round = current.number
@@ -144,8 +144,8 @@ def rounds(
 def _check_declaration(earlier: Results | None, until: Until, folder: Path) -> None:
     """Raise UserError if runs in the folder were begun under other rounds than `until`.
 
-    Looks have the level that was declared before the first of them; other ones, declared once
-    results are known, would make verdicts of what chance gave.
+    The level of each look was fixed before the first of them. Looks that are declared once results
+    are known could turn chance into verdicts.
     """
     if earlier is None or (earlier.race is not None and earlier.race.until == until):
         return
@@ -160,11 +160,11 @@ def _check_declaration(earlier: Results | None, until: Until, folder: Path) -> N
 
 
 def _request_of_round(
-    request: SweepRequest, current: Standing, ahead: Profile | None
+    request: SweepRequest, current: Standing, until: Until, ahead: Profile | None
 ) -> SweepRequest:
     """Return the request for the runs of a round, and for those that fill idle slots of `ahead`."""
     suite = request.suite
-    # a method without randomness repeats its first seeds: later rounds need none of its runs
+    # a method that answers alike with every seed has its only run in the first round
     methods = tuple(
         name
         for name in current.staying
@@ -172,12 +172,12 @@ def _request_of_round(
     )
     seeds = range(current.done, current.seeds)
     most_runs = None
-    if ahead is not None and current.number < len(current.until.rounds):
+    if ahead is not None and current.number < len(until.rounds):
         runs = len(suite.runs(methods, seeds))
         runs_per_job = len(methods) if ahead.unit == "seed" else 1
         idle_slots = -(runs // runs_per_job) % ahead.parallel
         most_runs = runs + idle_slots * runs_per_job
-        seeds = range(current.done, current.until.rounds[current.number])
+        seeds = range(current.done, until.rounds[current.number])
     return replace(
         request, methods=methods, seeds=tuple(seeds), most=most_runs, fresh=False, began=None
     )
@@ -210,15 +210,17 @@ def span(request: SweepRequest, until: Until) -> str:
     """Return the least and the most runs of a race, and hours at the pace of the recorded runs,
     in a few words.
     """
-    least, most = (
-        len(request.suite.runs(seeds=range(seeds))) for seeds in (until.rounds[0], until.rounds[-1])
-    )
-    runs = f"{_range(str(least), str(most))} runs"
+    suite = request.suite
+    least_runs = len(suite.runs(seeds=range(until.rounds[0])))
+    most_runs = len(suite.runs(seeds=range(until.rounds[-1])))
+    runs = f"{_range(str(least_runs), str(most_runs))} runs"
     seconds = [run.wall_seconds for run in headlines(request.folder) if run.status in FINAL]
     if not seconds:
         return runs
-    hours_per_run = sum(seconds) / len(seconds) / 3600
-    hours = _range(f"{least * hours_per_run:.2g}", f"{most * hours_per_run:.2g}")
+    total = sum(seconds)
+    least_hours = least_runs * total / len(seconds) / 3600
+    most_hours = most_runs * total / len(seconds) / 3600
+    hours = _range(f"{least_hours:.2g}", f"{most_hours:.2g}")
     return f"{runs}, {hours} hours of runs"
 
 

@@ -727,11 +727,9 @@ def test_declared_looks_have_equal_shares(tmp_path: Path, monkeypatch: pytest.Mo
     ]
     _, output, over = seen(tmp_path, "sets", sets, "--looks", "3")
     assert over["over"] == "data set"
-    assert (
-        f"This is look 1 of 3 that were declared at results in this folder: it has {95 / 3:.2g} % "
-        f"of the 5 %"
-        in (" ".join(Path("reports/compare/sets/report.md").read_text(encoding="utf-8").split()))
-    )
+    page = " ".join(Path("reports/compare/sets/report.md").read_text(encoding="utf-8").split())
+    share = f"{95 / 3:.2g} % of the 5 %"
+    assert f"This is look 1, of 3 declared, at results in this folder: it has {share}" in page
     frame = pd.DataFrame(right_and_wrong(NEAR))
     alone, of_four = hpml_bench.compare(frame), hpml_bench.compare(frame, look=2, looks=4)
     ratio = statistics.spent_at(1) / statistics.spent_at(2, 4)

@@ -32,7 +32,13 @@ hours = itertools.count(1)
 
 def break_at_exit(number):
     """Send this rank a signal as it exits, when it has done all."""
-    multiprocessing.util.Finalize(None, os.kill, (os.getpid(), number), exitpriority=-1000)
+
+    def end():
+        if os.environ["RANK"] != "0":
+            time.sleep(3)  # meanwhile rank 0 writes that the run is done
+        os.kill(os.getpid(), number)
+
+    multiprocessing.util.Finalize(None, end, exitpriority=-1000)
 
 
 def spoil_the_loss(value):
