@@ -16,6 +16,7 @@ from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child
+from hpml_bench.system.environment import plain
 from hpml_bench.system.errors import UserError
 
 
@@ -143,6 +144,14 @@ class Engine(ABC):
     def cancel(self, jobs: Sequence["EngineJob"]) -> None:
         """End these jobs; required where `live` returns some that are stuck."""
         raise NotImplementedError
+
+    def same_job(self, name: str, job: Job) -> bool:
+        """Return whether `submit` returned this name for a job that has noted its start.
+
+        An engine overrides it whose jobs have other ids than the name of their submission, such as
+        the tasks of an array.
+        """
+        return job.job == plain(name)
 
     def dead(self, owner: Job) -> bool:
         """Return whether the engine knows that this start of a job, perhaps on another host, has

@@ -23,10 +23,10 @@ from hpml_bench.report.terminal import terminal
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import RunSpec
+from hpml_bench.sweep.claims import Claim, claimed
 from hpml_bench.sweep.execute import Ending, Execution, SweepProgress
 from hpml_bench.sweep.plan import places
 from hpml_bench.sweep.resolve import on_one_node, resolve_for_job
-from hpml_bench.sweep.watch import Claim, claimed
 from hpml_bench.system import disk, processes
 from hpml_bench.system import environment as jobs
 from hpml_bench.system.errors import UserError

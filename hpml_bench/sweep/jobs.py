@@ -19,8 +19,9 @@ from hpml_bench.records.jobs import JobPlan
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.numbers import count_of
 from hpml_bench.suite.profile import Profile
+from hpml_bench.sweep.claims import holders
 from hpml_bench.sweep.plan import SweepRequest, plan_jobs, recorded_specs
-from hpml_bench.sweep.watch import UNANSWERED_SECONDS, Watcher, holders
+from hpml_bench.sweep.watch import UNANSWERED_SECONDS, Watcher
 from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import absolute_keeping_links, remove

@@ -17,10 +17,10 @@ from hpml_bench.records.points import read_points
 from hpml_bench.records.run import FAILED, FINAL
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
+from hpml_bench.sweep.claims import holders
 from hpml_bench.sweep.execute import in_words, steps_of
 from hpml_bench.sweep.jobs import JobSweep
 from hpml_bench.sweep.race import measured, standing
-from hpml_bench.sweep.watch import holders
 from hpml_bench.system import heartbeat, processes
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_json

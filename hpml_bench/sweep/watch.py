@@ -1,50 +1,40 @@
 """Watcher of a sweep by jobs: which units have a job, which runs have ended, and which units make
 no progress.
 
-Its sources are the engine's list of jobs, the file of recent submissions, the records, and the
-claims by which at most one living job works on a unit. A claim is a folder with its owner's record
-in it, moved to its place by a rename, which succeeds for one job only. It is broken by a restart of
-the same job, or where the engine knows that its owner has ended; never for its age.
+In come the engine's list of jobs, the file of recent submissions, the jobs' own notes and the
+records of runs. Out go the jobs that live, the units without one, the runs that are left, and the
+units that are due for another submission or given up.
+
+The engine's list is the only witness that a job lives, and it may be old: for as long as the
+engine's `lag` an absent job may be there all the same. A unit is then in doubt, and gets no second
+job, unless the job itself has written down that it ended.
 """
 
 import os
-import re
-import secrets
-import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, units_of
 from hpml_bench.records import jobs as files
-from hpml_bench.records.folder import TAKEN, RunFolder, Say
-from hpml_bench.records.jobs import (
-    Job,
-    JobPlan,
-    Kind,
-    Submission,
-    Submissions,
-    claims,
-    ended_here,
-    holder,
-    read_jobs,
-)
+from hpml_bench.records.folder import RunFolder, Say
+from hpml_bench.records.jobs import Job, JobPlan, Kind, Submission, Submissions, read_jobs
 from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_model, write_atomically
 
-UNANSWERED_SECONDS = (
-    600.0  # seconds for which an engine may fail to list its jobs, or refuse further ones
-)
-FRUITLESS_LIMIT = (
-    2  # further submissions of a unit without a new run or later checkpoint before it is given up
-)
-AGAIN_SECONDS = 60.0  # seconds between two further submissions while other jobs live
+UNANSWERED_SECONDS = 600.0
+"""Seconds for which an engine may fail to list its jobs, or refuse further ones."""
+ASK_AGAIN_SECONDS = 5.0
+"""Seconds between two requests for its list while it doesn't answer."""
+FRUITLESS_LIMIT = 2
+"""Further submissions of a unit without a new run or later checkpoint before it is given up."""
+AGAIN_SECONDS = 60.0
+"""Seconds between two further submissions while other jobs live."""
 NEVER = -float("inf")
 LARGE: dict[str, Any] = {
     "definitions": (),
@@ -63,6 +53,30 @@ place.
 """
 
 
+@dataclass(frozen=True)
+class _Sighting:
+    """The last time at which this process saw a job of a unit in the engine's list."""
+
+    at: float  # time.monotonic()
+    submission: str  # name of the job's submission
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """How far the runs of a unit have come."""
+
+    left: int  # runs that are left
+    saved: int  # sum of the steps at which they last saved their state
+
+
+@dataclass(frozen=True)
+class _Tries:
+    """The last further submissions of a unit, all of them at the same progress."""
+
+    progress: _Progress
+    number: int
+
+
 class Watcher:
     """Jobs, runs and progress of a sweep's units, for the process that submits jobs, waits for
     them or shows them.
@@ -74,35 +88,30 @@ class Watcher:
         """Keep the arguments; `resolved`: whether the settings that jobs resolved in the folder
         are this plan's.
         """
-        self._folder, self._plan, self._engine, self._say, self._resolved = (
-            folder,
-            plan,
-            engine,
-            say,
-            resolved,
-        )
-        self.refused: list[
-            str
-        ] = []  # reasons why the engine would never begin jobs that it has accepted
+        self._folder = folder
+        self._plan = plan
+        self._engine = engine
+        self._say = say
+        self._resolved = resolved
+        self.refused: list[str] = []
+        """Reasons why the engine would never begin jobs that it has accepted."""
         self._runs: Plan | None = None
+        """The plan with resolved settings; None until a job has resolved them."""
         self._specs: dict[str, RunSpec] = {}
         self._known: dict[str, tuple[int, RunRecord]] = {}
         """run_id -> inode of its folder, and the record that was read there, without what would
         fill the memory.
         """
-        self._seen: dict[int, tuple[float, str]] = {}
-        """Unit -> time.monotonic() at which this process last saw a job of it, and the job's
-        submission.
-        """
+        self._sightings: dict[int, _Sighting] = {}
+        """By unit."""
         self._cancelled: set[int] = set()
-        self._gone: set[str] = (
-            set()
-        )  # names of submissions of which the engine listed no job when it was last asked
-        self._tries: dict[int, tuple[tuple[int, int], int]] = {}
-        """Unit -> its progress at its last further submission, and such submissions in a row
-        without more progress.
-        """
-        self._resubmitted = self._refused_since = NEVER
+        """Units whose job this process has cancelled since it was submitted."""
+        self._gone: set[str] = set()
+        """Names of submissions of which the engine listed no job when it was last asked."""
+        self._tries: dict[int, _Tries] = {}
+        """By unit."""
+        self._resubmitted = NEVER
+        self._refused_since = NEVER
 
     # Jobs
 
@@ -118,55 +127,62 @@ class Watcher:
         jobs = self._engine.live(self.plan)
         listed = {job.group for job in jobs}
         self._gone = {
-            s.name for s in self._submissions() if s.name not in listed and not self._is_new(s)
+            submission.name
+            for submission in self._submissions()
+            if submission.name not in listed and not self._is_new(submission)
         }
         return jobs
 
     def jobs(self) -> tuple[EngineJob, ...]:
-        """Return the jobs that wait or run; asks for minutes, and cancels what the engine will
-        never begin.
+        """Return the jobs that wait or run, and cancel those that the engine will never begin.
+
+        An engine that doesn't answer is asked again, for `UNANSWERED_SECONDS`; then its UserError
+        is raised.
         """
         deadline = time.monotonic() + UNANSWERED_SECONDS
         while True:
             try:
                 jobs = self.live()
-                if stuck := [job for job in jobs if job.stuck]:
+                stuck = [job for job in jobs if job.stuck]
+                if stuck:
                     self._cancel(stuck)
                 return tuple(job for job in jobs if not job.stuck)
             except UserError as error:
                 if time.monotonic() > deadline:
                     raise
                 self._say(f"{error}; asking again")
-                time.sleep(5.0)
+                time.sleep(ASK_AGAIN_SECONDS)
 
     def _cancel(self, stuck: list[EngineJob]) -> None:
+        """Cancel jobs that would never begin; keep the reasons of those that the profile causes."""
         self._say(
             f"job {stuck[0].name} ({len(stuck)} in all) is held: {stuck[0].state.lower()}; "
             f"cancelled"
         )
         self._engine.cancel(stuck)
         self._cancelled |= units_of(stuck)
-        self.refused += [
-            (
+        # once each: a thousand tasks of an array are refused for the same reason
+        reasons = dict.fromkeys(job.reason for job in stuck if job.refused)
+        for reason in reasons:
+            self.refused.append(
                 f"{self._engine.title} would never begin such jobs: {reason}; change the "
                 f"profile's requests"
             )
-            for reason in dict.fromkeys(job.reason for job in stuck if job.refused)
-        ]
 
     def submitted(self, batch: JobBatch, name: str) -> None:
         """Write down a submission by the name that the engine gave it; the caller holds the
         submission lock.
         """
         self._cancelled -= set(batch.units)
-        if name and self._engine.outlives:
-            kept = [s for s in self._submissions() if s.name not in self._gone]
-            made = Submission(
-                name=name, kind=batch.kind, units=batch.units, first=batch.first, at=time.time()
-            )
-            write_atomically(
-                self._folder / files.SUBMITTED, Submissions(made=(*kept, made)).model_dump_json()
-            )
+        # jobs that end with this process need no file: no other process will ever look for them
+        if not name or not self._engine.outlives:
+            return
+        kept = [earlier for earlier in self._submissions() if earlier.name not in self._gone]
+        submission = Submission(
+            name=name, kind=batch.kind, units=batch.units, first=batch.first, at=time.time()
+        )
+        submissions = Submissions(made=(*kept, submission))
+        write_atomically(self._folder / files.SUBMITTED, submissions.model_dump_json())
 
     def forget_submissions(self) -> None:
         """Forget all submissions, after all jobs were ended; the caller holds the submission
@@ -177,87 +193,134 @@ class Watcher:
     def recent(self, kind: Kind | None = None) -> list[str]:
         """Return names of submissions of one kind, or all, within the engine's lag, not known to
         have ended.
+
+        A submission is left out once each of its units' jobs has ended or was cancelled.
         """
-        recent = [s for s in self._submissions() if self._is_new(s) and kind in {None, s.kind}]
-        jobs = [
-            (unit, s.name)
-            for s in recent
-            for unit in s.units or (-1,)
-            if unit not in self._cancelled
+        submissions = [
+            submission
+            for submission in self._submissions()
+            if self._is_new(submission) and kind in {None, submission.kind}
         ]
-        ended = self._ended({unit for unit, _ in jobs})
-        return list(dict.fromkeys(name for unit, name in jobs if (unit, name) not in ended))
+        units = {unit for submission in submissions for unit in _units_or_preparation(submission)}
+        notes = self._notes(units - self._cancelled)
+        names = []
+        for submission in submissions:
+            for unit in _units_or_preparation(submission):
+                if unit in self._cancelled or self._has_ended(submission.name, unit, notes):
+                    continue
+                names.append(submission.name)
+        return list(dict.fromkeys(names))
 
     def without_job(self, units: Iterable[int], jobs: Sequence[EngineJob]) -> set[int]:
-        """Return the units without a job: not in `jobs`, and none was there within the lag,
-        unless it has ended.
-        """
-        now, lag = time.monotonic(), self._engine.lag
-        self._seen |= {job.unit: (now, job.group) for job in jobs if job.unit is not None}
-        last = {unit: name for unit, (at, name) in self._seen.items() if now - at < lag}
-        last |= {unit: s.name for s in self._submissions() if self._is_new(s) for unit in s.units}
-        absent = set(units) - units_of(jobs)
-        doubtful = {unit: last[unit] for unit in (absent - self._cancelled) & last.keys()}
-        return absent - (
-            doubtful.keys() - {unit for unit, _ in self._ended(doubtful) & set(doubtful.items())}
-        )
+        """Return the units without a job, of these.
 
-    def _ended(self, units: Collection[int]) -> set[tuple[int, str]]:
-        """Return unit and submission's name of the jobs on these units whose last start has said
-        that it ended.
+        A unit is in doubt, and left out, if it isn't in `jobs` but this process saw a job of it
+        within the engine's lag, or it was submitted within the lag. Doubt ends if this process has
+        cancelled the job, or the last submission's job has written that it ended.
         """
-        # By names and restarts, not by times: clocks of nodes differ.
-        jobs = sorted(read_jobs(self._folder, units), key=lambda job: job.restart) if units else ()
-        last = {(job.unit, re.split("[_-]", job.job)[0]): job for job in jobs}
-        return {key for key, job in last.items() if job.ended is not None}
+        now = time.monotonic()
+        for job in jobs:
+            if job.unit is not None:
+                self._sightings[job.unit] = _Sighting(now, job.group)
+        last_submission = {
+            unit: sighting.submission
+            for unit, sighting in self._sightings.items()
+            if now - sighting.at < self._engine.lag
+        }
+        # a later submission of a unit replaces the one whose job was seen
+        for submission in self._submissions():
+            if self._is_new(submission):
+                last_submission |= dict.fromkeys(submission.units, submission.name)
+        absent = set(units) - units_of(jobs)
+        in_doubt = (absent - self._cancelled) & last_submission.keys()
+        notes = self._notes(in_doubt)
+        may_live = {
+            unit for unit in in_doubt if not self._has_ended(last_submission[unit], unit, notes)
+        }
+        return absent - may_live
+
+    def _notes(self, units: Collection[int]) -> tuple[Job, ...]:
+        """Return what the jobs of these units have written of themselves."""
+        return read_jobs(self._folder, units) if units else ()
+
+    def _has_ended(self, submission: str, unit: int, notes: Iterable[Job]) -> bool:
+        """Return whether the last start of a submission's job on a unit has written that it
+        ended.
+        """
+        # Starts are ordered by the engine's count of restarts, since clocks of nodes differ.
+        starts = [
+            job for job in notes if job.unit == unit and self._engine.same_job(submission, job)
+        ]
+        if not starts:
+            return False
+        last_restart = max(job.restart for job in starts)
+        last_start = [job for job in starts if job.restart == last_restart][-1]
+        return last_start.ended is not None
 
     def _is_new(self, submission: Submission) -> bool:
         """Whether the engine's list may not show it yet."""
-        return abs(time.time() - submission.at) <= self._engine.lag  # `at` is another host's time
+        # `at` is another host's time, which may lie ahead of this one's
+        return abs(time.time() - submission.at) <= self._engine.lag
 
     def _submissions(self) -> tuple[Submission, ...]:
-        return (read_model(self._folder / files.SUBMITTED, Submissions) or Submissions()).made
+        submissions = read_model(self._folder / files.SUBMITTED, Submissions)
+        return submissions.made if submissions is not None else ()
 
     # Runs
 
     def refresh(self) -> Plan | None:
         """Read records that are new since the last call; return the resolved plan, None before a
         job resolved it.
+
+        A record that is final isn't read again while its folder is the same: such records are only
+        ever replaced with their folder. Others are written in place, and so are read each time. A
+        folder whose record can't be read counts as a run without a record.
         """
-        # The folder is listed once; where it can't be read, all stays as it was. Final records are
-        # replaced with their folder (new inode), others in place, so that these are read again.
-        if (
-            self._runs is None
-            and self._resolved
-            and (settings := files.read_resolved(self._folder, self._plan))
-        ):
-            self._runs = self._plan.resolved(settings)
-            self._specs = {spec.run_id: spec for spec in self._runs.runs}
+        self._resolve()
+        # The folder is listed once; where it can't be read, all stays as it was.
         try:
             with os.scandir(self._folder) as entries:
-                there = {
+                inodes = {
                     entry.name: entry.inode() for entry in entries if entry.name in self._specs
                 }
         except OSError:
             return self._runs
-        final = {run: known for run, known in self._known.items() if known[1].status in FINAL}
-        known = {
-            run: final[run]
-            for run, inode in there.items()
-            if run in final and final[run][0] == inode
-        }
-        for run in there.keys() - known.keys():
-            if record := RunFolder(self._folder / run).record():
-                where = {"where": record.environment.get("where")}
-                own = {"spec": self._specs[run], "run_id": run, "environment": where}
-                known[run] = there[run], record.model_copy(update=LARGE | own)
-        self._known = known
+        current: dict[str, tuple[int, RunRecord]] = {}
+        for run_id, inode in inodes.items():
+            before = self._known.get(run_id)
+            if before is not None and before[0] == inode and before[1].status in FINAL:
+                current[run_id] = before
+                continue
+            record = RunFolder(self._folder / run_id).record()
+            if record is not None:
+                current[run_id] = inode, self._without_large_fields(record, run_id)
+        self._known = current
         return self._runs
+
+    def _resolve(self) -> None:
+        """Take the settings that the plan's first job resolved, once they are there."""
+        if self._runs is not None or not self._resolved:
+            return
+        settings = files.read_resolved(self._folder, self._plan)
+        if settings:
+            self._runs = self._plan.resolved(settings)
+            self._specs = {spec.run_id: spec for spec in self._runs.runs}
+
+    def _without_large_fields(self, record: RunRecord, run_id: str) -> RunRecord:
+        """Return a record that shares the plan's spec, and keeps of its environment the place
+        alone.
+        """
+        kept = {
+            "spec": self._specs[run_id],
+            "run_id": run_id,
+            "environment": {"where": record.environment.get("where")},
+        }
+        return record.model_copy(update=LARGE | kept)
 
     def records(self) -> tuple[RunRecord, ...]:
         """Return the records of runs so far, in the plan's order; without metrics."""
         self.refresh()
-        return tuple(self._known[run][1] for run in self._specs if run in self._known)
+        return tuple(self._known[run_id][1] for run_id in self._specs if run_id in self._known)
 
     def left(self, again: bool = False) -> dict[int, int]:
         """Return unit -> number of its runs left; `again`: runs that failed in this call are
@@ -266,136 +329,72 @@ class Watcher:
         records = self.records()
         if self._runs is None:
             return {number: len(unit.tasks) for number, unit in enumerate(self._plan.units)}
-        left = replace(self._runs, since=None if again else self._plan.call).remaining(records)
-        return {number: len(unit) for number, unit in enumerate(left) if unit}
+        plan = replace(self._runs, since=None if again else self._plan.call)
+        remaining = enumerate(plan.remaining(records))
+        return {number: len(runs) for number, runs in remaining if runs}
 
     # Progress
 
     def due(self, left: Mapping[int, int], others: bool) -> tuple[int, ...]:
-        """Return the units to submit again, of `left`: unit without a job -> its runs left;
-        `others`: others live.
+        """Return the units to submit again.
+
+        `left` has the units without a job, each with its number of runs left. While `others` live,
+        units are named once in `AGAIN_SECONDS` at most, so that a job that fails at once isn't
+        submitted anew every few seconds.
         """
-        # While others live, some time passes between two answers that aren't empty.
-        if others and time.monotonic() - self._resubmitted < AGAIN_SECONDS:
+        now = time.monotonic()
+        if others and now - self._resubmitted < AGAIN_SECONDS:
             return ()
-        self._resubmitted = time.monotonic()
-        return tuple(unit for unit, runs in left.items() if not self._is_fruitless(unit, runs))
+        self._resubmitted = now
+        return tuple(unit for unit, runs in left.items() if not self._is_given_up(unit, runs))
 
     def resubmitted(self, units: Iterable[int], left: Mapping[int, int]) -> None:
         """Note that the engine has accepted further jobs of these units."""
         self._refused_since = NEVER
         for unit in units:
-            before, fruitless = self._tries.get(unit, ((0, 0), 0))
-            now = left[unit], self._saved(unit)
-            self._tries[unit] = now, fruitless + 1 if before == now else 1
+            progress = _Progress(left[unit], self._saved_steps(unit))
+            tries = self._tries.get(unit)
+            if tries is None or tries.progress != progress:
+                tries = _Tries(progress, 0)
+            self._tries[unit] = replace(tries, number=tries.number + 1)
 
     def exhausted(self, left: Mapping[int, int]) -> bool:
-        return all(self._is_fruitless(unit, runs) for unit, runs in left.items())
+        """Return whether all units with runs left were submitted again in vain too often."""
+        return all(self._is_given_up(unit, runs) for unit, runs in left.items())
 
-    def _is_fruitless(self, unit: int, left: int) -> bool:
-        before, fruitless = self._tries.get(unit, ((0, 0), 0))
-        return fruitless >= FRUITLESS_LIMIT and before == (left, self._saved(unit))
+    def _is_given_up(self, unit: int, left: int) -> bool:
+        tries = self._tries.get(unit)
+        if tries is None or tries.number < FRUITLESS_LIMIT:
+            return False
+        # a job that has come further since then has earned another one
+        return tries.progress == _Progress(left, self._saved_steps(unit))
 
-    def _saved(self, unit: int) -> int:
+    def _saved_steps(self, unit: int) -> int:
         """Return the steps of a unit's runs whose state is saved, in sum."""
-        runs, attempts = (
-            () if self._runs is None else self._runs.units[unit],
-            self._folder / files.ATTEMPTS,
-        )
-        # a checkpoint moves with its run: no other has it
-        return sum(
-            RunFolder(path).saved for run in runs for path in attempts.glob(f"{run.run_id}.*/")
-        )
+        if self._runs is None:
+            return 0
+        attempts = self._folder / files.ATTEMPTS
+        steps = 0
+        for run in self._runs.units[unit]:
+            # a checkpoint moves with its run: of several attempts only one has it
+            for attempt in attempts.glob(f"{run.run_id}.*/"):
+                steps += RunFolder(attempt).saved
+        return steps
 
     def refuses_for_long(self, others: bool) -> bool:
         """Note that the engine refuses a further job; return whether it has for minutes in which
         no other job lived.
         """
         now = time.monotonic()
-        if others or self._refused_since == NEVER:
-            self._refused_since = NEVER if others else now
-        return not others and now - self._refused_since > UNANSWERED_SECONDS
-
-
-class Claim:
-    """The claim of a job on a unit."""
-
-    def __init__(self, folder: Path, job: Job) -> None:
-        self.path, self.job = folder / files.CLAIMS / str(job.unit), job
-
-    @property
-    def held(self) -> bool:
-        """Whether this start of the job still holds the unit: the job may have been restarted
-        elsewhere.
-        """
-        return holder(self.path) == self.job
-
-    def take(self) -> bool:
-        """Take the unit unless a job holds it; return whether it was taken."""
-        own = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}")
-        own.mkdir(parents=True)
-        (own / files.OWNER).write_text(self.job.model_dump_json(), encoding="utf-8")
-        try:
-            os.rename(own, self.path)  # noqa: PTH104 - fails where a claim lies there
-        except OSError as error:
-            shutil.rmtree(own, ignore_errors=True)
-            if error.errno not in TAKEN:
-                raise
+        if others:
+            # it may refuse more than so many jobs: then those that live have to end first
+            self._refused_since = NEVER
             return False
-        return True
-
-    def release(self) -> None:
-        with suppress(UserError):  # what can't be read is left
-            if self.held:
-                discard(self.path, self.job)
+        if self._refused_since == NEVER:
+            self._refused_since = now
+        return now - self._refused_since > UNANSWERED_SECONDS
 
 
-def discard(path: Path, owner: Job | None) -> None:
-    """Remove a claim that was seen with this owner; None if its owner's record was cut."""
-    # Another job may have removed it and taken the unit since: then that job's claim is put back.
-    away = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        os.rename(path, away)  # noqa: PTH104 - of two that remove it, one fails here
-    except FileNotFoundError:
-        return
-    current = holder(away)
-    if current is not None and (owner is None or current != owner):
-        with suppress(
-            OSError
-        ):  # a third has taken the unit meanwhile: the second sees that its claim is gone
-            os.rename(away, path)  # noqa: PTH104 - fails where a claim lies there
-            return
-    shutil.rmtree(away, ignore_errors=True)
-
-
-@contextmanager
-def claimed(folder: Path, job: Job, engine: Engine) -> Iterator[Claim]:
-    """Hold a unit while the body runs; raises UserError if another job holds it and is not known
-    to have ended.
-    """
-    claim = Claim(folder, job)
-    while not claim.take():
-        owner = holder(claim.path)
-        earlier = owner is not None and owner.job == job.job and owner.restart < job.restart
-        if owner is not None and not (earlier or ended_here(owner) or engine.dead(owner)):
-            raise UserError(
-                f"unit {job.unit} is held by job {owner.job} on {owner.host}; wait for it, or end "
-                f"it and remove {claim.path}"
-            )
-        discard(claim.path, owner)
-    try:
-        yield claim
-    finally:
-        claim.release()
-
-
-def holders(folder: Path, engine: Engine, release: bool = False) -> tuple[Job, ...]:
-    """Return the jobs that hold units and aren't known to have ended; `release`: remove the
-    claims of the others.
-    """
-    owners = claims(folder)
-    dead = engine.dead_among(owners) | {owner.name for owner in owners if ended_here(owner)}
-    for owner in owners:
-        if release and owner.name in dead:
-            discard(folder / files.CLAIMS / str(owner.unit), owner)
-    return tuple(owner for owner in owners if owner.name not in dead)
+def _units_or_preparation(submission: Submission) -> tuple[int, ...]:
+    """Return the units of a submission; -1 for one that prepares or reports, as in jobs' notes."""
+    return submission.units or (-1,)

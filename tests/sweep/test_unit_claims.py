@@ -26,9 +26,8 @@ from hpml_bench.records.jobs import (
 )
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
-from hpml_bench.sweep import watch
+from hpml_bench.sweep.claims import Claim, claimed, discard, holders
 from hpml_bench.sweep.job import Neighbours
-from hpml_bench.sweep.watch import Claim, claimed, discard, holders
 from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
 
@@ -119,7 +118,7 @@ def test_the_claim_of_one_who_came_between_stays(
             assert Claim(tmp_path, job("first")).take()
         return found
 
-    monkeypatch.setattr(watch, "holder", slow)
+    monkeypatch.setattr("hpml_bench.sweep.claims.holder", slow)
     with (
         pytest.raises(UserError, match="held by job first"),
         claimed(tmp_path, job("second"), engine("dead")),

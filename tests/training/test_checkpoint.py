@@ -514,11 +514,11 @@ def test_a_later_checkpoint_is_progress_of_a_unit(tmp_path: Path) -> None:
     watcher: Any = SimpleNamespace(
         _tries={}, _runs=Plan(((tiny.spec(),),)), _folder=tmp_path, _refused_since=0.0
     )
-    watcher._saved = partial(Watcher._saved, watcher)
+    watcher._saved_steps = partial(Watcher._saved_steps, watcher)
     for number in range(1, 5):
         _attempt(tmp_path, str(number), 8 * number)
         Watcher.resubmitted(watcher, [0], {0: 1})
-        assert not Watcher._is_fruitless(watcher, 0, 1)
+        assert not Watcher._is_given_up(watcher, 0, 1)
     Watcher.resubmitted(watcher, [0], {0: 1})
-    assert Watcher._is_fruitless(watcher, 0, 1)
-    assert not Watcher._is_fruitless(watcher, 0, 0)
+    assert Watcher._is_given_up(watcher, 0, 1)
+    assert not Watcher._is_given_up(watcher, 0, 0)

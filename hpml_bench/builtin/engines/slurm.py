@@ -278,6 +278,11 @@ class Slurm(Engine):
             names = (f"{group}_[{_ranges(own)}]" if own else group for group, own in tasks.items())
             _run(self._on_cluster("scancel", "--", *names))
 
+    def same_job(self, name: str, job: Job) -> bool:
+        # a task of an array has its number behind that of the array, as in 1234_5
+        array = re.split("[_-]", job.job)[0]
+        return array == name
+
     def dead(self, owner: Job) -> bool:
         return bool(self.dead_among([owner]))
 
