@@ -1,6 +1,10 @@
 """Plan of a sweep: the runs that a call requests, in random order of methods, and for jobs cut into
 units.
 
+In comes a `SweepRequest`, which a command makes from its suite and options. Out go its runs in the
+order in which they are done, the place of each in that order, and for jobs a `JobPlan`. Nothing is
+written here.
+
 Methods are shuffled within a seed, so that the place of a method doesn't bias its figures. A
 machine gets faster or slower over hours, or is disturbed every so many runs. Any fixed design, such
 as a Williams square, meets a disturbance of some period with the same method again and again;
@@ -49,22 +53,33 @@ class SweepRequest:
 
     @property
     def folder(self) -> Path:
+        """The suite's results folder."""
         return self.out / self.suite.name
 
     @property
     def whole(self) -> bool:
+        """Whether the request is for the whole suite, so that `fresh` is about its whole folder."""
+        # the seeds of a race are those of its round, and no choice of the user's
         return self.methods is None and (self.seeds is None or self.suite.until is not None)
 
     def save_to(self, folder: Path) -> Path | None:
         """Return where a run of this folder saves its trained parts; None if nowhere."""
-        return folder / KEPT if self.keep else self.save and self.save.resolve()
+        if self.keep:
+            return folder / KEPT
+        return None if self.save is None else self.save.resolve()
 
     def runs(self, suite: Suite) -> tuple[RunSpec, ...]:
-        return tuple(shuffled(suite.runs(self.methods, self.seeds), suite)[: self.most])
+        """Return the requested runs in the order of a sweep; `suite` is the request's own, whose
+        settings may have been resolved since. UserError for a method that it doesn't know.
+        """
+        in_order = shuffled(suite.runs(self.methods, self.seeds), suite)
+        return tuple(in_order[: self.most])
 
     def check(self, settings: Settings) -> None:
-        """Refuse methods that can't be run, before anything is written; a node may have to
-        resolve `settings` yet.
+        """Raise UserError if the request can't be run, before anything is written.
+
+        It has no method, a method that doesn't go with `settings` (of which a node may have to
+        resolve some yet), nothing to save in spite of `save`, or commands that aren't allowed.
         """
         specs = self.suite.runs(self.methods, [0])
         if not specs:
@@ -73,10 +88,13 @@ class SweepRequest:
                 f"by --methods a,b"
             )
         check_methods((spec.method for spec in specs), settings)
-        if self.save and not (make_method(specs[0].method).trains or self.commands):
-            raise UserError(
-                f"--save: {specs[0].method.name} trains nothing, so that there is nothing to save"
-            )
+        if self.save:
+            # only `run` has --save, and it has one method; a command may train whatever it likes
+            method = specs[0].method
+            if not (make_method(method).trains or self.commands):
+                raise UserError(
+                    f"--save: {method.name} trains nothing, so that there is nothing to save"
+                )
         if self.commands and not self.allow_commands:
             raise UserError(
                 f"suite {self.suite.name} runs commands: {'; '.join(self.commands)}. Read them and "
@@ -85,29 +103,38 @@ class SweepRequest:
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """Names of methods with the commands that their runs start."""
+        """The commands that runs start, as `METHOD: COMMAND`; methods without one are left out."""
         specs = self.suite.runs(self.methods, [0])
-        return tuple(
-            f"{name}: {words}" for name, words in commands_of(spec.method for spec in specs).items()
-        )
+        command_of = commands_of(spec.method for spec in specs)
+        return tuple(f"{method}: {command}" for method, command in command_of.items())
 
 
 def shuffled(runs: Iterable[RunSpec], suite: Suite) -> list[RunSpec]:
-    """Return the runs seed by seed, with another order of methods in each."""
-    # The order depends on the seed and the suite's name and methods alone, so that a sweep keeps it
-    # when it is resumed, gets more seeds or runs only some methods. Methods that the suite doesn't
-    # have come last.
+    """Return the runs seed by seed, with another order of methods in each.
+
+    The order within a seed depends on the seed and on the suite's name and methods alone, not on
+    which runs are given: a sweep keeps it when it is resumed, gets more seeds or runs only some
+    methods. Methods that the suite doesn't have come last in their seed, in the order given.
+    """
     methods = list(suite.methods)
 
     def order_key(spec: RunSpec) -> tuple[int, int]:
-        name, row = spec.method.name, methods_of_seed(len(methods), spec.seed, suite.name)
-        return spec.seed, row.index(methods.index(name)) if name in methods else len(methods)
+        name = spec.method.name
+        if name not in methods:
+            return spec.seed, len(methods)
+        order = methods_of_seed(len(methods), spec.seed, suite.name)
+        place = order.index(methods.index(name))
+        return spec.seed, place
 
     return sorted(runs, key=order_key)
 
 
 def places(runs: Iterable[RunSpec], suite: Suite) -> dict[str, Place]:
-    """Return run_id -> place in the sweep and within its seed, with the suite's declarations."""
+    """Return run_id -> place in the sweep and within its seed, with the suite's declarations.
+
+    The runs are all those of a sweep in the order in which they are done, or those of a round of a
+    race. Places count from 1, those in the sweep through all rounds.
+    """
     declared = Declared(
         seeds=suite.seeds,
         margin=suite.margin,
@@ -115,28 +142,36 @@ def places(runs: Iterable[RunSpec], suite: Suite) -> dict[str, Place]:
         looks=suite.looks,
         prior=suite.prior,
     )
-    seen = Counter[int]()
-    by_run, planned = {}, list(runs)
-    # a round of a race goes on with the seeds of those before it, as if each had had all methods
-    before = (
-        len(suite.methods) * min((spec.seed for spec in planned), default=0) if suite.until else 0
-    )
-    for order, spec in enumerate(planned, start=1 + before):
-        seen[spec.seed] += 1
-        by_run[spec.run_id] = Place(order, seen[spec.seed], declared)
-    return by_run
+    planned = list(runs)
+    runs_before = 0
+    if suite.until is not None:
+        # A round goes on with the seeds after those of the rounds before it. Each of these seeds
+        # counts as if all methods had run in it, so that no place is taken twice.
+        first_seed = min((spec.seed for spec in planned), default=0)
+        runs_before = first_seed * len(suite.methods)
+
+    place_of_run: dict[str, Place] = {}
+    runs_of_seed = Counter[int]()
+    for in_sweep, spec in enumerate(planned, start=runs_before + 1):
+        runs_of_seed[spec.seed] += 1
+        place_of_run[spec.run_id] = Place(in_sweep, runs_of_seed[spec.seed], declared)
+    return place_of_run
 
 
 def methods_of_seed(count: int, seed: int, lot: str) -> tuple[int, ...]:
-    """Return the numbers of `count` methods in the order of one seed; `lot` makes it differ
-    between suites.
+    """Return the numbers of `count` methods, from 0, in the order of one seed; `lot`, as the
+    suite's name, makes it differ between suites.
+
+    Two methods never keep one order in seeds 0 to 2, 3 to 5, and so on: if the first two of three
+    seeds have the same order, the third has the other one.
     """
-    # Two methods don't keep one order in three seeds, counted from 0: by chance they would in a
-    # quarter of suites, and a disturbance of every second run would then meet the same method in
-    # all three.
-    if count == 2 and seed % 3 == 2 and _drawn(2, seed - 2, lot) == _drawn(2, seed - 1, lot):
-        return _drawn(2, seed - 1, lot)[::-1]
-    return _drawn(count, seed, lot)
+    drawn = _drawn(count, seed, lot)
+    if count != 2 or seed % 3 != 2:
+        return drawn
+    # By chance, two methods would keep one order in three seeds in a quarter of suites. A
+    # disturbance of every second run would then meet the same method in all three.
+    two_before, before = _drawn(2, seed - 2, lot), _drawn(2, seed - 1, lot)
+    return before[::-1] if before == two_before else drawn
 
 
 def _drawn(count: int, seed: int, lot: str) -> tuple[int, ...]:
@@ -146,44 +181,63 @@ def _drawn(count: int, seed: int, lot: str) -> tuple[int, ...]:
 def plan_jobs(
     request: SweepRequest, profile: Profile, folder: Path, before: JobPlan | None
 ) -> JobPlan:
-    """Return a new plan, with the digests of the plan `before` if both have the same runs;
-    UserError if it can't be.
+    """Return the plan of a call of run-all for jobs in a results folder; nothing is written.
+
+    `before` is the plan that the folder has; None for none. The new plan has the number of the next
+    call. It keeps the digests of model and data of `before` only where both plans have the same
+    units. Raises UserError if the request can't be run, or the profile's nodes can't share the
+    ranks equally.
     """
     suite = request.suite
     request.check(suite.settings)
     profile.ranks_per_node(suite.settings.world_size)  # refuses ranks that can't be divided equally
-    earlier = (
-        [record.call for record in load_records(folder).records]
-        if before is None
-        else [before.call]
-    )
-    tasks = [
-        UnitRun(method=spec.method.name, seed=spec.seed) for spec in request.runs(suite)
-    ]  # in a sweep's order
-    units = [[task] for task in tasks]
+    call = _last_call(folder, before) + 1
+    # in a sweep's order, so that the runs of a seed follow one another
+    tasks = [UnitRun(method=spec.method.name, seed=spec.seed) for spec in request.runs(suite)]
     if profile.unit == "seed":
-        units = [list(of_seed) for _, of_seed in groupby(tasks, key=lambda task: task.seed)]
-    made = JobPlan(
+        tasks_of_units = [list(of_seed) for _, of_seed in groupby(tasks, key=lambda t: t.seed)]
+    else:
+        tasks_of_units = [[task] for task in tasks]
+    plan = JobPlan(
         id=plan_id(folder),
         suite=suite,
         profile=profile,
-        units=tuple(Unit(tasks=tuple(own)) for own in units),
+        units=tuple(Unit(tasks=tuple(tasks_of_unit)) for tasks_of_unit in tasks_of_units),
         limits=request.limits,
         verbose=request.verbose,
         keep=request.keep,
-        call=max(earlier, default=0) + 1,
+        call=call,
     )
-    if before is None or not before.same_units(made):
-        return made
-    return made.model_copy(update={"digests": before.digests})
+    if before is None or not before.same_units(plan):
+        return plan
+    # of another suite the data may be others; without digests model and data are prepared again
+    return plan.model_copy(update={"digests": before.digests})
+
+
+def _last_call(folder: Path, before: JobPlan | None) -> int:
+    """Return the number of the last call of run-all by jobs in a folder; 0 before the first."""
+    if before is not None:
+        # its jobs' records are of this call or earlier ones, and needn't be read
+        return before.call
+    # Records may be there without their plan, as in a copied folder. Failures of the present call
+    # are final, so that its number must be beyond theirs.
+    records = load_records(folder).records
+    return max((record.call for record in records), default=0)
 
 
 def recorded_specs(folder: Path, plan: JobPlan) -> list[RunSpec]:
-    """Return the recorded runs of a plan, with any values that a node decided for open settings."""
-    planned, found = {(task.method, task.seed) for unit in plan.units for task in unit.tasks}, []
-    for spec in (record.spec for record in load_records(folder).records):
-        if (spec.method.name, spec.seed) in planned:
-            settings = decided_as(plan.suite.settings, spec.settings)
-            suite = plan.suite.model_copy(update={"settings": settings})
-            found += [run for run in suite.runs([spec.method.name], [spec.seed]) if run == spec]
-    return found
+    """Return the recorded runs of a plan, with any values that a node decided for open settings.
+
+    A record counts if its method and seed are in the plan and it equals the plan's run in all that
+    the plan settles.
+    """
+    planned = {(task.method, task.seed) for unit in plan.units for task in unit.tasks}
+    recorded = []
+    for record in load_records(folder).records:
+        name, seed = record.spec.method.name, record.spec.seed
+        if (name, seed) not in planned:
+            continue
+        settings = decided_as(plan.suite.settings, record.spec.settings)
+        suite = plan.suite.model_copy(update={"settings": settings})
+        recorded += [spec for spec in suite.runs([name], [seed]) if spec == record.spec]
+    return recorded
