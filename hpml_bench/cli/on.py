@@ -31,11 +31,6 @@ def sweep_on(request: SweepRequest, jobs: JobOptions, trackers: Sequence[Tracker
     """
     profile = profile_of(jobs)
     folder = absolute_keeping_links(request.folder)
-    if request.limits.max_hours is not None or request.limits.fail_fast:
-        raise UserError(
-            "--max-hours and --fail-fast are for runs one after another; limit jobs by time in "
-            "the profile"
-        )
     with disk.errors_as_user_errors(request.out), stoppable():
         if jobs.dry_run:
             script = JobSweep.preview(request, profile, folder, _say).script(jobs.detach)

@@ -71,6 +71,11 @@ class JobOptions:
     dry_run: bool
     ahead: bool
 
+    @property
+    def given(self) -> bool:
+        """Whether jobs do the runs, on a cluster or side by side here."""
+        return self.on is not None or self.parallel is not None
+
 
 @dataclass(frozen=True)
 class SeedOptions:

@@ -41,7 +41,10 @@ class SweepRequest:
     out: Path  # parent of the suite's results folder
     methods: tuple[str, ...] | None = None  # names of methods; None for the suite's own
     seeds: tuple[int, ...] | None = None  # seeds; None for the suite's own
-    most: int | None = None  # number of runs, the first ones in the order of a sweep; None for all
+    most: int | None = None
+    """Number of planned runs, the first ones in the order of a sweep, recorded ones included; None
+    for all. It limits what is planned, not what a call begins.
+    """
     limits: Limits = UNLIMITED
     fresh: bool = False  # whether earlier results are removed first
     verbose: bool = False  # whether the log of rank 0 is shown

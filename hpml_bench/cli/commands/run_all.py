@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hpml_bench.cli.conflicts import refuse_conflicts
 from hpml_bench.cli.exit_status import INTERRUPTED, OK, ended
 from hpml_bench.cli.options import (
     METHODS,
@@ -22,7 +23,6 @@ from hpml_bench.cli.options import (
     shared,
 )
 from hpml_bench.cli.reporting import write
-from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from hpml_bench.plugins.tracker import Tracker
@@ -70,19 +70,7 @@ def run_all(
     )
     loaded = loaded.asked(wanted.until, wanted.max_seeds, wanted.seeds, wanted.looks)
     request = options.request(loaded, limits, methods)
-    by = jobs.on is not None or jobs.parallel is not None
-    if not by and (jobs.detach or jobs.dry_run):
-        raise UserError(f"{'--detach' if jobs.detach else '--dry-run'} needs --on PROFILE")
-    if jobs.ahead and not (by and loaded.until):
-        raise UserError(
-            "--ahead fills slots of jobs between rounds: give --until, and --on PROFILE or "
-            "--parallel N"
-        )
-    if jobs.detach and request.suite.until:
-        raise UserError(
-            "--detach: a sweep with --until looks at each round before it submits the next; leave "
-            "it out"
-        )
+    refuse_conflicts(jobs, limits, raced=request.suite.until is not None)
     from hpml_bench.cli.on import profile_of, sweep_on
     from hpml_bench.plugins.tracker import make_trackers
     from hpml_bench.records.load import headlines
@@ -99,7 +87,7 @@ def run_all(
     trackers = () if jobs.dry_run else make_trackers(options.trackers)
     statuses: list[int] = []
     for part in rounds(request, click.echo, profile_of(jobs) if jobs.ahead else None):
-        statuses.append(sweep_on(part, jobs, trackers) if by else sweep(part, trackers))
+        statuses.append(sweep_on(part, jobs, trackers) if jobs.given else sweep(part, trackers))
         if statuses[-1] == INTERRUPTED or jobs.dry_run:
             break
     if not statuses and not jobs.dry_run:  # it had ended; its page may be missing, or older
