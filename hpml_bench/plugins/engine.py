@@ -172,12 +172,12 @@ class Engine(ABC):
 
 @dataclass(frozen=True)
 class EngineJob:
-    """A job that has not ended."""
+    """A job that has not ended: it runs, is stuck, or else waits."""
 
     name: str
     unit: int | None  # None for a preparation or a report
-    state: str  # its state in the engine's terms, such as RUNNING
-    running: bool
+    state: str  # its state in the engine's terms, such as RUNNING; shown, and nothing depends on it
+    running: bool  # whether it is doing its work
     stuck: bool = False  # whether the engine will never start it by itself
     kind: Kind = "units"
     group: str = ""  # the name that `submit` returned

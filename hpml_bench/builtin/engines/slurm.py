@@ -219,44 +219,58 @@ class Slurm(Engine):
         command = self._on_cluster(
             "squeue", "--noheader", "--array", "--me", "--format=%i|%F|%K|%T|%r|%j|%k"
         )
-        several = "," in str(
-            self.options.sbatch.get("partition", "")
-        )  # the reason is then of one of them
-        title = self.options.sbatch.get("job-name", _title(plan))
-        known = {made.name: (made.kind, made.first) for made in plan.submitted}
-        live = []
+        jobs = []
         for line in _run(command).splitlines():
-            parts = [part.strip() for part in line.split("|", 6)]
-            if len(parts) < 7:  # the rest of a comment with a line break
+            fields = [field.strip() for field in line.split("|", 6)]
+            if len(fields) < 7:  # the rest of a comment with a line break
                 continue
-            name, group, task, state, reason, title_there, comment = parts
-            # By the number, since a site may rewrite comments; by the comment, a job whose number
-            # was lost. Numbers are given anew after long: then the title is another.
-            hint = OURS.search(comment)
-            part = (hint[2], int(hint[3] or 0)) if hint and hint[1] == plan.id else None
-            part = (
-                known.get(group, part)
-                if str(title) == title_there or _title(plan) in title_there
-                else part
-            )
-            if part is not None and state not in ENDED:
-                kind, first = part
-                unit = int(task) + first if task.isdigit() and kind == "units" else None
-                shown = state if reason in {"", "None"} else f"{state} ({reason})"
-                running, refused = (
-                    state in {"RUNNING", "COMPLETING"},
-                    reason in REFUSED and not several,
-                )
-                stuck, why = (
-                    refused or reason == STUCK,
-                    "" if running or reason == "None" else reason,
-                )
-                live.append(
-                    EngineJob(
-                        name, unit, shown, running, stuck, cast(Kind, kind), group, why, refused
-                    )
-                )
-        return tuple(live)
+            name, group, task, state, reason, title, comment = fields
+            part = self._part(plan, group, title, comment)
+            if part is None or state in ENDED:
+                continue
+            kind, first = part
+            unit = int(task) + first if task.isdigit() and kind == "units" else None
+            jobs.append(self._job(name, unit, state, reason, kind, group))
+        return tuple(jobs)
+
+    def _part(self, plan: JobPlan, group: str, title: str, comment: str) -> tuple[Kind, int] | None:
+        """Return the kind of a listed job, and the unit from which its array counts; None if it
+        isn't the plan's.
+        """
+        hint = OURS.search(comment)
+        part = None
+        if hint and hint[1] == plan.id:
+            part = cast(Kind, hint[2]), int(hint[3] or 0)
+        # Numbers are given anew after long: then the title is another.
+        own_title = self.options.sbatch.get("job-name", _title(plan))
+        if str(own_title) != title and _title(plan) not in title:
+            return part
+        # The number that `submit` returned counts before the comment, which a site may rewrite; by
+        # the comment a job is known whose number was lost.
+        known = {submission.name: submission for submission in plan.submitted}
+        if group in known:
+            return known[group].kind, known[group].first
+        return part
+
+    def _job(
+        self, name: str, unit: int | None, state: str, reason: str, kind: Kind, group: str
+    ) -> EngineJob:
+        """Return a job as squeue lists it, by its state and the reason why it waits."""
+        running = state in {"RUNNING", "COMPLETING"}
+        # with several partitions the reason is that of one of them, and another may take the job
+        several_partitions = "," in str(self.options.sbatch.get("partition", ""))
+        refused = reason in REFUSED and not several_partitions
+        return EngineJob(
+            name,
+            unit,
+            state=state if reason in {"", "None"} else f"{state} ({reason})",
+            running=running,
+            stuck=refused or reason == STUCK,
+            kind=kind,
+            group=group,
+            reason="" if running or reason == "None" else reason,
+            refused=refused,
+        )
 
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
         """Cancel the jobs of a plan: whole arrays, since scancel calls the controller once per
