@@ -1,5 +1,10 @@
-"""Sweep by jobs, on the submitter's side: plan, preparation, submission of units with runs left,
-waiting, stopping.
+"""Sweep by jobs, on the side of the process that submits: plan, preparation, submission of units
+with runs left, waiting, stopping.
+
+In come a request and a profile; out go a plan in the results folder, jobs of the engine, and
+whether all runs have a record. The runs themselves are the work of the jobs (sweep/job.py). Plans
+and submissions are written under a lock of the folder, since two processes that submit at the same
+time would not see each other's jobs.
 """
 
 from __future__ import annotations
@@ -11,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpml_bench.launch import preparation
-from hpml_bench.plugins.engine import Engine, JobBatch, make_engine, units_of
+from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, make_engine, units_of
 from hpml_bench.records import jobs as plans
 from hpml_bench.records.files import PLAN
 from hpml_bench.records.folder import ResultsFolder, Say, locked
-from hpml_bench.records.jobs import JobPlan
+from hpml_bench.records.jobs import Job, JobPlan
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.numbers import count_of
 from hpml_bench.suite.profile import Profile
@@ -28,12 +33,21 @@ from hpml_bench.system.files import absolute_keeping_links, remove
 from hpml_bench.system.redaction import redacted, without_assigned
 
 POLL_SECONDS = 60.0
+"""Most seconds between two looks at the jobs."""
 FIRST_POLL_SECONDS = 2.0
+"""Seconds after the first look; the time between looks grows from there by a fifth of the time
+that has passed.
+"""
 SUBMITTED_SECONDS = 2 * UNANSWERED_SECONDS
 """Seconds to wait for another process that submits to the same folder: neither would see the
 other's jobs.
 """
-OPENED_SECONDS = 10.0  # seconds to wait for such a process without a message
+OPENED_SECONDS = 10.0
+"""Seconds to wait for such a process without a message."""
+STOP_SECONDS = 60.0
+"""Seconds to wait, after all jobs were cancelled, until the engine lists none."""
+PREPARATION = -1
+"""In place of a unit's number in what a job writes of itself: it prepares model and data."""
 
 
 @dataclass
@@ -55,39 +69,33 @@ class JobSweep:
 
         self.watch = Watcher(self.folder, self.plan, self.engine, say, not self.anew)
 
+    # Opening
+
     @classmethod
     def open(cls, request: SweepRequest, profile: Profile, folder: Path, say: Say) -> JobSweep:
-        """Return a folder's sweep, continued or new; UserError without the engine, or if another
-        plan's jobs work.
+        """Return a folder's sweep, continued or new, and write its plan.
+
+        With `request.fresh` the recorded runs of the request are removed, and the list of
+        submissions. Where that is the whole suite, logs and measured settings are removed too.
+        Raises UserError without the engine, or if another plan's jobs work in the folder.
         """
         engine = make_engine(profile)
         engine.check()
-        with ResultsFolder.open(
-            folder, seconds=OPENED_SECONDS if engine.outlives else 0
-        ) as results:
+        # jobs that end with this process can't be those of another one that holds the lock
+        lock_seconds = OPENED_SECONDS if engine.outlives else 0
+        with ResultsFolder.open(folder, seconds=lock_seconds) as results:
             before = plans.own_plan(folder)
             plan = plan_jobs(request, profile, folder, before)
             if before is not None and (request.fresh or not before.may_overlap(plan)):
-                own = before.profile.engine == profile.engine
-                refuse_if_jobs_live(
-                    folder, before, say, engine if own else make_engine(before.profile)
-                )
-            if request.fresh and not request.whole:
-                results.clear(recorded_specs(folder, plan))
-            elif request.fresh:
-                results.clear()
-                results.forget_measured()
-                remove(folder / plans.LOGS)
+                same_engine = before.profile.engine == profile.engine
+                before_engine = engine if same_engine else make_engine(before.profile)
+                refuse_if_jobs_live(folder, before, say, before_engine)
+            if request.fresh:
+                _clear(request, results, plan)
             sweep = cls(folder, plan, engine, say)
             if request.fresh:
                 sweep.watch.forget_submissions()
-            usable = before is not None and before.same_open_settings(plan)
-            try:
-                usable = usable and plans.read_resolved(folder, plan) is not None
-            except UserError as error:
-                say(f"{error} (it is removed now)")
-                usable = False
-            if not usable:
+            if not _has_usable_settings(folder, before, plan, say):
                 (folder / plans.RESOLVED).unlink(missing_ok=True)
             results.write_suite(request.suite.model_dump_json(indent=1))
             plans.write_plan(folder, plan)
@@ -106,25 +114,31 @@ class JobSweep:
     def prepared(self) -> JobSweep:
         """Prepare model and data here if the profile says so and jobs need them; return the
         sweep to submit.
+
+        The jobs then need no network.
         """
-        # The jobs then need no network.
-        needed = self.plan.digests is None or (
-            self.watch.left(again=True) and not self.watch.jobs()
-        )
-        if self.plan.profile.prepare != "here" or not needed:
+        if self.plan.profile.prepare != "here" or not self._needs_preparation():
             return self
         settings = self.plan.suite.settings
         self.say(f"preparing model and data of {settings.backbone.partition('#')[0]} ...")
-        here = {"device": "cpu", "world_size": 1, "threads": 1, "micro_batch": None}
-        found = preparation.prepare(settings.model_copy(update=here))
+        # what depends on a machine is the jobs' to decide, and no part of the preparation
+        on_this_machine = {"device": "cpu", "world_size": 1, "threads": 1, "micro_batch": None}
+        prepared = preparation.prepare(settings.model_copy(update=on_this_machine))
         processes.end_fork_server()  # its memory is free while this process waits
-        for warning in found.warnings:
+        for warning in prepared.warnings:
             self.say(warning)
+        digests = {"digests": prepared.digests}
         with self._submitting():
-            plans.write_plan(
-                self.folder, self._planned().model_copy(update={"digests": found.digests})
-            )
-        return replace(self, plan=self.plan.model_copy(update={"digests": found.digests}))
+            plans.write_plan(self.folder, self._planned().model_copy(update=digests))
+        return replace(self, plan=self.plan.model_copy(update=digests))
+
+    def _needs_preparation(self) -> bool:
+        """Return whether model and data were never prepared, or runs are left and no job lives."""
+        if self.plan.digests is None:
+            return True
+        return bool(self.watch.left(again=True)) and not self.watch.jobs()
+
+    # Submission
 
     def script(self, detach: bool = False) -> str:
         """Return the script to submit, names of jobs in capitals, without secrets; empty if no
@@ -132,15 +146,17 @@ class JobSweep:
         """
         live = [job for job in self.watch.live() if not job.stuck]
         units = sorted(self.watch.left(again=True).keys() - units_of(live))
-        texts, names = [], [job.group for job in live]
+        texts: list[str] = []
+        names = [job.group for job in live]
 
-        def written(batch: JobBatch) -> str:
+        def write(batch: JobBatch) -> str:
             texts.append(self.engine.script(batch))
             names.append(batch.kind.upper())
             return names[-1]
 
-        self._give(units, None, written)
-        if detach and names and not any(job.kind == "report" for job in live):
+        self._submit_in_order(units, None, write)
+        report_is_live = any(job.kind == "report" for job in live)
+        if detach and names and not report_is_live:
             texts.append(self.engine.script(self._report(names)))
         return str(redacted(without_assigned("\n".join(texts))))
 
@@ -164,42 +180,42 @@ class JobSweep:
             if live and again:
                 self.say(f"{len(live)} jobs of this sweep wait or run")
             units = self.watch.without_job(self.watch.left(again), live)
-            units &= units if only is None else set(only)
-            prepare = [
-                *(job.group for job in live if job.kind == "prepare"),
-                *self.watch.recent("prepare"),
-            ]
-            preparing = next(iter(prepare), None)
-            return self._give(sorted(units), preparing, self._submit)
+            if only is not None:
+                units &= set(only)
+            return self._submit_in_order(sorted(units), self._preparing(live), self._submit)
 
-    def _give(
+    def _preparing(self, live: Iterable[EngineJob]) -> str | None:
+        """Return the name of a preparation that is under way, by the engine's list or, where that
+        may be old, by its submission.
+        """
+        listed = [job.group for job in live if job.kind == "prepare"]
+        names = [*listed, *self.watch.recent("prepare")]
+        return names[0] if names else None
+
+    def _submit_in_order(
         self, units: Sequence[int], preparing: str | None, take: Callable[[JobBatch], str]
     ) -> tuple[int, ...]:
-        """Pass units' jobs in batches to `take`, which returns their names, each after the one
-        before.
+        """Pass units' jobs in batches to `take`, which submits one and returns its name.
 
-        A preparation comes first, unless one is done, or begun as the job `preparing`. Return the
-        units accepted; a UserError for the first batch of units, or before, is raised.
+        A preparation comes first, unless one is done, or under way as the job `preparing`: units
+        begin only after its success. Each batch of units begins after the one before it has ended.
+        Return the units of the batches that were taken: those after a refused one are left for
+        later, with a message. A UserError is raised if no units were taken before it.
         """
         if not units:
             return ()
         work = ("work", str(self.folder / PLAN))
-        batches = [
-            *self.engine.parts(
-                JobBatch(self.plan, self.folder, tuple(units), (*work, "--unit", "{unit}"))
-            )
-        ]
-        done = not self.anew and any(
-            job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder)
-        )
-        if self.plan.profile.prepare == "job" and not done and preparing is None:
-            batches.insert(
-                0, JobBatch(self.plan, self.folder, (), (*work, "--prepare"), kind="prepare")
-            )
-        taken, ended = tuple[int, ...](), tuple[str, ...]()
+        all_units = JobBatch(self.plan, self.folder, tuple(units), (*work, "--unit", "{unit}"))
+        batches = list(self.engine.parts(all_units))
+        by_job = self.plan.profile.prepare == "job"
+        if by_job and not self._is_prepared() and preparing is None:
+            prepare = JobBatch(self.plan, self.folder, (), (*work, "--prepare"), kind="prepare")
+            batches.insert(0, prepare)
+        taken: tuple[int, ...] = ()
+        batch_before: tuple[str, ...] = ()
         for batch in batches:
             try:
-                name = take(replace(batch, prepared=preparing, ended=ended))
+                name = take(replace(batch, prepared=preparing, ended=batch_before))
             except UserError as error:
                 if not taken:
                     raise
@@ -211,8 +227,16 @@ class JobSweep:
             if batch.kind == "prepare":
                 preparing = name
             else:
-                taken, ended = taken + batch.units, (name,)
+                taken += batch.units
+                batch_before = (name,)
         return taken
+
+    def _is_prepared(self) -> bool:
+        """Return whether a job has prepared model and data."""
+        if self.anew:
+            return False
+        jobs = plans.read_jobs(self.folder)
+        return any(job.unit == PREPARATION and job.how == "done" for job in jobs)
 
     def _submit(self, batch: JobBatch) -> str:
         name = self.engine.submit(batch)
@@ -227,6 +251,7 @@ class JobSweep:
         return name
 
     def _report(self, names: Iterable[str]) -> JobBatch:
+        """Return the job that writes the report after those of these names have ended."""
         ended = tuple(dict.fromkeys(names))
         return JobBatch(
             self.plan, self.folder, (), ("report", str(self.folder)), kind="report", ended=ended
@@ -238,20 +263,21 @@ class JobSweep:
         """
         with self._submitting():
             live = () if self._planned().stopped else self.watch.jobs()
-            names = [*(job.group for job in live if job.group), *self.watch.recent()]
-            if (
-                names
-                and not any(job.kind == "report" for job in live)
-                and not self.watch.recent("report")
-            ):
-                try:
-                    self._submit(self._report(names))
-                except UserError as error:
-                    self.say(
-                        f"{error}; no job writes the report: when the others have ended, the same "
-                        f"command does"
-                    )
+            names = [job.group for job in live if job.group]
+            names += self.watch.recent()
+            reports = [job for job in live if job.kind == "report"]
+            if not names or reports or self.watch.recent("report"):
+                return bool(names)
+            try:
+                self._submit(self._report(names))
+            except UserError as error:
+                self.say(
+                    f"{error}; no job writes the report: when the others have ended, the same "
+                    f"command does"
+                )
         return bool(names)
+
+    # Waiting
 
     def wait(self, found: Callable[[RunRecord], None], poll: float = POLL_SECONDS) -> bool:
         """Wait until no job is left, resubmit units whose jobs ended too early; return whether all
@@ -262,39 +288,47 @@ class JobSweep:
         UserError if the engine hasn't answered, or has refused jobs, for a long time, or another
         sweep was begun in the folder meanwhile.
         """
-        shown, reasons, began = set[tuple[str, str]](), set[str](), time.monotonic()
+        shown: set[tuple[str, str]] = set()
+        reasons: set[str] = set()
+        began = time.monotonic()
         while True:
-            live = (
-                self.watch.jobs()
-            )  # before the records: a job that ends in between has written its own
+            # before the records: a job that ends in between has written its own
+            live = self.watch.jobs()
             for record in self.watch.records():
-                if (key := (record.run_id, record.started)) not in shown:
+                key = (record.run_id, record.started)
+                if key not in shown:
                     shown.add(key)
                     found(record)
-            # why jobs wait, while none runs
-            new = (
-                set()
-                if any(job.running for job in live)
-                else {job.reason for job in live if job.reason} - reasons
-            )
-            if new:
-                self.say(f"no job runs, {len(live)} wait: {', '.join(sorted(new))}")
-            reasons |= new
+            reasons |= self._say_why_jobs_wait(live, reasons)
             left = self.watch.left()
-            idle = {unit: left[unit] for unit in sorted(self.watch.without_job(left, live))}
+            without_job = self.watch.without_job(left, live)
+            idle = {unit: left[unit] for unit in sorted(without_job)}
             stopped = bool(left) and plans.read_plan(self.folder).stopped
             if stopped and not live:
                 self.say("the sweep was stopped")
                 return False
-            if (
-                not live
-                and len(idle) == len(left)
-                and (self.watch.refused or self.watch.exhausted(left))
-            ):
+            # a unit in doubt, whose job the engine may not list yet, is in `left` and not in `idle`
+            no_job_in_doubt = len(idle) == len(left)
+            if not live and no_job_in_doubt and self._nothing_to_submit(left):
                 return not left
             if idle and not stopped and not self.watch.refused:
                 self._submit_again(idle, bool(live))
             self.engine.wait(min(poll, FIRST_POLL_SECONDS + (time.monotonic() - began) / 5))
+
+    def _nothing_to_submit(self, left: Mapping[int, int]) -> bool:
+        """Return whether no further job can bring anything: the engine would never begin it, or
+        every unit (`left`: unit -> its runs left) was given up.
+        """
+        return bool(self.watch.refused) or self.watch.exhausted(left)
+
+    def _say_why_jobs_wait(self, live: Collection[EngineJob], said: set[str]) -> set[str]:
+        """Say once, while no job runs, for which reasons jobs wait; return those not `said` yet."""
+        if any(job.running for job in live):
+            return set()
+        new = {job.reason for job in live if job.reason} - said
+        if new:
+            self.say(f"no job runs, {len(live)} wait: {', '.join(sorted(new))}")
+        return new
 
     def _submit_again(self, left: Mapping[int, int], others: bool) -> None:
         """Submit units (`left`: unit -> its runs left) that have no job; refused ones again
@@ -303,7 +337,7 @@ class JobSweep:
         due = self.watch.due(left, others)
         if not due:
             return
-        self._planned()
+        self._planned()  # raises if another sweep was begun here
         self.say(f"{count_of(len(due), 'unit')} with runs left and no job: submitted")
         try:
             self.watch.resubmitted(self.submit(again=False, only=due), left)
@@ -316,24 +350,35 @@ class JobSweep:
         """Return the distinct reasons why runs are missing: jobs were refused, have failed, or
         have left no log.
         """
-        last = {job.unit: job for job in plans.read_jobs(self.folder)}
-        ended = (last.get(unit) for unit in (-1, *self.watch.left()))
-        reasons = [
-            f"a job ended: {job.why}" for job in ended if job is not None and job.why is not None
-        ]
-        logs = sorted((self.folder / plans.LOGS).glob("*"), key=lambda log: log.stat().st_mtime_ns)
-        if not self.watch.refused and not plans.read_plan(self.folder).stopped and not logs:
-            where = self.folder / plans.LOGS
-            reasons.append(
-                f"no job has left a log in {where}: see that the nodes have this folder, under "
+        last_of_unit = {job.unit: job for job in plans.read_jobs(self.folder)}
+        reasons = list(self.watch.refused)
+        for unit in (PREPARATION, *self.watch.left()):
+            job = last_of_unit.get(unit)
+            if job is not None and job.why is not None:
+                reasons.append(f"a job ended: {job.why}")
+        reason = self._reason_by_logs(last_of_unit)
+        if reason is not None:
+            reasons.append(reason)
+        return list(dict.fromkeys(reasons))
+
+    def _reason_by_logs(self, last_of_unit: Mapping[int, Job]) -> str | None:
+        """Return what the jobs' logs say where no job has begun its work; None if nothing."""
+        folder = self.folder / plans.LOGS
+        logs = sorted(folder.glob("*"), key=lambda log: log.stat().st_mtime_ns)
+        if not logs:
+            if self.watch.refused or plans.read_plan(self.folder).stopped:
+                return None  # no job was begun, and that is known
+            return (
+                f"no job has left a log in {folder}: see that the nodes have this folder, under "
                 f"this path"
             )
-        elif logs and not last:  # such as a line of `setup` that fails
-            words = logs[-1].read_text(errors="replace").strip().rpartition("\n")[2]
-            reasons.append(
-                f"no job began its work; the last line of {logs[-1].name} is: {redacted(words)}"
-            )
-        return list(dict.fromkeys([*self.watch.refused, *reasons]))
+        if last_of_unit:
+            return None
+        # such as a line of `setup` that fails
+        last_line = logs[-1].read_text(errors="replace").strip().rpartition("\n")[2]
+        return f"no job began its work; the last line of {logs[-1].name} is: {redacted(last_line)}"
+
+    # Locks and stopping
 
     def held(self) -> AbstractContextManager[None]:
         """Lock the folder while the body runs, if jobs end with this process; UserError if
@@ -346,16 +391,17 @@ class JobSweep:
         """Hold the lock of submitting, stopping and planning here; no-op where jobs end with
         this process.
         """
-        with ExitStack() as held:
+        with ExitStack() as lock:
             if self.engine.outlives:
                 try:
-                    held.enter_context(locked(self.folder, OPENED_SECONDS))
+                    lock.enter_context(locked(self.folder, OPENED_SECONDS))
                 except UserError as error:
                     self.say(f"{error}; waiting for it")
-                    held.enter_context(locked(self.folder, SUBMITTED_SECONDS))
+                    lock.enter_context(locked(self.folder, SUBMITTED_SECONDS))
             yield
 
     def _planned(self) -> JobPlan:
+        """Return the folder's plan; UserError if it is no longer that of this sweep."""
         planned = plans.read_plan(self.folder)
         if not planned.may_overlap(self.plan):
             raise UserError(
@@ -369,16 +415,37 @@ class JobSweep:
         them resubmits none.
         """
         with self._submitting():
-            plans.write_plan(
-                self.folder, plans.read_plan(self.folder).model_copy(update={"stopped": True})
-            )
+            # first: a process that waits reads it before it submits anything again
+            stopped = plans.read_plan(self.folder).model_copy(update={"stopped": True})
+            plans.write_plan(self.folder, stopped)
             count = self.engine.stop(self.watch.plan, self.watch.recent())
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + STOP_SECONDS
             while self.watch.live() and time.monotonic() < deadline:
                 time.sleep(0.5)
             self.watch.forget_submissions()
         holders(self.folder, self.engine, release=True)
         return count
+
+
+def _clear(request: SweepRequest, results: ResultsFolder, plan: JobPlan) -> None:
+    """Remove the results of a request that begins anew, and what was measured for them."""
+    if not request.whole:
+        results.clear(recorded_specs(results.path, plan))
+        return
+    results.clear()
+    results.forget_measured()
+    remove(results.path / plans.LOGS)
+
+
+def _has_usable_settings(folder: Path, before: JobPlan | None, plan: JobPlan, say: Say) -> bool:
+    """Return whether the settings that a job of the plan `before` resolved hold for this plan."""
+    if before is None or not before.same_open_settings(plan):
+        return False
+    try:
+        return plans.read_resolved(folder, plan) is not None
+    except UserError as error:
+        say(f"{error} (it is removed now)")
+        return False
 
 
 def find(path: Path, say: Say) -> JobSweep:
@@ -420,23 +487,25 @@ def refuse_if_jobs_live(
     Without its `engine` a machine that has none of the engine's commands is asked for nothing.
     """
     try:
-        owned = engine or make_engine(plan.profile)
-        owners, watch = holders(folder, owned, release=True), Watcher(folder, plan, owned, say)
-        living = sorted(
-            {owner.job for owner in owners} | {job.name for job in watch.live()} | {*watch.recent()}
-        )
+        plan_engine = engine or make_engine(plan.profile)
+        owners = holders(folder, plan_engine, release=True)
+        watch = Watcher(folder, plan, plan_engine, say)
+        names = {owner.job for owner in owners}
+        names |= {job.name for job in watch.live()}
+        names |= set(watch.recent())
     except (UserError, OSError):
         if engine is not None:
             raise
         return
-    if living:
-        claimed = (
-            f" (of one that was killed, remove {folder / plans.CLAIMS / str(owners[0].unit)})"
-            if owners
-            else ""
-        )
-        raise UserError(
-            f"{folder}: jobs of another plan, or of another profile, work in it "
-            f"({', '.join(living[:3])}); end them "
-            f"with hpml-bench stop {folder}{claimed}, or give another --out"
-        )
+    if not names:
+        return
+    living = sorted(names)
+    claimed = ""
+    if owners:
+        claim = folder / plans.CLAIMS / str(owners[0].unit)
+        claimed = f" (of one that was killed, remove {claim})"
+    raise UserError(
+        f"{folder}: jobs of another plan, or of another profile, work in it "
+        f"({', '.join(living[:3])}); end them "
+        f"with hpml-bench stop {folder}{claimed}, or give another --out"
+    )
