@@ -1,5 +1,8 @@
 """Runs of this machine: a sweep, one after another, resumed where it stopped, and a run whose
 ranks torchrun starts.
+
+In comes a request. Out go the records of its runs, in the results folder, which is locked as long
+as a process works in it.
 """
 
 import os
@@ -17,10 +20,10 @@ from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.launcher import RunRanks
 from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.files import SUITE
-from hpml_bench.records.folder import ResultsFolder, locked, make_folder
+from hpml_bench.records.folder import ResultsFolder, RunFolder, locked, make_folder
 from hpml_bench.records.jobs import own_plan, refuse_if_worked_on
 from hpml_bench.records.plan import Plan
-from hpml_bench.records.run import FINAL, RunRecord
+from hpml_bench.records.run import FINAL, Outcome, RunRecord
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
@@ -56,21 +59,22 @@ def run_sweep(
     Raises UserError for settings that can't be met here, a missing source, and a folder in use,
     full or read-only.
     """
-    request.check(resolve_devices(request.suite.settings))  # refused before a folder is made
+    # before a folder is made
+    request.check(resolve_devices(request.suite.settings))
     began = time.monotonic() if request.began is None else request.began
     say = partial(console.print, markup=False, highlight=False)
     with ResultsFolder.open(request.folder) as results, stoppable():
-        refuse_if_worked_on(results.path)
-        if (plan := own_plan(results.path)) is not None:
-            refuse_if_jobs_live(results.path, plan, print)
+        _refuse_if_jobs_work(results.path)
         if request.fresh and request.whole:
             results.forget_measured()
         resolved = resolve(request.suite, results.path, request.limits)
         runs = request.runs(resolved.suite)
         if request.fresh:
             results.clear(None if request.whole else runs)
-        elif request.save is not None:  # only a new run has a model to save, or one that kept it
-            results.set_aside((run for run in runs if not results.run_folder(run).keeps), say)
+        elif request.save is not None:
+            # only a run that is made now, or one that kept its model, has one to save
+            without_model = (run for run in runs if not results.run_folder(run).keeps)
+            results.set_aside(without_model, say)
         results.write_suite(resolved.suite.model_dump_json(indent=1))
         try:
             with SweepProgress(console, len(runs), request.verbose) as progress:
@@ -81,18 +85,12 @@ def run_sweep(
         return SweepResult(results.path, len(runs), results.records(runs), ending)
 
 
-def _memory_wanted(suite: Suite, runs: Sequence[RunSpec], backbone: Path) -> str | None:
-    """Return a sentence on methods of these runs that won't fit; None where all do, or that
-    isn't known.
-    """
-    doubtful = False
-    with suppress(Exception):  # a strange config.json must not end a sweep that may run
-        doubtful = in_doubt(suite.settings, backbone)
-    if not doubtful:
-        return None
-    methods = list(dict.fromkeys(run.method.name for run in runs))
-    asked = (suite.model_dump_json(), methods, machine(suite.settings))
-    return preparation.predicted_memory(suite.settings, "hpml_bench.fit.predict:too_large", *asked)
+def _refuse_if_jobs_work(folder: Path) -> None:
+    """Refuse a results folder in which jobs work, by their claims or by the engine of its plan."""
+    refuse_if_worked_on(folder)
+    plan = own_plan(folder)
+    if plan is not None:
+        refuse_if_jobs_live(folder, plan, print)
 
 
 def _run_missing(
@@ -103,9 +101,11 @@ def _run_missing(
     execution: Execution,
     trackers: Sequence[Tracker],
 ) -> Ending:
+    """Prepare model and data, set aside runs that can't be used, and do those that are missing."""
     from hpml_bench.report.render import load_libraries
 
-    settings, progress = resolved.suite.settings, execution.progress
+    settings = resolved.suite.settings
+    progress = execution.progress
     fork_server.start_fork_server()
     # while the server imports torch on another core: later, this would disturb a run
     load_libraries()
@@ -116,31 +116,54 @@ def _run_missing(
         progress.say(warning)
     plan = Plan((runs,), prepared.digests)
     results.set_aside_unusable(plan, progress.say)
-    (left,) = plan.remaining(results.records(runs))
-    progress.skip(len(runs) - len(left))
-    if left and (sentence := _memory_wanted(resolved.suite, left, Path(prepared.backbone))):
-        progress.say(f"{sentence}; hpml-bench fit {results.path / SUITE} says what to change")
-    where = places(runs, resolved.suite)
+    (missing,) = plan.remaining(results.records(runs))
+    progress.skip(len(runs) - len(missing))
+    if missing:
+        too_large = _too_large(resolved.suite, missing, Path(prepared.backbone))
+        if too_large:
+            progress.say(f"{too_large}; hpml-bench fit {results.path / SUITE} says what to change")
+    place_of = places(runs, resolved.suite)
 
-    def asked(spec: RunSpec) -> RunRequest:
+    def request_of(spec: RunSpec) -> RunRequest:
         folder = results.run_folder(spec).path
         return RunRequest(
             spec=spec,
             prepared=prepared,
             folder=folder,
             limits=request.limits,
-            place=where[spec.run_id],
+            place=place_of[spec.run_id],
             save_to=request.save_to(folder),
         )
 
     @contextmanager
     def followed(run: RunRequest) -> Iterator[None]:
+        """Let all trackers follow an attempt at a run."""
         with ExitStack() as following:
             for tracker in trackers:
                 following.enter_context(tracker.follow(run.spec, run.folder, results.path))
             yield
 
-    return execution.execute(map(asked, left), progress.finished, followed)
+    return execution.execute(map(request_of, missing), progress.finished, followed)
+
+
+def _too_large(suite: Suite, runs: Sequence[RunSpec], backbone: Path) -> str | None:
+    """Return a sentence on methods of these runs that won't fit into memory; None where all do, or
+    that isn't known.
+    """
+    in_doubt_here = False
+    with suppress(Exception):  # a strange config.json must not end a sweep that may run
+        in_doubt_here = in_doubt(suite.settings, backbone)
+    # the prediction builds each model on fake tensors, which takes seconds
+    if not in_doubt_here:
+        return None
+    methods = list(dict.fromkeys(run.method.name for run in runs))
+    return preparation.predicted_memory(
+        suite.settings,
+        "hpml_bench.fit.predict:too_large",
+        suite.model_dump_json(),
+        methods,
+        machine(suite.settings),
+    )
 
 
 def run_as_rank(request: SweepRequest) -> bool:
@@ -153,61 +176,97 @@ def run_as_rank(request: SweepRequest) -> bool:
     from hpml_bench.training.distributed import check_gpus
 
     environment.set_cuda_environment()
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
     folder = request.folder
-    suite, notes = resolve(request.suite, folder, None, here)
+    suite, notes = resolve(request.suite, folder, None, ranks_here)
     (spec,) = request.runs(suite)
     request.check(spec.settings)
     if spec.settings.device == "cuda":
-        check_gpus(here, own=int(os.environ["LOCAL_RANK"]))
-    main = os.environ["RANK"] == "0"  # the rank that writes; without it torchrun ends the others
-    if main:
+        check_gpus(ranks_here, own=int(os.environ["LOCAL_RANK"]))
+    # Rank 0 alone writes, and so alone locks. Where it can't, it ends, and torchrun the others.
+    writes = os.environ["RANK"] == "0"
+    if writes:
         make_folder(folder)
-    with locked(folder) if main else nullcontext():
+    with locked(folder) if writes else nullcontext():
         return _run_as_rank(spec, suite, notes, request)
 
 
 def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], request: SweepRequest) -> bool:
+    """Do this rank's part of a run that isn't recorded yet; return whether it ended well.
+
+    A rank that raises leaves its error in the run's folder and ends its process here. The first one
+    also commits the record of the failed run, since torchrun ends the others, rank 0 among them,
+    once one has ended. One that raises later, as it has lost a peer, finds that record and commits
+    none.
+    """
     from hpml_bench.data.prepare import prepare
     from hpml_bench.report.model_card import write_card
     from hpml_bench.training import worker
 
-    rank, results, save = int(os.environ["RANK"]), ResultsFolder(request.folder), request.save
+    rank = int(os.environ["RANK"])
+    writes = rank == 0
+    save = request.save
+    results = ResultsFolder(request.folder)
     refuse_if_worked_on(results.path)
-    own = results.run_folder(spec)
-    earlier = None if request.fresh or (save is not None and not own.keeps) else own.record()
-    if earlier is not None and Plan(()).settles(earlier):
-        if save is not None and rank == 0:
-            own.give(save)
+    run_folder = results.run_folder(spec)
+
+    earlier = _usable_record(request, run_folder)
+    if earlier is not None:
+        if save is not None and writes:
+            run_folder.give(save)
             write_card(earlier, save)
         return True
+
     prepared = prepare(spec.settings)
     prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
-    started, began = utc_now(), time.monotonic()
-    main = rank == 0
+    started = utc_now()
+    began = time.monotonic()
     work = RunRequest(
-        spec=spec, prepared=prepared, folder=own.path, save_to=request.save_to(own.path)
+        spec=spec,
+        prepared=prepared,
+        folder=run_folder.path,
+        save_to=request.save_to(run_folder.path),
     )
-    if main:
+    if writes:
         if save is not None:
             results.set_aside([spec], print)
         disk.check_space(results.path)
         if request.fresh:
-            remove(own.path)
-        own.begin()
+            remove(run_folder.path)
+        run_folder.begin()
         results.write_suite(suite.model_dump_json(indent=1))
+
+    def commit(outcome: Outcome) -> RunRecord:
+        record = launcher.record_of(work, outcome, started, time.monotonic() - began)
+        return run_folder.commit(record)
+
     try:
-        ended = worker.execute(work)
+        outcome = worker.execute(work)
     except Exception as error:
-        own.path.mkdir(parents=True, exist_ok=True)
-        worker.leave_error(error, own.path, rank)
-        if own.record() is None:  # the first rank here commits it; torchrun then ends the others
-            ended = launcher.ended_as(*launcher.cause(own.path))
-            own.commit(launcher.record_of(work, ended, started, time.monotonic() - began))
+        run_folder.path.mkdir(parents=True, exist_ok=True)
+        worker.leave_error(error, run_folder.path, rank)
+        if run_folder.record() is None:
+            outcome = launcher.ended_as(*launcher.cause(run_folder.path))
+            commit(outcome)
         worker.end_at_once()
-    if main:
-        record = own.commit(launcher.record_of(work, ended, started, time.monotonic() - began))
+    if writes:
+        record = commit(outcome)
         if save is not None and record.status == "ok":
-            own.give(save)
+            run_folder.give(save)
             write_card(record, save)
-    return ended.status in FINAL
+    return outcome.status in FINAL
+
+
+def _usable_record(request: SweepRequest, run_folder: RunFolder) -> RunRecord | None:
+    """Return the record of a run that need not be done again; None without one.
+
+    A run whose model is to be saved is done again unless it kept its model.
+    """
+    if request.fresh:
+        return None
+    if request.save is not None and not run_folder.keeps:
+        return None
+    record = run_folder.record()
+    if record is None or not Plan(()).settles(record):
+        return None
+    return record

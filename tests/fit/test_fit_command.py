@@ -457,7 +457,7 @@ def test_embedded_suites_raise_no_doubt(name: str, monkeypatch: pytest.MonkeyPat
     folder = ASSETS / suite.settings.backbone.removeprefix("embedded:")
     assert not limits.in_doubt(suite.settings, folder)
     monkeypatch.setattr(preparation, "predicted_memory", lambda *_: pytest.fail("predicted"))
-    assert local._memory_wanted(suite, suite.runs(), folder) is None
+    assert local._too_large(suite, suite.runs(), folder) is None
 
 
 def test_a_sweep_that_will_not_fit_begins_with_a_warning(
@@ -510,7 +510,7 @@ def test_memory_for_a_sweep_gives_no_warning(
     )
     runs = suite.runs(seeds=[0])
     assert limits.in_doubt(suite.settings, tmp_path / "model")
-    assert local._memory_wanted(suite, runs, tmp_path / "model") is None
+    assert local._too_large(suite, runs, tmp_path / "model") is None
 
 
 def test_what_cannot_be_predicted_gives_no_warning(
@@ -518,7 +518,7 @@ def test_what_cannot_be_predicted_gives_no_warning(
 ) -> None:
     """Neither a strange model nor a prediction that fails ends a sweep, or prints anything."""
     suite = load_suite(str(tiny.local_suite(tmp_path)))
-    assert local._memory_wanted(suite, suite.runs(), tmp_path / "none") is None
+    assert local._too_large(suite, suite.runs(), tmp_path / "none") is None
     assert too_large("{}", ["lora"], 1) is None
     assert capfd.readouterr() == ("", "")
 
