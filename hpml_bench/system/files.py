@@ -1,12 +1,14 @@
 """Safe writing and reading of small files."""
 
+import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,7 +16,8 @@ from hpml_bench.system import temporary
 
 Model = TypeVar("Model", bound=BaseModel)
 
-MAX_RECORD_BYTES = 50_000_000
+# bytes of a file of JSON: as objects of Python it takes up to thirty times as many
+MAX_RECORD_BYTES = 10_000_000
 
 
 def absolute_keeping_links(path: Path) -> Path:
@@ -72,12 +75,50 @@ def is_plain_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
+def open_plain(path: Path, *, follow: bool = False) -> BinaryIO:
+    """Open a regular file to read its bytes; `follow`: through a link too.
+
+    Raises OSError, whose `strerror` says what is there, for a link, a pipe, a device, a folder, and
+    what can't be opened.
+    """
+    _refuse_odd(path, path.stat() if follow else path.lstat())
+    # another process may put a pipe there meanwhile: to open one waits for a writer without
+    # O_NONBLOCK, which regular files ignore
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    file = os.fdopen(os.open(path, flags), "rb")
+    try:
+        _refuse_odd(path, os.fstat(file.fileno()))
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _refuse_odd(path: Path, facts: os.stat_result) -> None:
+    if stat.S_ISLNK(facts.st_mode):
+        raise OSError(errno.ELOOP, "it is a link, and none is followed", str(path))
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def read_bytes(path: Path, most: int = MAX_RECORD_BYTES, *, follow: bool = False) -> bytes:
+    """Return the content of a regular file of at most `most` bytes; raises as `open_plain`, and
+    OSError for a larger file.
+    """
+    with open_plain(path, follow=follow) as file:
+        if os.fstat(file.fileno()).st_size <= most:
+            content = file.read(most + 1)  # it may grow meanwhile
+            if len(content) <= most:
+                return content
+    raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+
+
 def read_model(path: Path, kind: type[Model]) -> Model | None:
     """Return a value of this type from its JSON; None where the file is missing, incomplete or
     of another type.
     """
     try:
-        return kind.model_validate_json(path.read_bytes()) if is_plain_file(path) else None
+        return kind.model_validate_json(read_bytes(path))
     except (OSError, ValidationError):
         return None
 
@@ -85,8 +126,7 @@ def read_model(path: Path, kind: type[Model]) -> Model | None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return a JSON object written by a rank, or None where it is missing or incomplete."""
     try:
-        small = is_plain_file(path) and path.stat().st_size <= MAX_RECORD_BYTES
-        content = json.loads(path.read_text(encoding="utf-8")) if small else None
+        content = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
