@@ -15,6 +15,8 @@ from hpml_bench.records.files import POINTS
 from hpml_bench.records.run import Point
 from hpml_bench.system.files import is_plain_file
 
+# of points and of predictions: a larger file is not read, since one with holes takes no room
+MOST_BYTES = 4_000_000_000
 MAX_LINE = 10_000  # characters of a line of points.jsonl; a longer one is skipped
 LARGEST_STEP = 2**63 - 1
 
@@ -86,7 +88,7 @@ def iterate_points(folder: Path) -> Iterator[Point]:
     progress) are skipped.
     """
     path = folder / POINTS
-    if is_plain_file(path):
+    if is_plain_file(path) and path.stat().st_size <= MOST_BYTES:
         with path.open(encoding="utf-8", errors="replace") as file:
             yield from _whole_lines(file)
 

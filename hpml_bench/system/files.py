@@ -1,6 +1,7 @@
 """Safe writing and reading of small files."""
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +19,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 # bytes of a file of JSON: as objects of Python it takes up to thirty times as many
 MAX_RECORD_BYTES = 10_000_000
+MAX_LOG_BYTES = 1_000_000  # of a log, from its end
 
 
 def absolute_keeping_links(path: Path) -> Path:
@@ -70,17 +72,26 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def real_path(path: Path) -> Path:
+    """Return a path with its links resolved; one that leads to itself as it is, where
+    `Path.resolve` raises a RuntimeError.
+    """
+    return Path(os.path.realpath(path))
+
+
 def is_plain_file(path: Path) -> bool:
     """Return whether a path is a regular file: no link, pipe or device."""
     return path.is_file() and not path.is_symlink()
 
 
-def open_plain(path: Path, *, follow: bool = False) -> BinaryIO:
+def open_plain(path: Path, *, follow: bool = False) -> io.BufferedReader:
     """Open a regular file to read its bytes; `follow`: through a link too.
 
     Raises OSError, whose `strerror` says what is there, for a link, a pipe, a device, a folder, and
     what can't be opened.
     """
+    if "\0" in str(path):  # which raises a ValueError, and data may name such a path
+        raise OSError(errno.EINVAL, "its path holds a null character", str(path))
     _refuse_odd(path, path.stat() if follow else path.lstat())
     # another process may put a pipe there meanwhile: to open one waits for a writer without
     # O_NONBLOCK, which regular files ignore
@@ -111,6 +122,16 @@ def read_bytes(path: Path, most: int = MAX_RECORD_BYTES, *, follow: bool = False
             if len(content) <= most:
                 return content
     raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+
+
+def end_of(log: Path, most: int = MAX_LOG_BYTES) -> str:
+    """Return the end of a log as text; empty where there is no such regular file."""
+    try:
+        with open_plain(log) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+            return file.read(most).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def read_model(path: Path, kind: type[Model]) -> Model | None:

@@ -127,7 +127,7 @@ def _size_by_head(file: BinaryIO) -> int:
         return -1
     try:
         header = json.loads(file.read(length))
-        ends = [tensor["data_offsets"][1] for tensor in header.values()]
+        ends = [int(tensor["data_offsets"][1]) for tensor in header.values()]
         return HEAD_BYTES + length + max(ends)
     except FAILURES:
         return -1
