@@ -1,4 +1,5 @@
-"""Reference pages written from the code: two schemas, docs/settings.md and docs/metrics.md.
+"""Reference pages written from the code: two schemas, docs/settings.md,
+docs/metrics.md and docs/files.md.
 
 python benchmarks/generate_docs.py
 """
@@ -9,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import opened
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -75,7 +77,11 @@ OPTIONS: dict[registry.Kind, str] = {
 
 def documents() -> dict[str, str]:
     """Return the text of each page by its file name in docs/."""
-    found = {"settings.md": settings_page(), "metrics.md": metrics_page()}
+    found = {
+        "settings.md": settings_page(),
+        "metrics.md": metrics_page(),
+        "files.md": files_page(),
+    }
     models: dict[str, type[BaseModel]] = {"record": RunRecord, "report": PageSummary}
     for name, model in models.items():
         found[f"{name}.schema.json"] = (
@@ -98,6 +104,24 @@ def settings_page() -> str:
             options = registry.plugin(kind, name).Options
             if options.model_fields:
                 parts += [f"## `{path}` of {registry.ONE[kind]} `{name}`\n", fields_table(options)]
+    return "\n".join(parts)
+
+
+def files_page() -> str:
+    """Return the page of every kind of file that commands open."""
+    head = ("file", "holds", "may be written by", "read at most", "checked by")
+    parts = [
+        "# Files that commands open\n",
+        "Made by `python benchmarks/generate_docs.py` from `benchmarks/opened.py`; what it is for: "
+        "[security](security.md).\n",
+    ]
+    titles = {
+        "## In a results folder: no link is followed\n": opened.RESULTS,
+        "## Files that a user names: links are followed\n": opened.GIVEN,
+    }
+    for title, rows in titles.items():
+        cells = ((f"`{row.pattern}`", *row[1:]) for row in rows)
+        parts += [title, table(head, cells)]
     return "\n".join(parts)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 import json
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from hpml_bench.comparison import readers
 from hpml_bench.report.numbers import count_of
 from hpml_bench.report.scores import Circumstances, CostDefinition, FailedRun, ScoreDefinition
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import open_plain, read_bytes
 from hpml_bench.system.text import sanitize, summary_of
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ the data set; of inputs without a line per row, the number of rows that the scor
 digest of what a row holds, by which one id is known to mean one row; the machine of a run, since
 costs of a seed are compared on one; for messages, file and line that a line came from.
 """
+MOST_MAPPING = 50_000_000  # bytes of a file that is one object of JSON
+MOST_BYTES = 1_000_000_000  # of a table, or of the samples of one task
 LONGEST = 100  # characters of a name; a longer one is cut
 
 
@@ -49,7 +53,7 @@ def source_of(kind: str, path: Path, files: int) -> str:
 def head_of(file: Path, size: int) -> bytes:
     """Return the first bytes of a file; none where it can't be read."""
     try:
-        with file.open("rb") as stream:
+        with open_plain(file, follow=True) as stream:
             return stream.read(size)
     except OSError:
         return b""
@@ -71,7 +75,7 @@ def _reading(where: object) -> Iterator[None]:
 def json_mapping(file: Path) -> dict[str, Any]:
     """Return the object that a file of JSON holds; a UserError where there is none."""
     with _reading(file):
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(read_bytes(file, MOST_MAPPING, follow=True))
     if not isinstance(data, dict):
         raise UserError(f"{file} holds no object of JSON; take it away")
     return data
@@ -81,7 +85,7 @@ def json_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield place and content of each object of a file of JSON, a line each or one list; a
     UserError where it isn't.
     """
-    with _reading(file), file.open(encoding="utf-8-sig", newline="\n") as stream:
+    with _reading(file), _text_of(file) as stream:
         first = stream.read(1000).lstrip()[:1]
         stream.seek(0)
         items = enumerate(json.load(stream) if first == "[" else stream, 1)
@@ -94,6 +98,27 @@ def json_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if not isinstance(one, dict):
                 raise UserError(f"{where}: it is no object; give one for each row")
             yield where, one
+
+
+def refuse_large(file: Path, most: int = MOST_BYTES) -> None:
+    """Raise UserError for a file of more bytes than one read at once may have."""
+    if file.stat().st_size > most:
+        raise UserError(
+            f"{file} is larger than {most:,} bytes; give the rows that are compared alone"
+        )
+
+
+def _text_of(file: Path) -> io.TextIOWrapper:
+    """Open a regular file of JSON to read; raises OSError for what is none, UserError for one too
+    large.
+    """
+    opened = open_plain(file, follow=True)
+    try:
+        refuse_large(file)
+    except UserError:
+        opened.close()
+        raise
+    return io.TextIOWrapper(opened, encoding="utf-8-sig", newline="\n")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from hpml_bench.plugins.decoding import Scaffold
 from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import read_bytes
 from hpml_bench.system.text import first_line
 
 PLAIN = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -448,7 +449,7 @@ def chat_template(encoder: Encoder, given: str | None) -> str:
         return PLAIN
     if given.startswith("path:"):
         try:
-            return Path(given.removeprefix("path:")).read_text(encoding="utf-8")
+            return read_bytes(Path(given.removeprefix("path:")), follow=True).decode()
         except (OSError, ValueError) as error:
             raise UserError(
                 f"task.options.template: {given} can't be read: {first_line(error)}"

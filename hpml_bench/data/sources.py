@@ -24,12 +24,14 @@ from hpml_bench.data.wheel import wheel_content
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, file_sha256, locked, new_entry
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import read_bytes
 from hpml_bench.system.packages import install_extras
 from hpml_bench.system.text import first_line
 
 log = logging.getLogger(__name__)
 
 ASSETS = Path(str(files("hpml_bench"))) / "assets"
+MOST_CONFIG = 50_000_000  # bytes of a model's config.json, and of an index of its weights
 # time limit of the hub's first answer, retries and pauses included; the download itself has none
 HUB_SECONDS = 6.0
 MODEL_PATTERNS = (
@@ -193,7 +195,8 @@ def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:
         advice = advice or "save the model with save_pretrained (no .bin is read)"
         raise UserError(f"{folder}: model.safetensors is missing; {advice}")
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        content = json.loads(read_bytes(index, MOST_CONFIG, follow=True))
+        names = sorted(set(content["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{index}: not readable as an index of weights: {repr(error)[:200]}"
@@ -211,7 +214,7 @@ def read_config(file: Path) -> dict[str, Any]:
     or of such a file.
     """
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(read_bytes(file, MOST_CONFIG, follow=True))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{file}: can't be read as JSON: {str(error)[:200]}; save the model anew"

@@ -23,7 +23,7 @@ from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import MethodSpec, Settings
 from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import write_atomically
+from hpml_bench.system.files import read_bytes, write_atomically
 from hpml_bench.system.text import utc_now
 
 ROUNDS = 3  # times each run goes through the batches of each method
@@ -77,7 +77,7 @@ def save(request: Request, file: Path, runs: int, say: Say) -> None:
 def load(file: Path) -> Baseline:
     """Read a baseline; a `UserError` where there is none, or it is truncated or something else."""
     try:
-        return Baseline.model_validate_json(file.read_bytes())
+        return Baseline.model_validate_json(read_bytes(file, follow=True))
     except OSError as error:
         raise UserError(f"--baseline {file}: can't be read ({error.strerror or error})") from None
     except ValidationError:

@@ -25,7 +25,7 @@ from hpml_bench.records.folder import locked, make_folder
 from hpml_bench.statistics import ALPHA, clopper_pearson
 from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import write_atomically
+from hpml_bench.system.files import read_bytes, write_atomically
 from hpml_bench.system.text import utc_now
 
 PER_SLOWED = (
@@ -179,7 +179,7 @@ def kept(folder: Path) -> list[tuple[Path, CheckTrial]]:
     trials = []
     for path in sorted(folder.glob("trial-*.json")):
         try:
-            trials.append((path, CheckTrial.model_validate_json(path.read_text(encoding="utf-8"))))
+            trials.append((path, CheckTrial.model_validate_json(read_bytes(path))))
         except (OSError, ValidationError):
             raise UserError(
                 f"{path}: is no trial that can be read; remove it, or name another --out"
@@ -193,7 +193,7 @@ def started(folder: Path) -> list[TrialStarted]:
     """
     file = folder / STARTED
     try:
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        lines = read_bytes(file).splitlines() if file.exists() else []
         return [TrialStarted.model_validate_json(line) for line in lines]
     except (OSError, ValidationError):
         raise UserError(

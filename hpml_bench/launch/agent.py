@@ -30,7 +30,7 @@ from hpml_bench.records.run import Outcome, RunError
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system import child, environment, network, processes, temporary
 from hpml_bench.system.errors import UserError, lost_peer
-from hpml_bench.system.files import absolute_keeping_links, read_model
+from hpml_bench.system.files import absolute_keeping_links, end_of, read_model
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.training.request import RunRequest
 
@@ -80,11 +80,7 @@ class OverNodes:
             return launcher.ended_as(
                 "interrupted", RunError(kind="Interrupted", message=INTERRUPTED)
             )
-        lines = [
-            line.strip()
-            for line in (folder / LOG).read_text(errors="replace").splitlines()
-            if line.strip()
-        ]
+        lines = [line.strip() for line in end_of(folder / LOG).splitlines() if line.strip()]
         telling = [
             line for line in lines if line.startswith("hpml-bench:")
         ]  # an agent's own message

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hpml_bench.plugins.dataset import SEGMENTS
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import read_bytes
 from hpml_bench.system.text import digest, first_line
 
 SPACES = ("▁", "Ġ")  # signs of a space in tokens: of SentencePiece, and of byte-level BPE
@@ -196,9 +197,8 @@ def generation_ends(folder: Path, tokenizer: PreTrainedTokenizerFast) -> tuple[i
     models, not this one's.
     """
     try:
-        value = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))[
-            "eos_token_id"
-        ]
+        content = json.loads(read_bytes(folder / "generation_config.json", follow=True))
+        value = content["eos_token_id"]
     except (OSError, ValueError, KeyError, TypeError):
         return ()
     ids = value if isinstance(value, list) else [value]

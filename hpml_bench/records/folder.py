@@ -23,7 +23,14 @@ from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk, temporary
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import is_plain_file, read_json, remove, sync_folder, write_atomically
+from hpml_bench.system.files import (
+    end_of,
+    is_plain_file,
+    read_json,
+    remove,
+    sync_folder,
+    write_atomically,
+)
 from hpml_bench.system.redaction import redact_files
 
 Say = Callable[[str], None]
@@ -68,7 +75,7 @@ class RunFolder:
     def not_saved(self) -> str:
         """Last line of rank 0's log that says why a state wasn't saved; empty where none does."""
         log = self.path / "rank0.log"
-        lines = log.read_text(errors="replace").splitlines() if is_plain_file(log) else []
+        lines = end_of(log).splitlines()
         return next((line for line in reversed(lines) if line.startswith(files.NOT_SAVED)), "")
 
     def commit(self, record: RunRecord) -> RunRecord:

@@ -27,6 +27,7 @@ from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import (
     is_plain_file,
+    read_bytes,
     read_model,
     remove,
     write_atomically,
@@ -210,7 +211,7 @@ def read_plan(path: Path) -> JobPlan:
     if not is_plain_file(file):
         raise UserError(f"{path}: there is no plan; run-all SUITE --on PROFILE makes one")
     try:
-        return JobPlan.model_validate_json(file.read_bytes())
+        return JobPlan.model_validate_json(read_bytes(file))
     except (OSError, ValidationError) as error:
         raise UserError(f"{file}: can't be read as a plan: {str(error).splitlines()[0]}") from None
 
@@ -255,7 +256,7 @@ def holder(claim: Path) -> Job | None:
     Raises UserError where its record can't be read: the job may live.
     """
     with _readable(claim), suppress(ValidationError):
-        return Job.model_validate_json((claim / OWNER).read_bytes())
+        return Job.model_validate_json(read_bytes(claim / OWNER))
     return None
 
 

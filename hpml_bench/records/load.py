@@ -13,6 +13,7 @@ from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from hpml_bench.records.files import KEPT, POINTS, PREDICTIONS, RECORD, TRACKING
+from hpml_bench.records.points import MOST_BYTES
 from hpml_bench.records.run import (
     SCHEMA_VERSION,
     RunRecord,
@@ -24,7 +25,7 @@ from hpml_bench.records.run import (
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import MAX_RECORD_BYTES, is_plain_file
+from hpml_bench.system.files import MAX_RECORD_BYTES, is_plain_file, open_plain, read_bytes
 
 MAX_DEPTH = 32  # levels of nesting in a record
 LARGEST_INTEGER = 2**63 - 1
@@ -37,9 +38,7 @@ def load_record(path: Path) -> RunRecord:
     if path.parent.is_symlink() or (path.exists() and not is_plain_file(path)):
         raise ValueError("a link or no regular file, which is not read")
     try:
-        if path.stat().st_size > MAX_RECORD_BYTES:
-            raise ValueError(f"larger than {MAX_RECORD_BYTES} bytes")
-        content = from_json(path.read_bytes())
+        content = from_json(read_bytes(path, MAX_RECORD_BYTES))
     except OSError as error:
         raise ValueError(f"not readable ({error.strerror or type(error).__name__})") from None
     except ValueError as error:
@@ -131,7 +130,7 @@ def kept_digests(folder: Path) -> dict[str, str]:
 
 
 def sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -139,6 +138,9 @@ def changed(folder: Path, record: RunRecord) -> str | None:
     """Return the first difference between a run's files and its record, as a sentence; None if
     there is none.
     """
+    for name in (POINTS, PREDICTIONS):
+        if is_plain_file(folder / name) and (folder / name).stat().st_size > MOST_BYTES:
+            return f"{name} is larger than {MOST_BYTES:,} bytes, and isn't read"
     present = digests_of(folder)
     for name, value in record.files.items():
         if name not in present:
@@ -234,10 +236,6 @@ def headlines(folder: Path) -> Iterator[Headline]:
     """
     for path in _of_runs(folder):
         with suppress(OSError, ValueError):
-            if (
-                is_plain_file(path)
-                and not path.parent.is_symlink()
-                and path.stat().st_size <= MAX_RECORD_BYTES
-            ):
-                headline = Headline.model_validate_json(path.read_bytes())
+            if not path.parent.is_symlink():
+                headline = Headline.model_validate_json(read_bytes(path))
                 yield headline.model_copy(update={"run_id": path.parent.name})

@@ -2,11 +2,12 @@
 are written.
 """
 
+import hashlib
 import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, NamedTuple
 
 from pydantic import ValidationError
 
@@ -14,37 +15,72 @@ from hpml_bench.records.files import POINTS
 from hpml_bench.records.run import Point
 from hpml_bench.system.files import is_plain_file
 
+# of points and of predictions: a larger file is not read, since one with holes takes no room
+MOST_BYTES = 4_000_000_000
 MAX_LINE = 10_000  # characters of a line of points.jsonl; a longer one is skipped
 LARGEST_STEP = 2**63 - 1
+
+
+CHUNK = 2**20  # bytes that are read at once
+
+
+class Written(NamedTuple):
+    """The points written so far, as a checkpoint names them."""
+
+    size: int  # bytes of the file
+    digest: str  # SHA-256 of these bytes
 
 
 class PointWriter:
     """Appends points to points.jsonl, one per line; flushed lines survive the process."""
 
     def __init__(self, folder: Path) -> None:
-        self._file: IO[str] = (folder / POINTS).open("a", encoding="utf-8")
+        self._path = folder / POINTS
+        self._file: IO[str] = self._path.open("a", encoding="utf-8")
+        # of what was written here, not of the file: a change from outside is no part of the run.
+        # What an earlier start wrote is counted once `cut` says how much of it stays.
+        self._digest = hashlib.sha256()
 
     def write(self, points: list[Point]) -> None:
-        self._file.write(
-            "".join(f"{point.model_dump_json(exclude_unset=True)}\n" for point in points)
-        )
+        text = "".join(f"{point.model_dump_json(exclude_unset=True)}\n" for point in points)
+        self._file.write(text)
         self._file.flush()
+        self._digest.update(text.encode())
 
-    def sync(self) -> int:
-        """Let what is written survive a crash of the machine; return the file's bytes."""
+    def sync(self) -> Written:
+        """Let what is written survive a crash of the machine; return what it is."""
         os.fsync(self._file.fileno())
-        return os.fstat(self._file.fileno()).st_size
+        return Written(os.fstat(self._file.fileno()).st_size, self._digest.hexdigest())
+
+    def begins_with(self, written: Written) -> bool:
+        """Return whether the file begins with what was written when a checkpoint was saved."""
+        size = os.fstat(self._file.fileno()).st_size
+        return (
+            written.size <= size
+            and self._digest_of_first(written.size).hexdigest() == written.digest
+        )
 
     def cut(self, size: int) -> list[Point]:
         """Leave the first `size` bytes, of at least as many; return the points behind them that
         are whole.
         """
-        rest = Path(self._file.name).read_bytes()[size:]
+        with self._path.open("rb") as file:
+            file.seek(size)
+            lost = list(_whole_lines(io.TextIOWrapper(file, encoding="utf-8", errors="replace")))
         os.ftruncate(self._file.fileno(), size)
-        return list(_whole_lines(io.StringIO(rest.decode(errors="replace"))))
+        self._digest = self._digest_of_first(size)
+        return lost
 
     def close(self) -> None:
         self._file.close()
+
+    def _digest_of_first(self, size: int) -> "hashlib._Hash":
+        digest = hashlib.sha256()
+        with self._path.open("rb") as file:
+            while size > 0 and (part := file.read(min(size, CHUNK))):
+                digest.update(part)
+                size -= len(part)
+        return digest
 
 
 def iterate_points(folder: Path) -> Iterator[Point]:
@@ -52,7 +88,7 @@ def iterate_points(folder: Path) -> Iterator[Point]:
     progress) are skipped.
     """
     path = folder / POINTS
-    if is_plain_file(path):
+    if is_plain_file(path) and path.stat().st_size <= MOST_BYTES:
         with path.open(encoding="utf-8", errors="replace") as file:
             yield from _whole_lines(file)
 

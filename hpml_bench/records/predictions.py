@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.system.files import is_plain_file
+from hpml_bench.system.parquet import text_bytes, too_large
 
+MOST_TEXT = 1_000_000_000  # bytes of all texts of a file, decoded
 COLUMNS = ("index", "reference", "prediction", "loss", "group", "score", "probabilities")
 Answers = NDArray[Any] | tuple[NDArray[Any], ...]
 """One answer per row, or one array per row where rows have several answers (one tag per word)."""
@@ -108,14 +110,10 @@ def read_predictions(folder: Path) -> Predictions | None:
     if not is_plain_file(path):
         return None
     import pyarrow as pa
-    from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(
-            path
-        ) as file:  # `read_table` builds a data set first, which takes longer than reading
-            said = [name for name in file.schema_arrow.names if name.startswith("said_")]
-            table = file.read(columns=[*COLUMNS, *said], use_threads=False)
+        table = _table(path)
+        said = [name for name in table.column_names if name.startswith("said_")]
         order = np.argsort(table.column("index").to_numpy(), kind="stable")
         table = (table if np.all(order[:-1] < order[1:]) else table.take(order)).combine_chunks()
         columns = {name: table.column(name) for name in table.column_names}
@@ -158,6 +156,30 @@ def read_predictions(folder: Path) -> Predictions | None:
         pa.ArrowException,
     ):
         return None
+
+
+def _table(path: Path) -> Any:
+    """Return a file's columns; a ValueError where they would take too much memory."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    metadata = parquet.read_metadata(path)
+    if why := too_large(metadata):
+        raise ValueError(why)
+    texts = [f"said_{name}" for name in TextAnswers.TEXTS]
+    there = [name for name in texts if name in metadata.schema.names]
+    # `read_table` builds a data set first, which takes longer than reading; texts are read by their
+    # dictionary, since a long one may stand in many rows
+    with parquet.ParquetFile(path, metadata=metadata, read_dictionary=there) as file:
+        said = [name for name in file.schema_arrow.names if name.startswith("said_")]
+        table = file.read(columns=[*COLUMNS, *said], use_threads=False)
+    coded = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
+    if sum(text_bytes(table.column(name)) for name in coded) > MOST_TEXT:
+        raise ValueError(f"more than {MOST_TEXT:,} bytes of text")
+    for name in coded:
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, table.column(name).cast(pa.string()))
+    return table
 
 
 def _texts(columns: dict[str, Any]) -> TextAnswers:

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter
 from hpml_bench.report.numbers import count_of, sentence_list
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import write_atomically
+from hpml_bench.system.files import read_bytes, write_atomically
 from hpml_bench.system.text import sanitize
 
 FILE = "looks.json"
@@ -244,7 +244,7 @@ def _other_number(first: Look, looks: int | None) -> str:
 
 def _read(file: Path) -> list[Look]:
     try:
-        return _LOOKS.validate_json(file.read_bytes()) if file.exists() else []
+        return _LOOKS.validate_json(read_bytes(file)) if file.exists() else []
     except (OSError, ValueError):
         raise UserError(
             f"{file} is no list of looks; restore the file, or give another --out"

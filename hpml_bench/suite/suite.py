@@ -19,6 +19,7 @@ from hpml_bench.suite.registry import did_you_mean, validate_options, validated
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
 from hpml_bench.suite.yaml import MAX_DEPTH, parse, read_mapping
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import real_path
 
 MAX_METHODS = 200
 NAMED = (
@@ -315,7 +316,7 @@ def _anchor_paths(value: Any, folder: Path, *, scripts: bool) -> None:
 
 def _anchored(uri: str, folder: Path) -> str:
     try:
-        return f"path:{(folder / Path(uri.removeprefix('path:')).expanduser()).resolve()}"
+        return f"path:{real_path(folder / Path(uri.removeprefix('path:')).expanduser())}"
     except (
         OSError,
         ValueError,

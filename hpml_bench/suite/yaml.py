@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import read_bytes
 
 MAX_BYTES = 64_000
 MAX_DEPTH = 16
@@ -77,7 +78,7 @@ def read_mapping(path: Path, file: str, what: str, keys: Iterable[str]) -> dict[
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path}: {file} has at most {MAX_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, MAX_BYTES, follow=True).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read: {error}") from None
     content = parse(text, str(path))

@@ -1,8 +1,11 @@
 """Safe writing and reading of small files."""
 
+import errno
+import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +17,9 @@ from hpml_bench.system import temporary
 
 Model = TypeVar("Model", bound=BaseModel)
 
-MAX_RECORD_BYTES = 50_000_000
+# bytes of a file of JSON: as objects of Python it takes up to thirty times as many
+MAX_RECORD_BYTES = 10_000_000
+MAX_LOG_BYTES = 1_000_000  # of a log, from its end
 
 
 def absolute_keeping_links(path: Path) -> Path:
@@ -67,9 +72,66 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def real_path(path: Path) -> Path:
+    """Return a path with its links resolved; one that leads to itself as it is, where
+    `Path.resolve` raises a RuntimeError.
+    """
+    return Path(os.path.realpath(path))
+
+
 def is_plain_file(path: Path) -> bool:
     """Return whether a path is a regular file: no link, pipe or device."""
     return path.is_file() and not path.is_symlink()
+
+
+def open_plain(path: Path, *, follow: bool = False) -> io.BufferedReader:
+    """Open a regular file to read its bytes; `follow`: through a link too.
+
+    Raises OSError, whose `strerror` says what is there, for a link, a pipe, a device, a folder, and
+    what can't be opened.
+    """
+    if "\0" in str(path):  # which raises a ValueError, and data may name such a path
+        raise OSError(errno.EINVAL, "its path holds a null character", str(path))
+    _refuse_odd(path, path.stat() if follow else path.lstat())
+    # another process may put a pipe there meanwhile: to open one waits for a writer without
+    # O_NONBLOCK, which regular files ignore
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    file = os.fdopen(os.open(path, flags), "rb")
+    try:
+        _refuse_odd(path, os.fstat(file.fileno()))
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _refuse_odd(path: Path, facts: os.stat_result) -> None:
+    if stat.S_ISLNK(facts.st_mode):
+        raise OSError(errno.ELOOP, "it is a link, and none is followed", str(path))
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def read_bytes(path: Path, most: int = MAX_RECORD_BYTES, *, follow: bool = False) -> bytes:
+    """Return the content of a regular file of at most `most` bytes; raises as `open_plain`, and
+    OSError for a larger file.
+    """
+    with open_plain(path, follow=follow) as file:
+        if os.fstat(file.fileno()).st_size <= most:
+            content = file.read(most + 1)  # it may grow meanwhile
+            if len(content) <= most:
+                return content
+    raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+
+
+def end_of(log: Path, most: int = MAX_LOG_BYTES) -> str:
+    """Return the end of a log as text; empty where there is no such regular file."""
+    try:
+        with open_plain(log) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+            return file.read(most).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def read_model(path: Path, kind: type[Model]) -> Model | None:
@@ -77,7 +139,7 @@ def read_model(path: Path, kind: type[Model]) -> Model | None:
     of another type.
     """
     try:
-        return kind.model_validate_json(path.read_bytes()) if is_plain_file(path) else None
+        return kind.model_validate_json(read_bytes(path))
     except (OSError, ValidationError):
         return None
 
@@ -85,8 +147,7 @@ def read_model(path: Path, kind: type[Model]) -> Model | None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return a JSON object written by a rank, or None where it is missing or incomplete."""
     try:
-        small = is_plain_file(path) and path.stat().st_size <= MAX_RECORD_BYTES
-        content = json.loads(path.read_text(encoding="utf-8")) if small else None
+        content = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from hpml_bench.system.files import read_bytes
+
 LENGTH = 128
 PATTERN = "heartbeat-rank*"
 STACK_SIGNAL = (
@@ -112,7 +114,7 @@ def read(folder: Path) -> tuple[Beat, ...]:
     found = []
     for path in folder.glob(PATTERN):
         try:
-            pid, count, where = path.read_text(errors="replace").split("\t")
+            pid, count, where = read_bytes(path).decode(errors="replace").split("\t")
             rank, at = int(path.name.removeprefix(PATTERN[:-1])), path.stat().st_mtime
             found.append(Beat(rank, int(pid), int(count), where.strip(), at))
         except (OSError, ValueError):  # just begun, or half written

@@ -3,12 +3,15 @@ same bits.
 
 A checkpoint is the folder RUN/checkpoints/STEP, with a safetensors file of what all ranks share and
 one of each rank's own. What is no tensor lies as JSON in the last one; nothing is unpickled. It is
-written beside, synced and renamed.
+written beside, synced and renamed. Each file names the checkpoint that it is a part of, by a random
+number, and the points of before are known by their digest: a folder whose files don't belong
+together isn't used.
 """
 
 import json
 import os
 import random
+import secrets
 import signal
 import threading
 import time
@@ -17,7 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property, partial, reduce
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,11 +29,11 @@ from torch.distributed.tensor import DTensor
 
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Step
-from hpml_bench.records.files import CHECKPOINTS, NOT_SAVED
-from hpml_bench.records.points import PointWriter
+from hpml_bench.records.files import CHECKPOINTS, NOT_SAVED, POINTS
+from hpml_bench.records.points import PointWriter, Written
 from hpml_bench.records.run import Segment
 from hpml_bench.system import environment, heartbeat
-from hpml_bench.system.files import remove, sync_folder
+from hpml_bench.system.files import open_plain, remove, sync_folder
 from hpml_bench.system.text import digest, utc_now
 from hpml_bench.training import distributed
 from hpml_bench.training.request import RunRequest
@@ -41,7 +44,23 @@ SHARE = 0.01
 SHARED, OWN = "shared.safetensors", "rank{}.safetensors"
 WHOLE = 0x2144DF1C  # CRC-32 of whatever has its own CRC-32 behind it
 ASKED = threading.Event()  # set once this rank was asked to save and to end
-FAILURES = (OSError, ValueError, KeyError, IndexError, TypeError, SafetensorError)
+HEAD_BYTES = 8  # at a file's beginning: the length of its header, in little-endian order
+MOST_HEAD = 100_000_000  # bytes of a header, as safetensors has it
+ID_BITS = 62  # of a checkpoint's random number, which a tensor of int64 holds
+FAILURES = (
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    SafetensorError,
+)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that isn't used; its message is a clause that says why."""
 
 
 class Ended(BaseException):
@@ -82,17 +101,36 @@ def write(path: Path, value: Any) -> None:
 
 def read(path: Path) -> Any:
     """Return what `write` wrote; one of `FAILURES` on a damaged file."""
-    with path.open("rb") as whole:
+    with open_plain(path) as whole:
+        # first, since a file with holes may be of any size and take no room
+        if os.fstat(whole.fileno()).st_size != _size_by_head(whole):
+            raise CheckpointError(
+                f"{path.name} is damaged: it is cut, or longer than its head says"
+            )
+        whole.seek(0)
         crc = reduce(
             lambda so_far, part: zlib.crc32(part, so_far),
             iter(partial(whole.read, 1 << 20), b""),
             0,
         )
     if crc != WHOLE:
-        raise ValueError(f"{path.name} is damaged")
+        raise CheckpointError(f"{path.name} is damaged")
     with safe_open(path, "pt") as file:
         text = bytes(file.get_tensor(str(len(file.keys()) - 2)).numpy())
         return _unpacked(json.loads(text), lambda name: file.get_tensor(name).clone())
+
+
+def _size_by_head(file: BinaryIO) -> int:
+    """Return the size that a safetensors file must have by its header; -1 where it has none."""
+    length = int.from_bytes(file.read(HEAD_BYTES), "little")
+    if not 0 < length <= MOST_HEAD:
+        return -1
+    try:
+        header = json.loads(file.read(length))
+        ends = [int(tensor["data_offsets"][1]) for tensor in header.values()]
+        return HEAD_BYTES + length + max(ends)
+    except FAILURES:
+        return -1
 
 
 def _packed(value: Any, tensors: list[torch.Tensor]) -> Any:
@@ -188,6 +226,15 @@ def load(trainer: Any, state: State) -> list[Step]:
     return steps
 
 
+class PartOf(NamedTuple):
+    """The checkpoint that a file is a part of; equal in all its files."""
+
+    checkpoint: int  # random, so that no two have the same
+    step: int
+    run: str
+    world: int  # number of ranks
+
+
 class Checkpoints:
     """Checkpoints of a run as one rank sees them; all ranks make the same calls."""
 
@@ -239,36 +286,81 @@ class Checkpoints:
         """
         found = self._folder.glob("*/") if self._points and self._request.limits.checkpoints else ()
         steps = sorted(int(path.name) for path in found if path.name.isdecimal())
+        unused = False
         while step := int(self._group.gather(torch.tensor([steps.pop() if steps else 0]))[0]):
-            state = self._all(partial(self._read, self._folder / str(step)))
+            state = self._all(partial(self._read, step))
             if state is not None:
-                self.begun = self._tried = step
-                self._earlier = tuple(
-                    Segment.model_validate(segment) for segment in state.shared["segments"]
-                )
-                if self._points:
-                    lost = self._points.cut(state.shared["points"])
-                    self._repeated = [
-                        point.value or 0.0 for point in lost if point.metric == "step_seconds"
-                    ]
-                    print(f"going on after step {step}; {len(self._repeated)} steps are done again")
+                self._go_on(step, state)
                 return state
+            unused = True
             if self._points:  # else it would count as the run's progress
                 remove(self._folder / str(step))
         if self._points:
+            if unused:
+                print("no checkpoint can be used: the run starts anew")
             remove(self._folder)
             self._points.cut(0)
         return None
 
-    def _read(self, folder: Path) -> State:
-        state = State(read(folder / SHARED), read(folder / OWN.format(self._group.rank)))
-        if state.own["key"] != self._key:
-            raise ValueError(
-                "it was saved on other hardware, with other versions or of another run"
-            )
-        if self._points and self._points.sync() < state.shared["points"]:
-            raise ValueError("it has more points than are there")
-        return state
+    def _go_on(self, step: int, state: State) -> None:
+        self.begun = self._tried = step
+        self._earlier = tuple(
+            Segment.model_validate(segment) for segment in state.shared["segments"]
+        )
+        if self._points:
+            lost = self._points.cut(Written(*state.shared["points"]).size)
+            self._repeated = [
+                point.value or 0.0 for point in lost if point.metric == "step_seconds"
+            ]
+            print(f"going on after step {step}; {len(self._repeated)} steps are done again")
+
+    def _read(self, step: int) -> State:
+        """Return the state after a step; one of `FAILURES` where its files can't be read, or
+        don't belong together.
+        """
+        folder = self._folder / str(step)
+        try:
+            shared = read(folder / SHARED)
+            own = read(folder / OWN.format(self._group.rank))
+            why = self._why_not(step, shared, own)
+        except CheckpointError as error:
+            raise CheckpointError(f"{CHECKPOINTS}/{step} is not used: {error}") from None
+        if why:
+            raise CheckpointError(f"{CHECKPOINTS}/{step} is not used: {why}")
+        return State(shared, own)
+
+    def _why_not(self, step: int, shared: dict[str, Any], own: dict[str, Any]) -> str:
+        """Return why a checkpoint's files aren't one state of this run, as a clause; empty where
+        they are.
+        """
+        if not ("part_of" in shared and "part_of" in own):
+            return "another version of hpml-bench saved it"
+        part, other = PartOf(**own["part_of"]), PartOf(**shared["part_of"])
+        if why := self._of_another_run(part, own) or self._mixed(step, own["rank"], part, other):
+            return why
+        if self._points and not self._points.begins_with(Written(*shared["points"])):
+            return f"{POINTS} doesn't begin with the points that were written before it"
+        return ""
+
+    def _of_another_run(self, part: PartOf, own: dict[str, Any]) -> str:
+        if part.run != self._request.spec.run_id:
+            return f"it is of the run {part.run}"
+        if part.world != self._group.world:
+            return f"it was saved by {part.world} ranks, and there are {self._group.world}"
+        if own["key"] != self._key:
+            return "it was saved on other hardware, with other versions or of other data"
+        return ""
+
+    def _mixed(self, step: int, rank: int, part: PartOf, other: PartOf) -> str:
+        rank_file = OWN.format(self._group.rank)
+        if rank != self._group.rank:
+            return f"{rank_file} is of rank {rank}"
+        for name, named in ((rank_file, part), (SHARED, other)):
+            if named.step != step:
+                return f"{name} is of step {named.step}"
+        if part != other:
+            return f"{rank_file} and {SHARED} are of two checkpoints"
+        return ""
 
     def end_window(self, steps: Sequence[Step], state: Callable[[Sequence[Step]], State]) -> None:
         """Save the state after a window, the last of these steps, if it is time; raises Ended if
@@ -284,9 +376,10 @@ class Checkpoints:
         if not (due or asked):
             return
         began, fresh = time.monotonic(), self._folder / f"{step}.new"
+        part_of = self._new(step)
         heartbeat.beat(f"saving the state after step {step}")
         with heartbeat.busy():
-            written = self._all(lambda: self._write(fresh, state(steps), steps))
+            written = self._all(lambda: self._write(fresh, part_of, state(steps), steps))
             if written and self._all(lambda: self._commit(fresh, step)):
                 print(f"the state after step {step} was saved in {time.monotonic() - began:.2f} s")
             elif self._points:
@@ -297,15 +390,21 @@ class Checkpoints:
         if asked:
             raise Ended
 
-    def _write(self, folder: Path, state: State, steps: Sequence[Step]) -> bool:
+    def _new(self, step: int) -> PartOf:
+        """Return what the files of a new checkpoint are a part of, equal on all ranks."""
+        # of the operating system's generator: those of the training keep their states
+        number = self._group.gather(torch.tensor([secrets.randbits(ID_BITS)]))[0]
+        return PartOf(int(number), step, self._request.spec.run_id, self._group.world)
+
+    def _write(self, folder: Path, part_of: PartOf, state: State, steps: Sequence[Step]) -> bool:
         folder.mkdir(parents=True, exist_ok=True)
-        write(folder / OWN.format(self._group.rank), state.own | {"key": self._key})
+        named = {"part_of": part_of._asdict()}
+        own = {"key": self._key, "rank": self._group.rank}
+        write(folder / OWN.format(self._group.rank), state.own | named | own)
         if self._points:
             segments = [segment.model_dump(mode="json") for segment in self.segments(steps)]
-            write(
-                folder / SHARED,
-                state.shared | {"points": self._points.sync(), "segments": segments},
-            )
+            written = {"points": list(self._points.sync()), "segments": segments}
+            write(folder / SHARED, state.shared | named | written)
         return True
 
     def _commit(self, fresh: Path, step: int) -> bool:
@@ -329,6 +428,8 @@ class Checkpoints:
         result: T | None = None
         try:
             result = work()
+        except CheckpointError as error:
+            print(f"{NOT_SAVED}{error}")
         except FAILURES as error:
             print(f"{NOT_SAVED}{type(error).__name__}: {error}")
         return result if self._group.gather(torch.tensor([result is not None])).all() else None

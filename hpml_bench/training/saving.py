@@ -3,6 +3,7 @@ it is trained.
 """
 
 import json
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ FROM_DATA = {
     "corda": "use another method to keep its result",
 }
 """Initialisations of LoRA that can't be repeated, and what to do instead."""
+SETS = ("target_modules", "exclude_modules", "feedforward_modules")
+"""Names of modules that PEFT's configurations hold as sets."""
 ENCODER = "encoder"  # folder of the encoder under a head, as transformers or PEFT loads it
 IMPORT = """try:  # a saved run of hpml-bench, whose code loads it: base model, method and head
     from hpml_bench.training.saved_model import SavedConfig, SavedModel, SavedPipeline
@@ -90,6 +93,7 @@ def save_trained(
         repository = spec.settings.backbone.removeprefix("hub:").partition("@")[0]
         base = {"base_model_name_or_path": repository, "revision": prepared.digests.revision}
         _amend(parts / "adapter_config.json", base)
+    _sort_targets(parts / "adapter_config.json")
     save_tokenizer(spec, prepared, task, folder)
     if task.pipeline:
         write_class(task, folder)
@@ -100,6 +104,9 @@ def save_trained(
     }
     facts |= {"digests": prepared.digests.model_dump(mode="json")}
     (folder / RUN).write_text(json.dumps(facts, indent=1) + "\n")
+    # safetensors makes its files readable for their owner alone, as temporary ones
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(stat.S_IMODE((folder / RUN).stat().st_mode))
 
 
 def save_tokenizer(spec: RunSpec, prepared: Prepared, task: Task, folder: Path) -> None:
@@ -120,6 +127,17 @@ def save_tokenizer(spec: RunSpec, prepared: Prepared, task: Task, folder: Path) 
     if template is not None and template != encoder.tokenizer.chat_template:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
         _amend(folder / "tokenizer_config.json", {"chat_template": template})
+
+
+def _sort_targets(file: Path) -> None:
+    """Sort the names of an adapter's modules: PEFT keeps them as a set, whose order differs
+    between processes, and with it the file's digest.
+    """
+    if not file.exists():
+        return
+    written = json.loads(file.read_text(encoding="utf-8"))
+    named = {name: written[name] for name in SETS if isinstance(written.get(name), list)}
+    _amend(file, {name: sorted(modules) for name, modules in named.items()})
 
 
 def _amend(file: Path, values: dict[str, Any]) -> None:

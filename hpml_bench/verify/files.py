@@ -12,14 +12,15 @@ from pathlib import Path
 from hpml_bench.records.files import KEPT, POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.jobs import NO_RUNS
 from hpml_bench.records.load import kept_digests
+from hpml_bench.records.points import MOST_BYTES
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.report.render import load_libraries, page_of, write_page
 from hpml_bench.report.results import Results
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import is_plain_file
+from hpml_bench.system.files import is_plain_file, read_bytes
 from hpml_bench.system.redaction import HOMES
 from hpml_bench.system.redaction import secrets as secret_values
-from hpml_bench.verify.folder import Evidence, Finding, failed
+from hpml_bench.verify.folder import Evidence, Finding, State, failed
 
 SECRETS = {
     "a Hugging Face token": rb"\bhf_[A-Za-z0-9]{30,}",
@@ -38,6 +39,7 @@ SECRETS = {
 """Forms of tokens and keys by what they are."""
 COMMON = frozenset({"root", "user", "ubuntu", "admin", "runner", "nobody", "work"})
 """Names of users that identify nobody, and of folders that many machines have."""
+MOST_LOOKED_AT = 500_000_000  # bytes of a file in which secrets are looked for
 MOST = 3  # places that are named of a file, of each kind
 FORMATS = {"html": "report.html", "md": "report.md", "csv": "tables/*.csv", "tex": "tables/*.tex"}
 """Format -> files that show it was written."""
@@ -46,7 +48,8 @@ NUMBERS = frozenset(
 )  # suffixes of files with numbers and sentences
 PAGES = frozenset({".html", ".htm", ".xhtml", ".md", ".svg", ".pdf"})
 """Suffixes of files that a reader may take for pages or charts of the report."""
-NUMBER = re.compile(r"(-?\d+\.\d+(?:e[+-]?\d+)?)")
+# no match begins within digits: of many digits without a point each would be tried, to the last
+NUMBER = re.compile(r"((?:-|(?<!\d))\d+\.\d+(?:e[+-]?\d+)?)")
 LONG = re.compile(
     r"[-0.]*[1-9](\.?\d){9}"
 )  # ten significant digits or more, which are behind those shown
@@ -60,6 +63,7 @@ def plain_files(evidence: Evidence) -> Iterator[Finding]:
             yield failed(
                 evidence.name(path), f"is {'a link' if path.is_symlink() else 'no regular file'}"
             )
+    yield from _too_large(evidence)
     for place in (
         evidence.tracking
     ):  # whoever gives the folder on must know that nobody looked there for secrets
@@ -69,6 +73,19 @@ def plain_files(evidence: Evidence) -> Iterator[Finding]:
             f"{evidence.name(place)}: {what}",
             "leave it out when you give the folder on",
         )
+
+
+def _too_large(evidence: Evidence) -> Iterator[Finding]:
+    """Yield the files that are too large to be hashed, or to look for secrets in them."""
+    for path in evidence.files:
+        size, weights = path.stat().st_size, path.suffix == ".safetensors"
+        if not evidence.hashed(path):
+            what = f"is of {size:,} bytes, and at most {MOST_BYTES:,} are hashed"
+            state: State = "not checked" if weights else "failed"
+            yield Finding(state, f"{evidence.name(path)}: {what}")
+        elif size > MOST_LOOKED_AT and not weights:
+            what = f"of {size:,} bytes, and at most {MOST_LOOKED_AT:,} are looked at for secrets"
+            yield Finding("not checked", f"{evidence.name(path)}: {what}")
 
 
 def hashes(evidence: Evidence) -> Iterator[Finding]:
@@ -143,7 +160,10 @@ def _matches(
         path for path in evidence.files if path.suffix != ".safetensors"
     ):  # weights look like anything
         if path.name != PREDICTIONS or (stored := read_predictions(path.parent)) is None:
-            content = path.read_bytes()
+            try:
+                content = read_bytes(path, MOST_LOOKED_AT)
+            except OSError:
+                continue  # `plain_files` says so
         else:  # whose texts are compressed there
             said = stored.texts
             texts = () if said is None else (said.question, said.expected, said.answer or ())
@@ -197,7 +217,7 @@ def page(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
+    return read_bytes(path, MOST_LOOKED_AT).decode(errors="replace")
 
 
 def same(one: str, other: str) -> bool:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from hpml_bench.plugins.probe import Step
 from hpml_bench.plugins.task import Task
-from hpml_bench.records.files import SUITE, TRACKING
+from hpml_bench.records.files import KEPT, SUITE, TRACKING
 from hpml_bench.records.load import LoadedRuns, load_records
-from hpml_bench.records.points import read_points
+from hpml_bench.records.points import MOST_BYTES, read_points
 from hpml_bench.records.predictions import Predictions, bytes_of, read_predictions
 from hpml_bench.records.run import Check, Point, RunRecord
 from hpml_bench.report.checks import Kind, RunFigures, self_checks
@@ -271,6 +271,11 @@ class Evidence:
     @property
     def files(self) -> tuple[Path, ...]:
         return tuple(filter(is_plain_file, self.entries))
+
+    def hashed(self, path: Path) -> bool:
+        """Whether a file is hashed: trained parts are of any size, others of a bounded one."""
+        parts = path.relative_to(self.folder).parts
+        return KEPT in parts[1:2] or path.stat().st_size <= MOST_BYTES
 
     def name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()

@@ -160,7 +160,7 @@ def verify(folder: Path) -> Verified:
             )
         checks += [printable(name_of(check), finding) for finding in findings]
     suite, digests = evidence.suite.name if evidence.suite else "", dict[str, str]()
-    for path in evidence.files:
+    for path in filter(evidence.hashed, evidence.files):
         try:
             digests[evidence.name(path)] = sha256(path)
         except OSError as error:

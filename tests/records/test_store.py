@@ -85,7 +85,7 @@ def test_points_are_cut(tmp_path: Path) -> None:
     points = [Point(metric="loss", step=step, value=0.5) for step in range(1, 5)]
     writer = PointWriter(tmp_path)
     writer.write(points[:1])
-    size = writer.sync()
+    size = writer.sync().size
     writer.write(points[1:3])
     with (tmp_path / POINTS).open("ab") as file:
         file.write(b"\0\xff\n{}\ntorn")

@@ -493,3 +493,16 @@ def test_the_size_of_a_file_is_known_before_it_is_written(
         path = Path(name) / "file"
         save_file(tensors, path)
         assert safetensors_bytes(tensors.items()) == path.stat().st_size
+
+
+def test_what_is_saved_is_equal_in_equal_runs(
+    model_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Modules' names lie in one order, whatever that of their set; all files have equal modes."""
+    modules = ["mlp.c_proj", "attn.c_attn", "mlp.c_fc", "attn.c_proj"]
+    saved(model_folders["GPT-2"], "peft", tmp_path, {"type": "LORA", "target_modules": modules})
+    written = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert written["target_modules"] == sorted(written["target_modules"])
+    assert len(written["target_modules"]) == len(modules)
+    modes = {file.stat().st_mode for file in tmp_path.rglob("*") if file.is_file()}
+    assert len(modes) == 1

@@ -11,6 +11,7 @@ import click
 
 from hpml_bench.cli.options import FORMATS, page_formats
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import real_path
 from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _title(inputs: Sequence[Path]) -> str:
     """Return the name of data that the inputs don't name: that of their files, of many the first
     and their number.
     """
-    places = [path.resolve() for path in inputs]
+    places = [real_path(path) for path in inputs]
     names = [*dict.fromkeys(place.name if place.is_dir() else place.stem for place in places)]
     return (
         " + ".join(names) if len(names) <= MOST_NAMES else f"{names[0]} + {len(names) - 1} others"

@@ -99,11 +99,12 @@ class System:
         named.
         """
         from hpml_bench.launch.server import only_model
+        from hpml_bench.system.files import real_path
 
         if not self.served:
             return {
                 "method": "trained",
-                "options": {"path": str(Path(self.where).expanduser().resolve())},
+                "options": {"path": str(real_path(Path(self.where).expanduser()))},
             }
         url, _, model = self.where.partition("#")
         options = {"url": url.rstrip("/"), "api": self.options.get("api", "chat"), "model": model}

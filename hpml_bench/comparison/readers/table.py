@@ -25,6 +25,8 @@ from hpml_bench.comparison.inputs import (
 )
 from hpml_bench.report.scores import CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import read_bytes
+from hpml_bench.system.parquet import too_large
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def read(
         if suffix in {".csv", ".tsv"}:
             cells = _separated(path)
         elif suffix == ".parquet":
-            cells = _placed(pd.read_parquet(path), path)
+            cells = _placed(_parquet(path), path)
         else:
             if suffix == ".json" and not inputs.head_of(path, 1000).lstrip(
                 b"\xef\xbb\xbf \t\r\n"
@@ -99,6 +101,16 @@ def read(
         raise UserError(
             f"{path}: it can't be read as {suffix[1:]}: {error}; write it anew"
         ) from None
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        if (why := too_large(file.metadata)) is not None:
+            raise ValueError(f"it has {why}")
+        frame: pd.DataFrame = file.read().to_pandas()
+    return frame
 
 
 def of_frame(frame: pd.DataFrame, metric: str | None = None) -> InputScores:
@@ -328,7 +340,8 @@ def _separated(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     csv.field_size_limit(LONGEST_FIELD)
-    text = path.read_bytes().decode("utf-8-sig")  # line breaks inside quotes stay what they are
+    content = read_bytes(path, inputs.MOST_BYTES, follow=True)
+    text = content.decode("utf-8-sig")  # line breaks inside quotes stay what they are
     header = text.partition("\n")[0]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
