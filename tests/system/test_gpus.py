@@ -1,6 +1,7 @@
 """What the driver shows of GPUs: which are chosen, MIG, and calls that fail."""
 
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -106,10 +107,12 @@ def install_cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        gpus.shut_down()
         gpus.visible_gpus.cache_clear()
         return driver
 
     yield make
+    gpus.shut_down()
     gpus.visible_gpus.cache_clear()
 
 
@@ -187,12 +190,35 @@ def test_what_the_driver_does_not_say_is_unknown(
     install_cards(card("GPU-a"))
     monkeypatch.delattr(pynvml, "nvmlDeviceGetCurrentClocksThrottleReasons")
     assert gpus.states()[0]["slowed_by"] is None
+    gpus.shut_down()
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with (
-        pytest.raises(UserError, match="nvidia-ml-py, by which GPUs are found, is missing"),
-        gpus.nvml(),
-    ):
-        pass
+    with pytest.raises(UserError, match="nvidia-ml-py, by which GPUs are found, is missing"):
+        gpus.nvml()
+
+
+def test_nvml_is_initialised_once_in_each_process(
+    install_cards: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All readings of a process share one; it is shut down before a fork, so that the child
+    initialises its own.
+    """
+    install_cards(card("GPU-a"))
+    calls: list[str] = []
+    for name in ("nvmlInit", "nvmlShutdown"):
+        monkeypatch.setattr(pynvml, name, lambda name=name: calls.append(name))
+    for _ in range(3):
+        energy.gpu_joules("a")
+        gpus.states()
+        gpus.driver()
+    assert calls == ["nvmlInit"]
+    child = os.fork()
+    if child == 0:
+        known = energy.gpu_joules("a") == 100
+        os._exit(0 if known and calls == ["nvmlInit", "nvmlShutdown", "nvmlInit"] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert calls == ["nvmlInit", "nvmlShutdown"]
+    gpus.shut_down()
+    assert calls == ["nvmlInit", "nvmlShutdown"]
 
 
 def test_readings_are_of_the_device_that_cuda_names(install_cards: Machine) -> None:
