@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from hpml_bench.system.errors import UserError
 
 MIG_ENABLED = 1
@@ -113,6 +115,21 @@ def reading(uuid: str, read: Callable[[Any, Any], float]) -> float:
         return float(read(library, handle))
     except library.NVMLError:
         return math.nan
+
+
+def free_bytes(uuid: str) -> float:
+    """Return the bytes that a new process could take on a GPU once this process and its children
+    have ended there; NaN if unknown.
+    """
+    return reading(uuid, _free_bytes)
+
+
+def _free_bytes(library: Any, handle: Any) -> float:
+    family = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+    # none where NVML gives no list; in a container its numbers may be those of the host
+    processes = _ask(library, "nvmlDeviceGetComputeRunningProcesses", handle) or []
+    held = sum(process.usedGpuMemory or 0 for process in processes if process.pid in family)
+    return float(library.nvmlDeviceGetMemoryInfo(handle).free + held)
 
 
 def gpu_joules(uuid: str) -> float:

@@ -24,6 +24,8 @@ class Card(SimpleNamespace):
     instances: tuple["Card", ...] | None = None
     forbidden = False
     capability: tuple[int, int] | None = (9, 0)
+    processes: tuple[tuple[int, int | None], ...] = ((1, None), (2, None))
+    """Number and bytes of each process that computes there."""
 
 
 def card(uuid: str, **values: Any) -> Card:
@@ -37,7 +39,9 @@ ANSWERS: dict[str, Callable[[Card], Any]] = {
         1 | 4
     ),  # it is idle, and its power is at the limit
     "nvmlDeviceGetEccMode": lambda _: None,
-    "nvmlDeviceGetComputeRunningProcesses": lambda _: [object()] * 2,
+    "nvmlDeviceGetComputeRunningProcesses": lambda card: [
+        SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in card.processes
+    ],
     "nvmlDeviceGetMigMode": lambda card: (
         None if card.instances is None else [1, 1]
     ),  # now, and later
@@ -46,7 +50,8 @@ ANSWERS: dict[str, Callable[[Card], Any]] = {
     "nvmlDeviceGetUUID": lambda card: card.uuid,
     "nvmlDeviceGetCudaComputeCapability": lambda card: card.capability,
     "nvmlDeviceGetMemoryInfo": lambda card: (
-        card.total and SimpleNamespace(total=card.total, used=card.used)
+        card.total
+        and SimpleNamespace(total=card.total, used=card.used, free=card.total - card.used)
     ),
     "nvmlDeviceGetEnforcedPowerLimit": lambda card: card.watts and int(1000 * card.watts),
     "nvmlDeviceGetTotalEnergyConsumption": lambda card: card.joules and int(1000 * card.joules),
