@@ -40,7 +40,7 @@ from hpml_bench.system.redaction import redacted_error
 from hpml_bench.training import products
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.checkpoint import Checkpoints, Ended, heed_requests
-from hpml_bench.training.distributed import check_gpus, over_nodes, process_group
+from hpml_bench.training.distributed import check_gpus, lacked_memory, over_nodes, process_group
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trainer import Trained, make_trainer, trial_steps
@@ -298,9 +298,14 @@ def run_error(error: BaseException, rank: int) -> RunError:
             *getattr(error, "__notes__", []),
         ]
     )
+    kind = type(error).__name__
+    if errors.without_cublas_handle(message) and lacked_memory(error):
+        kind = "OutOfMemoryError"  # by which the parent, which reads this record, tells it too
+    else:
+        message += errors.hint(message)
     record = RunError(
-        kind=type(error).__name__,
-        message=message + errors.hint(message),
+        kind=kind,
+        message=message,
         rank=rank,
         traceback=redacted_error("".join(traceback.format_exception(error)))[-20_000:],
     )
