@@ -203,5 +203,25 @@ def _too_short(runs: tuple[RunRecord, ...]) -> tuple[str, ...]:
     return () if tells else (f"drift {_between(low, high)} over its runs",)
 
 
+# Clocks
+
+MOST_HEAT = 0.01
+"""Share of its training up to which heat may slow a GPU without a caution: a tenth of the clock for
+so long makes a run 0.1 % slower, less than the spread of most.
+"""
+
+
+def slowed_by_heat(results: Results) -> dict[str, float]:
+    """Return run -> the share of its training in which heat lowered a GPU's clock; of runs whose
+    costs count and that were slowed for more than `MOST_HEAT`.
+    """
+    shares = {
+        f"{method}, seed {run.spec.seed}": run.metrics.get("slowed_by_heat") or 0.0
+        for method in results.methods
+        for run in results.costed(method)
+    }
+    return {name: share for name, share in shares.items() if share > MOST_HEAT}
+
+
 def _between(low: float, high: float) -> str:
     return f"[{100 * low:+.1f} %, {100 * high:+.1f} %]".replace("-", "−")

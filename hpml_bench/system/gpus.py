@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +30,8 @@ SLOWED_BY = {
 """Reasons for a lower clock, by NVML's bits (nvml.h, nvmlClocksThrottleReason...); idleness and
 settings are none.
 """
+SLOWDOWNS = {"heat": "NVML_PERF_POLICY_THERMAL", "power": "NVML_PERF_POLICY_POWER"}
+"""Causes for which NVML counts the time of a lowered clock, and its names of them."""
 RAPL = Path("/sys/class/powercap")  # folder of the energy counters of CPUs
 MIG = "MIG-"  # prefix of the UUID of an instance of a card in MIG mode, as `GPU-` is of a card's
 
@@ -138,6 +140,26 @@ def gpu_joules(uuid: str) -> float:
     """
     return reading(
         uuid, lambda library, handle: library.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
+    )
+
+
+def slowed_seconds(uuid: str) -> dict[str, float]:
+    """Return cause -> the seconds since the driver was loaded in which it lowered a GPU's clock;
+    NaN where the driver doesn't count them.
+    """
+    # nvml.h, nvmlViolationTime_t: the time is in nanoseconds
+
+    def seconds(policy: str, library: Any, handle: Any) -> float:
+        status = library.nvmlDeviceGetViolationStatus(handle, getattr(library, policy))
+        return float(status.violationTime / 1e9)
+
+    return {cause: reading(uuid, partial(seconds, policy)) for cause, policy in SLOWDOWNS.items()}
+
+
+def clock_mhz(uuid: str) -> float:
+    """Return the clock of a GPU's multiprocessors in MHz; NaN if unknown."""
+    return reading(
+        uuid, lambda library, handle: library.nvmlDeviceGetClockInfo(handle, library.NVML_CLOCK_SM)
     )
 
 

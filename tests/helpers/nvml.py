@@ -1,8 +1,9 @@
 """Stand-in for NVIDIA's driver: cards, MIG instances, and calls of NVML that fail."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pynvml
@@ -17,6 +18,7 @@ class Card(SimpleNamespace):
     """
 
     uuid: str
+    turns: Counter[tuple[str, int | None]]
     used: float | None = 3e9
     total: float | None = 80e9
     joules: float | None = 100.0
@@ -24,16 +26,35 @@ class Card(SimpleNamespace):
     instances: tuple["Card", ...] | None = None
     forbidden = False
     capability: tuple[int, int] | None = (9, 0)
+    clocks: tuple[int, ...] = (1200,)
+    """The clock at each reading in turn, then the last."""
+    slowed: Mapping[int, tuple[float, ...] | None] = MappingProxyType({})
+    """Policy -> the counter's seconds at each reading in turn, then the last; None: no counter."""
     processes: tuple[tuple[int, int | None], ...] = ((1, None), (2, None))
     """Number and bytes of each process that computes there."""
 
 
 def card(uuid: str, **values: Any) -> Card:
-    return Card(uuid=uuid, **values)
+    return Card(uuid=uuid, turns=Counter(), **values)
+
+
+def in_turn(card: Card, name: str, key: int | None = None) -> Any:
+    """Return the next of a card's answers, or the last one again."""
+    given = getattr(card, name) if key is None else getattr(card, name).get(key, (0.0,))
+    if given is None:
+        return None
+    turn = card.turns[name, key]
+    card.turns[name, key] += 1
+    return given[min(turn, len(given) - 1)]
+
+
+def violation(card: Card, policy: int) -> Any:
+    seconds = in_turn(card, "slowed", policy)
+    return None if seconds is None else SimpleNamespace(violationTime=int(seconds * 1e9))
 
 
 ANSWERS: dict[str, Callable[[Card], Any]] = {
-    "nvmlDeviceGetClockInfo": lambda _: 1200,
+    "nvmlDeviceGetClockInfo": lambda card: in_turn(card, "clocks"),
     "nvmlDeviceGetMaxClockInfo": lambda _: 1980,
     "nvmlDeviceGetCurrentClocksThrottleReasons": lambda _: (
         1 | 4
@@ -72,6 +93,7 @@ class Nvml:
             name: lambda card, *_, of=of: of(card) for name, of in ANSWERS.items()
         }
         found |= {
+            "nvmlDeviceGetViolationStatus": violation,
             "nvmlInit": lambda: "begun",
             "nvmlShutdown": lambda: "ended",
             "nvmlSystemGetDriverVersion": lambda: "580.95",

@@ -280,3 +280,21 @@ def test_times_and_places_of_any_kind_make_a_page(text: str, tmp_path: Path) -> 
     (tmp_path / JOBS / "e.json").write_text("{")
     write_report(tmp_path)
     assert "\x1b" not in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(("shares", "said_so"), [((0.0, 0.004), False), ((0.0, 0.12), True)])
+def test_heat_that_slowed_a_gpu_is_a_caution(
+    shares: tuple[float, float], said_so: bool, tmp_path: Path
+) -> None:
+    """With the run that was slowed for most of its training; a hundredth of it is none."""
+    runs = sweep(["lora", "head"])
+    share = dict(zip(("lora", "head"), shares, strict=True))
+    made = [
+        run.model_copy(
+            update={"metrics": run.metrics | {"slowed_by_heat": share[run.spec.method.name]}}
+        )
+        for run in runs
+    ]
+    cautions = said("cautions", load(tmp_path, made))
+    told = "Heat lowered a GPU's clock in 5 runs, most in head, seed 0, for 12 % of the training."
+    assert (told in cautions) is said_so
