@@ -162,6 +162,10 @@ class Environment:
     libraries: dict[str, Any] = field(
         default_factory=dict, metadata=EQUAL
     )  # CUDA's libraries that torch uses
+    attention: dict[str, Any] = field(default_factory=dict, metadata=SHOWN)
+    """The backbone's attention as transformers names it, whether it gets a mask, and the kernels
+    that torch might take for it.
+    """
     power_limits_w: list[Any] = field(default_factory=list, metadata={**EQUAL, "unit": "W"})
     process: dict[str, Any] = field(
         default_factory=dict, metadata=EQUAL
