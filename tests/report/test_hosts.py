@@ -298,3 +298,20 @@ def test_heat_that_slowed_a_gpu_is_a_caution(
     cautions = said("cautions", load(tmp_path, made))
     told = "Heat lowered a GPU's clock in 5 runs, most in head, seed 0, for 12 % of the training."
     assert (told in cautions) is said_so
+
+
+@pytest.mark.parametrize("full", ["float32", "bfloat16", None])
+def test_residual_streams_of_two_types_are_a_caution(full: str | None, tmp_path: Path) -> None:
+    """With the methods that have each, and what gives all the same; records of before say none."""
+    types = {"lora": "bfloat16", "head": "bfloat16", "full": full}
+    made = [
+        run.model_copy(
+            update={"environment": run.environment | {"residual": types[run.spec.method.name]}}
+        )
+        for run in sweep(list(types))
+    ]
+    cautions = said("cautions", load(tmp_path, made))
+    told = re.search(r"The residual stream is ([^,]*), since embeddings", cautions)
+    parts = {"float32 in full", "bfloat16 in lora and head", "bfloat16 in head and lora"}
+    assert (told is not None) is (full == "float32")
+    assert told is None or sum(part in told[1] for part in parts) == 2
