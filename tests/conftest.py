@@ -21,6 +21,7 @@ from hpml_bench.system.gpus import visible_gpus
 
 if TYPE_CHECKING:
     from helpers.held import Gates
+    from helpers.nvml import Machine
     from hpml_bench.data.prepared import Prepared
     from hpml_bench.plugins.group import Group
 
@@ -234,3 +235,11 @@ def gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gates]:
     monkeypatch.setenv("HELD_AT", str(tmp_path / "gates"))
     yield held.Gates(path, tmp_path / "gates")
     plugin_packages.forget()
+
+
+@pytest.fixture
+def install_cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """Return a function that makes a machine with these cards."""
+    from helpers import nvml
+
+    yield from nvml.installing(monkeypatch)

@@ -14,6 +14,7 @@ from net_cases import Case
 Line = dict[str, Any]
 ACCURACIES = {"mistral": 0.62, "gemma": 0.6, "qwen": 0.8}
 FORMATS = "--format html,md,csv,tex"
+MARGINS = "--margin 0.2 --range 0,1"
 DATE = "2026-11-28T04-51-58.914743"
 """Date in the names of lm-evaluation-harness's files."""
 
@@ -200,44 +201,12 @@ def of_metamath() -> dict[str, str]:
     return files | {"temporary_results/lora-rank-999.json": failed}
 
 
-def tables() -> list[Case]:
-    """Return the cases of tables, in every format and of every scope of verdicts."""
+def file_formats() -> list[Case]:
+    """Return the cases of tables in each format of file, with the columns that it names."""
     plain, scores = right_or_wrong(), real()
     names = {"system": "model_name", "row": "question_id", "score": "correct"}
     in_groups = [line | {"group": f"d{int(line['row'][1:]) // 5}"} for line in plain]
     several = [line | {"score": line["score"] / 2, "f1": line["score"]} for line in plain]
-    sets = list[Line]()
-    for number in range(8):
-        sets += right_or_wrong(rows=60, dataset=f"set {number}", seed=0)
-    missing = without(without(plain, "gemma", range(10)), "qwen", range(5, 30))
-    trainer = [
-        {
-            "system": name,
-            "seed": seed,
-            "eval_accuracy": rate + seed / 1000 + len(name) / 2000,
-            "train_runtime": 50.0 + len(name) + seed / 10,
-            "train_samples_per_second": 9.0 + seed,
-        }
-        for name, rate in ACCURACIES.items()
-        for seed in range(4)
-    ]
-    inspect = renamed(plain, {"system": "model", "row": "sample_id"})
-    lighteval = [
-        {
-            "system": line["system"],
-            "row": line["row"],
-            "dataset": "leaderboard|arc:challenge|25",
-            "acc": line["score"],
-            "tokens": 7,
-        }
-        for line in plain
-    ]
-    hostile = with_name(plain, "qwen", "<script>alert(1)</script>|`x`\x1b[31m")
-    seeds = with_seeds(right_or_wrong, range(4))
-    real_seeds = with_seeds(real, range(3))
-    sizes = {"a": 80, "b": 120, "c": 200}
-    growing = {f"{name}.csv": separated(right_or_wrong(rows)) for name, rows in sizes.items()}
-    margins = "--margin 0.2 --range 0,1"
     return [
         Case(
             "csv",
@@ -259,7 +228,7 @@ def tables() -> list[Case]:
         ),
         Case(
             "tsv-wide",
-            (f"compare wide.tsv {margins} {FORMATS} --out out",),
+            (f"compare wide.tsv {MARGINS} {FORMATS} --out out",),
             {"wide.tsv": separated(wide(scores), "\t")},
         ),
         Case(
@@ -281,6 +250,15 @@ def tables() -> list[Case]:
             ),
             {"s.parquet": parquet(several)},
         ),
+    ]
+
+
+def scopes() -> list[Case]:
+    """Return the cases of tables of each scope of verdicts: rows, seeds and rows, means."""
+    scores = real()
+    seeds = with_seeds(right_or_wrong, range(4))
+    real_seeds = with_seeds(real, range(3))
+    return [
         Case(
             "seeds-and-costs",
             (f"compare s.csv {FORMATS},pdf --out out",),
@@ -288,7 +266,7 @@ def tables() -> list[Case]:
         ),
         Case(
             "real-seeds",
-            (f"compare s.csv {margins} {FORMATS} --out out",),
+            (f"compare s.csv {MARGINS} {FORMATS} --out out",),
             {"s.csv": separated(real_seeds)},
         ),
         Case(
@@ -317,6 +295,17 @@ def tables() -> list[Case]:
             (f"compare means.csv {FORMATS} --out out",),
             {"means.csv": separated(means(with_rows=False))},
         ),
+    ]
+
+
+def rows_apart() -> list[Case]:
+    """Return the cases of tables whose rows are missing, of several data sets, or in two files."""
+    plain, scores = right_or_wrong(), real()
+    missing = without(without(plain, "gemma", range(10)), "qwen", range(5, 30))
+    sets = list[Line]()
+    for number in range(8):
+        sets += right_or_wrong(rows=60, dataset=f"set {number}", seed=0)
+    return [
         Case(
             "missing-rows",
             (
@@ -347,6 +336,36 @@ def tables() -> list[Case]:
                 "b.json": json.dumps([line for line in plain if line["system"] == "qwen"]),
             },
         ),
+    ]
+
+
+def other_tools() -> list[Case]:
+    """Return the cases of tables as other tools write them, and of names that are code."""
+    plain = right_or_wrong()
+    trainer = [
+        {
+            "system": name,
+            "seed": seed,
+            "eval_accuracy": rate + seed / 1000 + len(name) / 2000,
+            "train_runtime": 50.0 + len(name) + seed / 10,
+            "train_samples_per_second": 9.0 + seed,
+        }
+        for name, rate in ACCURACIES.items()
+        for seed in range(4)
+    ]
+    inspect = renamed(plain, {"system": "model", "row": "sample_id"})
+    lighteval = [
+        {
+            "system": line["system"],
+            "row": line["row"],
+            "dataset": "leaderboard|arc:challenge|25",
+            "acc": line["score"],
+            "tokens": 7,
+        }
+        for line in plain
+    ]
+    hostile = with_name(plain, "qwen", "<script>alert(1)</script>|`x`\x1b[31m")
+    return [
         Case(
             "trainer",
             (f"compare trainer.csv --metric eval_accuracy {FORMATS} --out out",),
@@ -370,6 +389,15 @@ def tables() -> list[Case]:
             (f"compare hostile.jsonl {FORMATS} --out out",),
             {"hostile.jsonl": json_lines(hostile)},
         ),
+    ]
+
+
+def repeated_looks() -> list[Case]:
+    """Return the cases of tables that are looked at several times as they grow."""
+    plain = right_or_wrong()
+    sizes = {"a": 80, "b": 120, "c": 200}
+    growing = {f"{name}.csv": separated(right_or_wrong(rows)) for name, rows in sizes.items()}
+    return [
         Case(
             "looks-declared",
             (
@@ -399,6 +427,11 @@ def tables() -> list[Case]:
             },
         ),
     ]
+
+
+def tables() -> list[Case]:
+    """Return the cases of tables, in every format and of every scope of verdicts."""
+    return [*file_formats(), *scopes(), *rows_apart(), *other_tools(), *repeated_looks()]
 
 
 def cases() -> list[Case]:

@@ -37,6 +37,16 @@ class Sentences(click.Group):
                 [(name, command.get_short_help_str(limit=1000)) for name, command in found]
             )
 
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        """Read the words of the command line, and print help, with which click would end as
+        "Aborted!" after Ctrl-C.
+        """
+        try:
+            return super().make_context(*arguments, **extra)
+        except KeyboardInterrupt:
+            click.echo("hpml-bench: interrupted", err=True)
+            raise SystemExit(INTERRUPTED) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         from hpml_bench.system.redaction import redacted
 

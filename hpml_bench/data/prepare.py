@@ -234,9 +234,6 @@ def silence() -> None:
     datasets.logging.set_verbosity(logging.CRITICAL)  # it logs what it raises
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
-    logging.getLogger("bitsandbytes").setLevel(
-        logging.ERROR
-    )  # it names, when imported, kernels that it doesn't find
 
 
 # The rows

@@ -4,6 +4,7 @@ exceed it.
 All of it without torch: a sweep predicts nothing where sizes of files leave no doubt.
 """
 
+import math
 import os
 import re
 from contextlib import suppress
@@ -63,6 +64,10 @@ project.
 FRAGMENTATION = 0.05
 """Share of a card that the allocator reserves and no tensor uses, as `training.trainer.MARGIN`
 leaves it free.
+"""
+SCARCE = 0.9
+"""Share of a card's memory below which what is free is told beside the whole. The driver keeps some
+100 MB to itself (NVML's reserved memory), less than the rest even of a card of 4 GB.
 """
 
 
@@ -144,16 +149,45 @@ def keeps_freed(settings: Settings) -> bool:
     return settings.device == "cpu" and os.environ.get(THRESHOLD, usual) == usual
 
 
+class CardMemory(NamedTuple):
+    """Memory of a card, in bytes."""
+
+    free: int  # what other processes don't hold
+    total: int
+
+
 def machine(settings: Settings) -> int:
-    """Return the bytes of the smallest card; on a CPU of this machine, or of its control group
-    where that is less.
+    """Return the bytes that are free on the fullest card; on a CPU those of this machine, or of its
+    control group where that is less.
     """
     if settings.device != "cpu":
-        return min(
-            (gpu["memory_mb"] * 10**6 for gpu in gpus.visible_gpus() if gpu["memory_mb"]), default=0
-        )
+        return min((card.free for card in _cards()), default=0)
     total, group = int(psutil.virtual_memory().total), cgroups.memory()
     return total if group is None else min(total, group.limit)
+
+
+def occupied_card(settings: Settings) -> str:
+    """Return a clause on the fullest card where other processes hold much of it; else nothing."""
+    fullest = min(_cards(), default=None)
+    if settings.device == "cpu" or fullest is None or fullest.free >= SCARCE * fullest.total:
+        return ""
+    return f"{gigabytes(fullest.free)} of a card's {gigabytes(fullest.total)} are free"
+
+
+def _cards() -> list[CardMemory]:
+    """Return the memory of the visible cards; all of it counts as free where NVML doesn't say."""
+    cards = []
+    for gpu in gpus.visible_gpus():
+        if gpu["memory_mb"] is None:
+            continue
+        total = gpu["memory_mb"] * 10**6
+        free = gpus.free_bytes(gpu["uuid"])
+        cards.append(CardMemory(total if math.isnan(free) else int(free), total))
+    return cards
+
+
+def gigabytes(size: float) -> str:
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 # Foresight

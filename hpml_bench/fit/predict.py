@@ -23,7 +23,17 @@ from hpml_bench.data.prepare import prepare_rows
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import Resolved, describe_model
 from hpml_bench.fit.depth import Few
-from hpml_bench.fit.limits import FREEING, HEAP, Limit, fill_in_devices, keeps_freed, limit_of
+from hpml_bench.fit.limits import (
+    FREEING,
+    HEAP,
+    Limit,
+    fill_in_devices,
+    gigabytes,
+    keeps_freed,
+    limit_of,
+    machine,
+    occupied_card,
+)
 from hpml_bench.fit.trace import Footprint, blocks_that_tell, trace
 from hpml_bench.plugins.method import can_quantise
 from hpml_bench.plugins.rows import write_rows
@@ -136,13 +146,13 @@ class Prediction(Frozen):
     # why rows are made up, each of `max_length` tokens; empty where they are the suite's own
     made_up_rows: str
     needs: tuple[Need, ...]
+    occupied: str = ""  # clause on a card of this machine much of which isn't free
 
     @property
     def here(self) -> str:
-        return (
-            f"{gigabytes(self.limit.most)} for each "
-            f"rank{f' ({self.limit.where})' if self.limit.where else ''}"
-        )
+        clauses = [clause for clause in (self.limit.where, self.occupied) if clause]
+        in_brackets = f" ({'; '.join(clauses)})" if clauses else ""
+        return f"{gigabytes(self.limit.most)} for each rank{in_brackets}"
 
 
 class Predictor:
@@ -155,7 +165,10 @@ class Predictor:
         `predict`.
         """
         settled = fill_in_devices(suite.settings, memory)
-        self.name, self.folder, self.memory = suite.name, folder, memory
+        self.name, self.folder = suite.name, folder
+        # read once: what is free changes while methods are traced
+        self.memory = memory or machine(settled)
+        self.occupied = occupied_card(settled) if memory is None else ""
         self.model: Resolved = describe_model(settled.backbone)
         if measures_precision(suite.settings, str(settled.device)):
             threads, precision = settled.threads or default_threads(settled.world_size or 1), "fp32"
@@ -274,9 +287,9 @@ def predict(
     """Return the memory of a suite's methods, or of some, from config.json and rows, without
     weights and GPU.
 
-    `memory`: bytes of the card, or on a CPU of the machine; None for this one's. `advised`: search
-    for the largest micro-batch and settings that fit, by further traces. UserError: there is no
-    config.json, settings are wrong.
+    `memory`: bytes of the card, or on a CPU of the machine; None for what is free on this machine's
+    card, on a CPU all of it. `advised`: search for the largest micro-batch and settings that fit,
+    by further traces. UserError: there is no config.json, settings are wrong.
     """
     specs = [spec.method for spec in suite.runs(methods, [0])]
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as name, warnings.catch_warnings():
@@ -285,7 +298,11 @@ def predict(
         needs = tuple(predictor.need(spec, advised=advised) for spec in specs)
         settings, made_up = predictor.settings, predictor.made_up
         return Prediction(
-            settings=settings, limit=predictor.limit(settings), made_up_rows=made_up, needs=needs
+            settings=settings,
+            limit=predictor.limit(settings),
+            made_up_rows=made_up,
+            needs=needs,
+            occupied=predictor.occupied,
         )
 
 
@@ -300,16 +317,11 @@ def too_large(suite_json: str, methods: Sequence[str], memory: int) -> str | Non
             for need in found.needs
             if need.peak and not need.fits
         ]
-        return (
-            f"memory won't be enough for {', '.join(large)}: there are {found.here}"
-            if large
-            else None
-        )
+        if not large:
+            return None
+        here = found.model_copy(update={"occupied": occupied_card(found.settings)}).here
+        return f"memory won't be enough for {', '.join(large)}: there are {here}"
     return None
-
-
-def gigabytes(size: float) -> str:
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 # Advice: settings changed one after another, cheapest first, and traced again

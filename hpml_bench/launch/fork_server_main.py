@@ -8,7 +8,6 @@ blocked; this module ignores it, then unblocks it.
 """
 
 import gc
-import logging
 import os
 import signal
 
@@ -29,6 +28,3 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 die_with_parent()
 os.register_at_fork(before=_freeze, after_in_child=die_with_parent)
-logging.getLogger("bitsandbytes").setLevel(
-    logging.ERROR
-)  # PEFT imports it, and it warns of a missing package

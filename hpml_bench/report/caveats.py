@@ -14,6 +14,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.records.tuning import TuningRecord
 from hpml_bench.report.comparability import settings_of
 from hpml_bench.report.results import Results
+from hpml_bench.system.environment import Environment
 
 # Guessing
 
@@ -201,6 +202,41 @@ def _too_short(runs: tuple[RunRecord, ...]) -> tuple[str, ...]:
     low, high = math.expm1(mean - half), math.expm1(mean + half)
     tells = low > MOST_DRIFT or high < -MOST_DRIFT or (low >= -TELLING and high <= TELLING)
     return () if tells else (f"drift {_between(low, high)} over its runs",)
+
+
+# Types
+
+
+def residual_types(results: Results) -> dict[str, tuple[str, ...]]:
+    """Return type of the residual stream -> the methods whose compared runs had it, by their
+    records.
+    """
+    found: dict[str, list[str]] = {}
+    for method in results.methods:
+        types = {Environment.read(run.environment).residual for run in results.runs(method)}
+        for kind in sorted(types - {""}):
+            found.setdefault(kind, []).append(method)
+    return {kind: tuple(methods) for kind, methods in found.items()}
+
+
+# Clocks
+
+MOST_HEAT = 0.01
+"""Share of its training up to which heat may slow a GPU without a caution: a tenth of the clock for
+so long makes a run 0.1 % slower, less than the spread of most.
+"""
+
+
+def slowed_by_heat(results: Results) -> dict[str, float]:
+    """Return run -> the share of its training in which heat lowered a GPU's clock; of runs whose
+    costs count and that were slowed for more than `MOST_HEAT`.
+    """
+    shares = {
+        f"{method}, seed {run.spec.seed}": run.metrics.get("slowed_by_heat") or 0.0
+        for method in results.methods
+        for run in results.costed(method)
+    }
+    return {name: share for name, share in shares.items() if share > MOST_HEAT}
 
 
 def _between(low: float, high: float) -> str:

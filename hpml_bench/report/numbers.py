@@ -160,12 +160,14 @@ def resolving(difference: float, low: float | None, high: float | None, digits: 
     """Return `digits`, or decimals that show a difference, and its interval's end nearer to 0,
     which else print as 0.
 
-    Two digits of the difference, and one of the end, unless that is about 0 beside the difference:
-    under a tenth of it.
+    Two digits of the difference, and one of the end. An interval that includes 0 may end about
+    there: its ends get none more where they are under a tenth of the difference.
     """
     gap = abs(difference)
-    ends = [abs(end) for end in (low, high) if end is not None]
-    needed = [decimals(end, 1) for end in ends if end > 0.1 * gap and not round(end, digits)]
+    ends = [abs(end) for end in (low, high) if end]
+    excludes_zero = low is not None and high is not None and low * high > 0
+    least = 0.0 if excludes_zero else 0.1 * gap
+    needed = [decimals(end, 1) for end in ends if end > least and not round(end, digits)]
     needed += [decimals(gap, 2)] if gap and not round(gap, digits) else []
     return max([digits, *needed])
 

@@ -231,18 +231,59 @@ class Suites:
 
 
 def answer_over(suites: Suites) -> PageSummary:
-    found, ranked, first, sets = (
-        suites.found,
-        suites.ranked,
-        suites.ranked[0].answer,
-        len(suites.titles),
-    )
-    least = min(suite.answer.seeds for suite in ranked)
+    found, ranked, first = suites.found, suites.ranked, suites.ranked[0].answer
+    sets = len(suites.titles)
     axes = tuple(
         Axis(key=axis.key, id=f"relative_{axis.key}", title=axis.title, unit="×", tested=None)
         for axis in first.axes
         if all(suite.answer.axis(axis.key) for suite in ranked)
     )
+    return PageSummary(
+        suite=" + ".join(suite.name for suite in ranked)
+        if suites.noun == "suite"
+        else f"{len(ranked)} data sets",
+        description=f"{capitalized(first.noun)}s ranked in each of {len(ranked)} {suites.noun}s.",
+        model=_same(suite.answer.model for suite in ranked),
+        data=f"{len(ranked)} {suites.noun}s",
+        rows=sets,
+        seeds=sets,
+        shared=None,
+        rows_text=f"{count_of(sets, suites.noun)}: {', '.join(suites.titles)}",
+        runs=sum(suite.answer.runs for suite in ranked),
+        planned=sum(suite.answer.planned for suite in ranked),
+        tested=len(found.pairs) if suites.tested else 0,
+        judged=f"other {suites.noun}s like these",
+        chance=100 * statistics.ALPHA,
+        setup=_setup(suites, axes),
+        score=Score(
+            id="mean_rank",
+            title="mean rank",
+            unit="",
+            better="lower",
+            digits=2,
+            difference_unit="",
+            margin=0.0,
+        ),
+        axes=axes,
+        methods=_methods(suites, axes),
+        pairs={"score": _pairs(suites)},
+        under={
+            name: late
+            for name in suites.methods
+            if (late := sum(suite.answer.under.get(name, 0) for suite in ranked))
+        },
+        guess=None,
+        failures=tuple(failure for suite in ranked for failure in suite.answer.failures),
+        unranked=f"they are means over {suites.noun}s" if axes else None,
+        over=suites.noun,
+        least=suites.least,
+        noun=first.noun,
+    )
+
+
+def _methods(suites: Suites, axes: Sequence[Axis]) -> tuple[Method, ...]:
+    """Return the methods by rank, with the ranks that they may have and their relative costs."""
+    found, first, sets = suites.found, suites.ranked[0].answer, len(suites.titles)
     lost = {
         name: sum(p.winner not in {None, name} for p in found.pairs if name in {p.a, p.b})
         for name in found.ranks
@@ -262,7 +303,13 @@ def answer_over(suites: Suites) -> PageSummary:
         methods.append(
             Method(name=name, kind=own.kind, base=own.base, rank_range=place, seeds=sets, values=v)
         )
-    pairs = tuple(
+    return tuple(methods)
+
+
+def _pairs(suites: Suites) -> tuple[Pair, ...]:
+    """Return the pairs by mean rank; without verdicts where there are too few suites for a test."""
+    sets = len(suites.titles)
+    return tuple(
         Pair(
             a=of.a,
             b=of.b,
@@ -277,56 +324,20 @@ def answer_over(suites: Suites) -> PageSummary:
         else Pair(
             a=of.a, b=of.b, difference=of.difference, shared=sets, verdict="untested", winner=None
         )
-        for of in found.pairs
+        for of in suites.found.pairs
     )
-    return PageSummary(
-        suite=" + ".join(suite.name for suite in ranked)
-        if suites.noun == "suite"
-        else f"{len(ranked)} data sets",
-        description=f"{capitalized(first.noun)}s ranked in each of {len(ranked)} {suites.noun}s.",
-        model=_same(suite.answer.model for suite in ranked),
-        data=f"{len(ranked)} {suites.noun}s",
-        rows=sets,
-        seeds=sets,
-        shared=None,
-        rows_text=f"{count_of(sets, suites.noun)}: {', '.join(suites.titles)}",
-        runs=sum(suite.answer.runs for suite in ranked),
-        planned=sum(suite.answer.planned for suite in ranked),
-        tested=len(found.pairs) if suites.tested else 0,
-        judged=f"other {suites.noun}s like these",
-        chance=100 * statistics.ALPHA,
-        setup=Setup(
-            budget=f"{count_of(least, 'seed')} or more in each" if first.noun == "method" else "",
-            device=_same(suite.answer.setup.device for suite in ranked),
-            host=_same(suite.answer.setup.host for suite in ranked),
-            rates=_same(suite.answer.setup.rates for suite in ranked),
-            memory=f"costs: multiples of each {suites.noun}'s cheapest that is ranked"
-            if axes
-            else "",
-        ),
-        score=Score(
-            id="mean_rank",
-            title="mean rank",
-            unit="",
-            better="lower",
-            digits=2,
-            difference_unit="",
-            margin=0.0,
-        ),
-        axes=axes,
-        methods=tuple(methods),
-        pairs={"score": pairs},
-        under={
-            name: late
-            for name in suites.methods
-            if (late := sum(suite.answer.under.get(name, 0) for suite in ranked))
-        },
-        guess=None,
-        failures=tuple(failure for suite in ranked for failure in suite.answer.failures),
-        unranked=f"they are means over {suites.noun}s" if axes else None,
-        over=suites.noun,
-        least=suites.least,
-        noun=first.noun,
+
+
+def _setup(suites: Suites, axes: Sequence[Axis]) -> Setup:
+    """Return what the suites' set-ups have in common."""
+    ranked, first = suites.ranked, suites.ranked[0].answer
+    least = min(suite.answer.seeds for suite in ranked)
+    return Setup(
+        budget=f"{count_of(least, 'seed')} or more in each" if first.noun == "method" else "",
+        device=_same(suite.answer.setup.device for suite in ranked),
+        host=_same(suite.answer.setup.host for suite in ranked),
+        rates=_same(suite.answer.setup.rates for suite in ranked),
+        memory=f"costs: multiples of each {suites.noun}'s cheapest that is ranked" if axes else "",
     )
 
 

@@ -267,10 +267,8 @@ def predict_memory(settings: Settings, methods: Iterable[Published], file: str) 
     """Return the memory of the compared methods; on a GPU with one sample at a time, the least
     that `auto` takes.
     """
-    from hpml_bench.fit.predict import (
-        gigabytes,
-        predict,
-    )  # some seconds, which mistakes need not wait for
+    from hpml_bench.fit.limits import gigabytes
+    from hpml_bench.fit.predict import predict  # some seconds, which mistakes need not wait for
 
     entries = {method.name: MethodEntry(**method.settings) for method in methods if method.compared}
     settings = settings.model_copy(update={"micro_batch": 1 if gpus.visible_gpus() else None})

@@ -162,6 +162,8 @@ class Environment:
     libraries: dict[str, Any] = field(
         default_factory=dict, metadata=EQUAL
     )  # CUDA's libraries that torch uses
+    attention: dict[str, Any] = field(default_factory=dict, metadata=SHOWN)
+    """The backbone's attention as transformers names it, and the kernels that torch might take."""
     power_limits_w: list[Any] = field(default_factory=list, metadata={**EQUAL, "unit": "W"})
     process: dict[str, Any] = field(
         default_factory=dict, metadata=EQUAL
@@ -169,6 +171,8 @@ class Environment:
     threads: dict[str, Any] = field(default_factory=dict, metadata=EQUAL)
     where: dict[str, Any] = field(default_factory=dict, metadata=IGNORED)  # the job, and its hosts
     hosts: list[Any] = field(default_factory=list, metadata=IGNORED)
+    residual: str = field(default="", metadata=IGNORED)
+    """The type of the model's residual stream, which is the method's: a caution compares them."""
     cards: list[Any] = field(default_factory=list, metadata=IGNORED)
     """The GPUs' clocks, what slows them, and their processes, at the end of the run."""
 

@@ -1,7 +1,7 @@
 """Errors with a meaning of their own, and what an error of a rank says of its cause."""
 
 import re
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
 class UserError(Exception):
@@ -34,13 +34,12 @@ class ProgramMemoryError(ProgramFailed):
 
 _CUDA = re.compile(
     r"(?i)\bcuda\b[^\n]{0,30}out of memory|\bCU[A-Z]+_STATUS_(?:\w+_)?ALLOC(?:ATION)?_FAILED"
-    r"|\bCUBLAS_STATUS_NOT_INITIALIZED|failed to cuda [a-z]*alloc"
+    r"|failed to cuda [a-z]*alloc"
 )
 """Out-of-memory messages of CUDA, cuBLAS, cuDNN and NCCL, which don't raise torch's
 OutOfMemoryError.
-
-cuBLAS reports that it isn't initialised if there is no memory for its handle.
 """
+_WITHOUT_HANDLE = re.compile(r"\bCUBLAS_STATUS_NOT_INITIALIZED")
 _HOST = re.compile(
     r"(?i)can't allocate memory|cannot allocate memory|std::bad_alloc|\b(m|re)alloc of size \d+ "
     r"failed"
@@ -57,6 +56,57 @@ _DEVICE = re.compile(
 """Messages of CUDA's errors and its libraries', and torch's where tensors are on two devices."""
 _SHARED_MEMORY = re.compile(r"/dev/shm|shared memory\b.*No space left|\bSIGBUS\b", re.DOTALL)  # noqa: S108
 """Messages of NCCL and torch, and the signal, where shared memory has run out."""
+
+
+class GpuFault(NamedTuple):
+    """A failure of a GPU that messages name."""
+
+    name: str
+    message: re.Pattern[str]  # torch's, NCCL's, NVML's, or a line of the kernel's log
+    advice: str
+
+
+GPU_FAULTS = (
+    GpuFault(
+        "device-side assert",
+        # not "device-side assertions", which torch mentions in each of CUDA's errors
+        re.compile("(?i)device-side assert triggered"),
+        "an index lies outside of its tensor, such as a token or a label beyond the model's; "
+        "CUDA_LAUNCH_BLOCKING=1, or a run on a CPU, shows which",
+    ),
+    GpuFault(
+        "uncorrectable ECC error",
+        re.compile(r"(?i)uncorrectable ECC error|\bXid\b[^:]*(:[^:]*){0,3}: (48|63|64|94|95)\b"),
+        "the GPU's memory failed; look for Xid 48, 63, 64, 94 or 95 in dmesg, and have the GPU "
+        "reset before it is used again",
+    ),
+    GpuFault(
+        "GPU lost",
+        re.compile(r"(?i)fallen off the bus|\bGPU is lost|\bXid\b[^:]*(:[^:]*){0,3}: 79\b"),
+        "the machine no longer reaches its GPU (Xid 79 in dmesg); restart the machine, and have "
+        "its power, cooling and slot checked if it happens again",
+    ),
+    GpuFault(
+        "illegal memory access",
+        re.compile("(?i)illegal memory access|misaligned address"),
+        "a kernel left its memory; CUDA_LAUNCH_BLOCKING=1 shows which, and whose library it is",
+    ),
+    GpuFault(
+        "NCCL timeout",
+        re.compile("(?i)watchdog caught collective operation timeout"),
+        "a rank didn't take part in time; the other ranks' logs show where each was, and "
+        "NCCL_DEBUG=INFO shows the network",
+    ),
+    GpuFault(
+        "cuBLAS without a handle",
+        _WITHOUT_HANDLE,
+        "memory wasn't short; look for an earlier error in the log, and let hpml-bench doctor "
+        "compare driver and CUDA",
+    ),
+)
+"""Faults by their messages, the first that fits counts (NVIDIA, "XID Errors",
+docs.nvidia.com/deploy/xid-errors; CUDA's cudaGetErrorString; torch's ProcessGroupNCCL.cpp).
+"""
 
 
 def status_of(kind: str, message: str) -> Literal["oom_cuda", "oom_host", "failed"]:
@@ -93,7 +143,15 @@ def hint(message: str) -> str:
             "; /dev/shm may be full: give the container more of it (docker run --shm-size=8g, or "
             "--ipc=host)"
         )
-    return ""
+    fault = next((fault for fault in GPU_FAULTS if fault.message.search(message)), None)
+    return "" if fault is None else f"; {fault.name}: {fault.advice}"
+
+
+def without_cublas_handle(message: str) -> bool:
+    """Return whether cuBLAS couldn't make its handle: for lack of memory, after a device-side
+    assert, or under a driver that doesn't fit.
+    """
+    return _WITHOUT_HANDLE.search(message) is not None
 
 
 def lost_peer(message: str) -> bool:

@@ -2,17 +2,20 @@
 Energy counters.
 """
 
+import atexit
 import math
 import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import suppress
+from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from hpml_bench.system.errors import UserError
 
@@ -27,13 +30,19 @@ SLOWED_BY = {
 """Reasons for a lower clock, by NVML's bits (nvml.h, nvmlClocksThrottleReason...); idleness and
 settings are none.
 """
+SLOWDOWNS = {"heat": "NVML_PERF_POLICY_THERMAL", "power": "NVML_PERF_POLICY_POWER"}
+"""Causes for which NVML counts the time of a lowered clock, and its names of them."""
 RAPL = Path("/sys/class/powercap")  # folder of the energy counters of CPUs
 MIG = "MIG-"  # prefix of the UUID of an instance of a card in MIG mode, as `GPU-` is of a card's
 
 
-@contextmanager
-def nvml() -> Iterator[Any]:
-    """Yield the initialised `pynvml` module, or None on a machine without NVIDIA's driver."""
+@cache
+def nvml() -> Any:
+    """Return the initialised `pynvml` module, or None on a machine without NVIDIA's driver.
+
+    NVML is initialised at a process's first call, which takes tens of milliseconds, and is shut
+    down at its end. Raises UserError without `pynvml`.
+    """
     try:
         import pynvml
     except ImportError:
@@ -43,13 +52,24 @@ def nvml() -> Iterator[Any]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        yield None
+        return None
+    return pynvml
+
+
+def shut_down() -> None:
+    """Shut NVML down where this process has it initialised; the next reading initialises it."""
+    if nvml.cache_info().currsize == 0:
         return
-    try:
-        yield pynvml
-    finally:
-        with suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
+    library = nvml()
+    nvml.cache_clear()
+    if library is not None:
+        with suppress(library.NVMLError):
+            library.nvmlShutdown()
+
+
+atexit.register(shut_down)
+# a child would share the parent's open files of the driver, and take itself for initialised
+os.register_at_fork(before=shut_down)
 
 
 @cache
@@ -66,8 +86,8 @@ def visible_gpus() -> tuple[dict[str, Any], ...]:
 
 def shareable_gpus() -> tuple[dict[str, Any], ...]:
     """Return the same for GPUs that processes can divide: the cards, else all MIG instances."""
-    with nvml() as library:
-        chosen = devices = [] if library is None else list(_devices(library))
+    library = nvml()
+    chosen = devices = [] if library is None else list(_devices(library))
     if (selection := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         chosen = []  # the named ones, each once, up to the first unknown name
         for name in map(str.strip, selection.split(",")):
@@ -87,16 +107,31 @@ def reading(uuid: str, read: Callable[[Any, Any], float]) -> float:
     """Return `read(pynvml, handle)` for a device by CUDA's UUID; NaN if it isn't reported, or of
     a card in MIG mode.
     """
-    with nvml() as library:
-        handle = (
-            None if library is None else _handle(library, uuid)
-        )  # none in MIG mode: others use the card too
-        if handle is None:
-            return math.nan
-        try:
-            return float(read(library, handle))
-        except library.NVMLError:
-            return math.nan
+    library = nvml()
+    if library is None:
+        return math.nan
+    handle = _handle(library, uuid)  # none in MIG mode: others use the card too
+    if handle is None:
+        return math.nan
+    try:
+        return float(read(library, handle))
+    except library.NVMLError:
+        return math.nan
+
+
+def free_bytes(uuid: str) -> float:
+    """Return the bytes that a new process could take on a GPU once this process and its children
+    have ended there; NaN if unknown.
+    """
+    return reading(uuid, _free_bytes)
+
+
+def _free_bytes(library: Any, handle: Any) -> float:
+    family = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+    # none where NVML gives no list; in a container its numbers may be those of the host
+    processes = _ask(library, "nvmlDeviceGetComputeRunningProcesses", handle) or []
+    held = sum(process.usedGpuMemory or 0 for process in processes if process.pid in family)
+    return float(library.nvmlDeviceGetMemoryInfo(handle).free + held)
 
 
 def gpu_joules(uuid: str) -> float:
@@ -105,6 +140,26 @@ def gpu_joules(uuid: str) -> float:
     """
     return reading(
         uuid, lambda library, handle: library.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
+    )
+
+
+def slowed_seconds(uuid: str) -> dict[str, float]:
+    """Return cause -> the seconds since the driver was loaded in which it lowered a GPU's clock;
+    NaN where the driver doesn't count them.
+    """
+    # nvml.h, nvmlViolationTime_t: the time is in nanoseconds
+
+    def seconds(policy: str, library: Any, handle: Any) -> float:
+        status = library.nvmlDeviceGetViolationStatus(handle, getattr(library, policy))
+        return float(status.violationTime / 1e9)
+
+    return {cause: reading(uuid, partial(seconds, policy)) for cause, policy in SLOWDOWNS.items()}
+
+
+def clock_mhz(uuid: str) -> float:
+    """Return the clock of a GPU's multiprocessors in MHz; NaN if unknown."""
+    return reading(
+        uuid, lambda library, handle: library.nvmlDeviceGetClockInfo(handle, library.NVML_CLOCK_SM)
     )
 
 
@@ -129,36 +184,36 @@ def states() -> list[dict[str, Any]]:
     """Return clocks (MHz), what lowers them, ECC and processes of each GPU that CUDA may use;
     None for unknown ones.
     """
+    library = nvml()
+    if library is None:
+        return []
     found = []
     for gpu in visible_gpus():
-        with nvml() as library:
-            handle = None if library is None else _handle(library, gpu["uuid"])
-            if handle is None:
-                continue
-            reasons = _ask(library, "nvmlDeviceGetCurrentClocksThrottleReasons", handle)
-            ecc = _ask(library, "nvmlDeviceGetEccMode", handle)  # now, and after the next reset
-            processes = _ask(library, "nvmlDeviceGetComputeRunningProcesses", handle)
-            found.append(
-                {
-                    "clock_mhz": _ask(
-                        library, "nvmlDeviceGetClockInfo", handle, library.NVML_CLOCK_SM
-                    ),
-                    "highest_clock_mhz": _ask(
-                        library, "nvmlDeviceGetMaxClockInfo", handle, library.NVML_CLOCK_SM
-                    ),
-                    "slowed_by": None
-                    if reasons is None
-                    else [why for bit, why in SLOWED_BY.items() if reasons & bit],
-                    "ecc": None if ecc is None else bool(ecc[0]),
-                    "processes": None if processes is None else len(processes),
-                }
-            )
+        handle = _handle(library, gpu["uuid"])
+        if handle is None:
+            continue
+        reasons = _ask(library, "nvmlDeviceGetCurrentClocksThrottleReasons", handle)
+        ecc = _ask(library, "nvmlDeviceGetEccMode", handle)  # now, and after the next reset
+        processes = _ask(library, "nvmlDeviceGetComputeRunningProcesses", handle)
+        found.append(
+            {
+                "clock_mhz": _ask(library, "nvmlDeviceGetClockInfo", handle, library.NVML_CLOCK_SM),
+                "highest_clock_mhz": _ask(
+                    library, "nvmlDeviceGetMaxClockInfo", handle, library.NVML_CLOCK_SM
+                ),
+                "slowed_by": None
+                if reasons is None
+                else [why for bit, why in SLOWED_BY.items() if reasons & bit],
+                "ecc": None if ecc is None else bool(ecc[0]),
+                "processes": None if processes is None else len(processes),
+            }
+        )
     return found
 
 
 def driver() -> str | None:
-    with nvml() as library:
-        return None if library is None else _ask(library, "nvmlSystemGetDriverVersion")
+    library = nvml()
+    return None if library is None else _ask(library, "nvmlSystemGetDriverVersion")
 
 
 def unused_accelerator() -> str:

@@ -4,6 +4,7 @@ installs them with.
 
 from __future__ import annotations
 
+import logging
 import re
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, metadata, version
@@ -34,6 +35,13 @@ def installed(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def silence_bitsandbytes() -> None:
+    """Let bitsandbytes report errors only: PEFT imports it where it is installed, and it then
+    warns of kernels that it doesn't find, and at each product that it casts its input.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def lacks(need: Requirement) -> bool:

@@ -31,7 +31,7 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import environment, network
-from hpml_bench.system.errors import Unsupported, UserError
+from hpml_bench.system.errors import Unsupported, UserError, out_of_memory, without_cublas_handle
 from hpml_bench.system.text import digest, first_line
 
 COLLECTIVE_TIMEOUT = timedelta(
@@ -43,7 +43,28 @@ measured alone; in gloo it sleeps.
 """
 # for which the interpreter's lock is released before a group is left: four switch intervals
 DROP_SECONDS = 0.02
+HANDLE_BYTES = 500_000_000
+"""Bytes of a card below which cuBLAS may find no memory for its handle, kernels included. An
+estimate: not measured on a card by this project.
+"""
 LENGTH = 256  # most bytes of a rank's text about its node
+
+
+def lacked_memory(error: BaseException) -> bool:
+    """Return whether an exception is for lack of memory; that cuBLAS has no handle is, where the
+    card is full or an allocation failed before.
+    """
+    if out_of_memory(error):
+        return True
+    if not without_cublas_handle(str(error)):
+        return False
+    if torch.cuda.memory_stats().get("num_ooms", 0) > 0:
+        return True
+    try:
+        free, _ = torch.cuda.mem_get_info()
+    except RuntimeError:  # after a device-side assert each call of CUDA fails
+        return False
+    return free < HANDLE_BYTES
 
 
 @contextmanager

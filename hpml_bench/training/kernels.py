@@ -219,6 +219,35 @@ def leave_out_cudnn_attention() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
+SDPA_KERNELS: dict[str, Callable[[], Any]] = {
+    "flash": torch.backends.cuda.flash_sdp_enabled,
+    "memory efficient": torch.backends.cuda.mem_efficient_sdp_enabled,
+    "cuDNN": torch.backends.cuda.cudnn_sdp_enabled,
+    "math": torch.backends.cuda.math_sdp_enabled,
+}
+"""Kernels of torch's scaled_dot_product_attention, and whether it may take each."""
+
+
+def attention_of(model: nn.Module) -> dict[str, Any]:
+    """Return a record's entry on how a model attends: transformers' name for it, and the kernels
+    that torch may take, which picks one for each shape.
+    """
+    config = getattr(getattr(model, "encoder", model), "config", None)
+    return {
+        "implementation": getattr(config, "_attn_implementation", None),
+        "kernels": [name for name, enabled in SDPA_KERNELS.items() if enabled()],
+    }
+
+
+def residual_of(model: nn.Module) -> str:
+    """Return the type of a model's residual stream, which its embeddings have: every block adds to
+    it what it computes, and autocast leaves the sums alone. Empty where a model names none.
+    """
+    embeddings = getattr(getattr(model, "encoder", model), "get_input_embeddings", lambda: None)()
+    weight = getattr(embeddings, "weight", None)
+    return str(weight.dtype).removeprefix("torch.") if isinstance(weight, Tensor) else ""
+
+
 def keep_trained_as_float32(model: nn.Module) -> None:
     """Convert trained parameters to float32: an optimizer's step is often too small to be added
     in bfloat16.

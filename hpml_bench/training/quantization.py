@@ -5,7 +5,6 @@ transformers quantises linear layers, and GPT-2's Conv1D (transposed), while it 
 Embeddings, norms, biases and the output layer stay floats.
 """
 
-import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,9 +36,6 @@ def config_of(settings: Settings, model: PreTrainedModel) -> BitsAndBytesConfig:
     values.
     """
     chosen = cast(Any, settings.quantization)
-    logging.getLogger("bitsandbytes").setLevel(
-        logging.ERROR
-    )  # it warns at every product that it casts the input
     passed = passed_over(model)
     skipped = (
         [*get_keys_to_not_convert(model), *passed] if passed else None

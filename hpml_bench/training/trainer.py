@@ -23,7 +23,7 @@ from hpml_bench.plugins.rows import Batch, Rows
 from hpml_bench.records.run import Consumed
 from hpml_bench.suite.schedule import Windows, lr_factor
 from hpml_bench.system import heartbeat
-from hpml_bench.system.errors import Diverged, out_of_memory
+from hpml_bench.system.errors import Diverged
 from hpml_bench.training import checkpoint, distributed
 from hpml_bench.training.assembly import Assembly, Selection
 from hpml_bench.training.checkpoint import Checkpoints
@@ -78,7 +78,7 @@ def explain_out_of_memory(batch: str, setting: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if out_of_memory(error):
+        if distributed.lacked_memory(error):
             error.add_note(f"no step was taken: it is the largest {batch}; lower {setting}")
         raise
 

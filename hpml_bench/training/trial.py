@@ -143,7 +143,7 @@ def _short_pass(module: nn.Module) -> tuple[int, set[nn.Module]]:
         for part in module.modules()
     ]
     try:
-        with _evaluating(module):
+        with in_evaluation_mode(module):
             return int(_pass(module, rows=1)[0].shape[1]), called
     finally:
         for hook in hooks:
@@ -153,7 +153,7 @@ def _short_pass(module: nn.Module) -> tuple[int, set[nn.Module]]:
 @torch.no_grad()
 def is_causal(model: PreTrainedModel) -> bool:
     """Return whether a token's logits don't depend on what follows it."""
-    with _evaluating(model), autocast_of(model):
+    with in_evaluation_mode(model), autocast_of(model):
         ids = _tokens(model, rows=1)["input_ids"].repeat(2, 1)
         ids[1, 1:] = ids[0, :-1]
         first = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0][:, 0]
@@ -180,7 +180,7 @@ def _tokens(module: nn.Module, rows: int) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def in_evaluation_mode(module: nn.Module) -> Iterator[None]:
     training = {part: part.training for part in module.modules()}
     module.eval()
     try:

@@ -40,7 +40,8 @@ from hpml_bench.system.redaction import redacted_error
 from hpml_bench.training import products
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.checkpoint import Checkpoints, Ended, heed_requests
-from hpml_bench.training.distributed import check_gpus, over_nodes, process_group
+from hpml_bench.training.distributed import check_gpus, lacked_memory, over_nodes, process_group
+from hpml_bench.training.kernels import attention_of, residual_of
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trainer import Trained, make_trainer, trial_steps
@@ -173,6 +174,8 @@ def _measured(
         raise Unsupported(
             f"no gradient reaches {len(unused)} trained parameters, among them {unused[0]}"
         )
+    # before a probe merges the method into the model
+    numerics = {"attention": attention_of(run.model), "residual": residual_of(run.model)}
     trainable = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     if request.try_out:
         trial_steps(run)
@@ -200,7 +203,7 @@ def _measured(
             save_trained(run.model, run.method, spec, prepared, request.save_to)
     definitions, local = _stopped(probes, method)
     metrics, per_rank = reduce_over_ranks(definitions, local, group)
-    described = environment.of_run(nodes)
+    described = environment.of_run(nodes) | numerics
     segments = checkpoints.segments(trained.steps) if checkpoints.begun else ()
     if segments:  # costs are compared on one host: with runs whose parts were all there
         described["hosts"] = sorted({host for segment in segments for host in segment.hosts})
@@ -298,9 +301,14 @@ def run_error(error: BaseException, rank: int) -> RunError:
             *getattr(error, "__notes__", []),
         ]
     )
+    kind = type(error).__name__
+    if errors.without_cublas_handle(message) and lacked_memory(error):
+        kind = "OutOfMemoryError"  # by which the parent, which reads this record, tells it too
+    else:
+        message += errors.hint(message)
     record = RunError(
-        kind=type(error).__name__,
-        message=message + errors.hint(message),
+        kind=kind,
+        message=message,
         rank=rank,
         traceback=redacted_error("".join(traceback.format_exception(error)))[-20_000:],
     )

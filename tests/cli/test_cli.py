@@ -1,7 +1,9 @@
 """The command line: statuses, sentences and lists."""
 
+import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
@@ -9,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel, model_serializer
 
+import hpml_bench
 from helpers import made_records
 from helpers.commands import called
 from hpml_bench.cli.exit_status import Sentences
@@ -180,3 +183,40 @@ main(["work"])
     )
     ended = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, check=False)
     assert ended.returncode == 130
+
+
+SCRIPT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
+    "scripts"
+]["hpml-bench"]
+
+
+@pytest.mark.parametrize("module", ["click", "hpml_bench_extra"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        ("-m", "hpml_bench"),
+        ("-c", "import pkgutil; pkgutil.resolve_name(" + repr(SCRIPT) + ")()"),
+    ],
+)
+def test_an_interrupted_import_ends_without_a_traceback(
+    start: tuple[str, str], module: str, tmp_path: Path
+) -> None:
+    """Ctrl-C while the command line, or a command for its help, is imported: one line, status
+    130.
+    """
+    (tmp_path / f"{module}.py").write_text("raise KeyboardInterrupt")
+    package = tmp_path / "hpml_bench_extra-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: hpml_bench_extra\nVersion: 1\n")
+    (package / "entry_points.txt").write_text(
+        "[hpml_bench.commands]\nextra = hpml_bench_extra:command\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), str(Path(hpml_bench.__file__).parents[1])])
+    ended = subprocess.run(
+        [sys.executable, *start, "--help"],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (130, "hpml-bench: interrupted\n")

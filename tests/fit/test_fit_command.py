@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from helpers import control_groups, tiny
 from helpers.commands import called
+from helpers.nvml import Machine, card
 from hpml_bench.cli import main
 from hpml_bench.fit import limits, predict
 from hpml_bench.fit.limits import COMMAND, SHARED, THRESHOLD, read_bytes
@@ -103,6 +104,48 @@ def test_json_has_bytes_that_add_up(suite: Path) -> None:
         > 2 * found["lora"]["gradients"]
         > 0
     )
+
+
+@pytest.mark.parametrize(
+    ("used", "processes", "free"),
+    [
+        (1e9, (), 79e9),
+        (50e9, ((1, 50_000_000_000),), 30e9),
+        (50e9, ((os.getpid(), 49_000_000_000), (1, None)), 79e9),
+    ],
+)
+def test_a_rank_may_take_what_is_free_on_its_card(
+    used: float,
+    processes: tuple[tuple[int, int | None], ...],
+    free: float,
+    suite: Path,
+    install_cards: Machine,
+) -> None:
+    """Other processes keep theirs, and this one's own counts as free; where much isn't free, both
+    sizes are told.
+    """
+    install_cards(card("GPU-a", total=80e9, used=used, processes=processes))
+    limit = limits.limit_of(tiny.settings(device="cuda", world_size=1), None)
+    assert limit.most == free
+    loaded = load_suite(str(suite), settings={"device": "cuda"})
+    found = predict.predict(loaded, methods=["head"], advised=False)
+    clause = "30 GB of a card's 80 GB are free" if free == 30e9 else ""
+    assert (found.limit.most, found.occupied) == (free, clause)
+    assert ("are free" in found.here) is bool(clause)
+    given = predict.predict(loaded, 24 * 10**9, methods=["head"], advised=False)
+    assert (given.limit.most, given.occupied) == (24e9, "")
+    # as `run-all` asks where it has read what is free
+    assert too_large(loaded.model_dump_json(), ["head"], limits.machine(found.settings)) is None
+    warning = too_large(loaded.model_dump_json(), ["head"], 10**6) or ""
+    assert ("are free" in warning) is bool(clause)
+
+
+def test_a_card_that_is_in_use_is_told(suite: Path, install_cards: Machine) -> None:
+    """In a sentence of `fit`."""
+    install_cards(card("GPU-a", total=80e9, used=50e9))
+    done = fit(suite, "--methods", "head", "--device", "cuda")
+    assert "Memory of a rank: 30 GB, of which" in done.stdout
+    assert "Other processes use the GPU: 30 GB of a card's 80 GB are free." in done.stdout
 
 
 def test_a_method_that_does_not_fit_gets_advice_that_does(suite: Path) -> None:

@@ -280,3 +280,38 @@ def test_times_and_places_of_any_kind_make_a_page(text: str, tmp_path: Path) -> 
     (tmp_path / JOBS / "e.json").write_text("{")
     write_report(tmp_path)
     assert "\x1b" not in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(("shares", "said_so"), [((0.0, 0.004), False), ((0.0, 0.12), True)])
+def test_heat_that_slowed_a_gpu_is_a_caution(
+    shares: tuple[float, float], said_so: bool, tmp_path: Path
+) -> None:
+    """With the run that was slowed for most of its training; a hundredth of it is none."""
+    runs = sweep(["lora", "head"])
+    share = dict(zip(("lora", "head"), shares, strict=True))
+    made = [
+        run.model_copy(
+            update={"metrics": run.metrics | {"slowed_by_heat": share[run.spec.method.name]}}
+        )
+        for run in runs
+    ]
+    cautions = said("cautions", load(tmp_path, made))
+    told = "Heat lowered a GPU's clock in 5 runs, most in head, seed 0, for 12 % of the training."
+    assert (told in cautions) is said_so
+
+
+@pytest.mark.parametrize("full", ["float32", "bfloat16", None])
+def test_residual_streams_of_two_types_are_a_caution(full: str | None, tmp_path: Path) -> None:
+    """With the methods that have each, and what gives all the same; records of before say none."""
+    types = {"lora": "bfloat16", "head": "bfloat16", "full": full}
+    made = [
+        run.model_copy(
+            update={"environment": run.environment | {"residual": types[run.spec.method.name]}}
+        )
+        for run in sweep(list(types))
+    ]
+    cautions = said("cautions", load(tmp_path, made))
+    told = re.search(r"The residual stream is ([^,]*), since embeddings", cautions)
+    parts = {"float32 in full", "bfloat16 in lora and head", "bfloat16 in head and lora"}
+    assert (told is not None) is (full == "float32")
+    assert told is None or sum(part in told[1] for part in parts) == 2

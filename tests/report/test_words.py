@@ -256,6 +256,29 @@ def test_numbers_read_well() -> None:
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.004, 1.996, "0.004 to 1.996"),
+        (-1.996, -0.00004, "−1.99600 to −0.00004"),
+        (-0.004, 1.996, "0.0 to 2.0"),
+        (0.2, 1.8, "0.2 to 1.8"),
+    ],
+)
+def test_an_interval_that_excludes_0_does_not_end_there(low: float, high: float, said: str) -> None:
+    """Its ends have as many digits as it takes; one that includes 0 may end about there."""
+    answer = turned(
+        an_answer({"a": 78.0, "b": 77.0}),
+        "score",
+        {"a", "b"},
+        difference=(low + high) / 2,
+        decided_low=low,
+        decided_high=high,
+    )
+    assert f"{answer.gap_text(low, unit=False)} to {answer.gap_text(high, unit=False)}" == said
+    assert low < 0 or said in fact(answer, "Difference")
+
+
+@pytest.mark.parametrize(
     ("score", "said"),
     [
         (ACCURACY, "equal: within 1.0 point"),

@@ -12,7 +12,7 @@ from click.testing import Result
 
 from helpers import starters
 from helpers.commands import called
-from hpml_bench.fit.predict import gigabytes
+from hpml_bench.fit.limits import gigabytes
 from hpml_bench.records.load import load_records
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system import gpus

@@ -288,3 +288,33 @@ def test_other_gpus_are_told(
     with pytest.raises(UserError) as caught:
         devices.resolve_devices(tiny.settings(device="cuda", precision="fp32"))
     assert words in str(caught.value)
+
+
+WATCHED = """
+import logging, sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        heard = logging.getLogger("bitsandbytes").isEnabledFor(logging.WARNING)
+        if name == "peft" and heard:
+            sys.exit("PEFT is imported, and with it bitsandbytes, which warns")
+
+sys.meta_path.insert(0, Watch())
+"""
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import hpml_bench.training.worker",
+        "from hpml_bench.data.prepare import silence; silence(); import hpml_bench.training.model",
+        "from hpml_bench.builtin.methods.peft import config_class; config_class('LORA')",
+    ],
+)
+def test_bitsandbytes_is_silent_when_peft_imports_it(imports: str) -> None:
+    """Also where nothing is quantised: its warning of missing kernels is no line of ours."""
+    ended = subprocess.run(
+        [sys.executable, "-c", WATCHED + imports], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "gemm" not in ended.stdout + ended.stderr

@@ -1,117 +1,16 @@
 """What the driver shows of GPUs: which are chosen, MIG, and calls that fail."""
 
 import math
+import os
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
-from types import SimpleNamespace
-from typing import Any
 
 import pynvml
 import pytest
 
+from helpers.nvml import Card, Machine, card
 from hpml_bench.builtin.probes import energy, memory
 from hpml_bench.system import environment, gpus
 from hpml_bench.system.errors import UserError
-
-
-class Card(SimpleNamespace):
-    """A card or an instance; what is None the driver doesn't say, and what `forbidden` says it
-    won't open it.
-    """
-
-    uuid: str
-    used: float | None = 3e9
-    total: float | None = 80e9
-    joules: float | None = 100.0
-    watts: float | None = 700.0
-    instances: tuple["Card", ...] | None = None
-    forbidden = False
-    capability: tuple[int, int] | None = (9, 0)
-
-
-def card(uuid: str, **values: Any) -> Card:
-    return Card(uuid=uuid, **values)
-
-
-ANSWERS: dict[str, Callable[[Card], Any]] = {
-    "nvmlDeviceGetClockInfo": lambda _: 1200,
-    "nvmlDeviceGetMaxClockInfo": lambda _: 1980,
-    "nvmlDeviceGetCurrentClocksThrottleReasons": lambda _: (
-        1 | 4
-    ),  # it is idle, and its power is at the limit
-    "nvmlDeviceGetEccMode": lambda _: None,
-    "nvmlDeviceGetComputeRunningProcesses": lambda _: [object()] * 2,
-    "nvmlDeviceGetMigMode": lambda card: (
-        None if card.instances is None else [1, 1]
-    ),  # now, and later
-    "nvmlDeviceGetMaxMigDeviceCount": lambda _: 7,  # as A100 and H100 have
-    "nvmlDeviceGetName": lambda card: f"card {card.uuid}",
-    "nvmlDeviceGetUUID": lambda card: card.uuid,
-    "nvmlDeviceGetCudaComputeCapability": lambda card: card.capability,
-    "nvmlDeviceGetMemoryInfo": lambda card: (
-        card.total and SimpleNamespace(total=card.total, used=card.used)
-    ),
-    "nvmlDeviceGetEnforcedPowerLimit": lambda card: card.watts and int(1000 * card.watts),
-    "nvmlDeviceGetTotalEnergyConsumption": lambda card: card.joules and int(1000 * card.joules),
-}
-"""What the driver says of a card; None: that it isn't supported."""
-
-
-class Nvml:
-    """A driver with some cards, of which any call may fail as NVML's do."""
-
-    def __init__(self, *cards: Card) -> None:
-        self.cards, self.broken = cards, False
-
-    def calls(self) -> dict[str, Callable[..., Any]]:
-        every = [*self.cards, *(part for whole in self.cards for part in whole.instances or ())]
-        by_uuid, by_index = {each.uuid: each for each in every}, dict(enumerate(self.cards))
-        found: dict[str, Callable[..., Any]] = {
-            name: lambda card, *_, of=of: of(card) for name, of in ANSWERS.items()
-        }
-        found |= {
-            "nvmlInit": lambda: "begun",
-            "nvmlShutdown": lambda: "ended",
-            "nvmlSystemGetDriverVersion": lambda: "580.95",
-            "nvmlDeviceGetCount": lambda: len(self.cards),  # forbidden ones too
-            "nvmlDeviceGetHandleByIndex": lambda index: (
-                None if by_index[index].forbidden else by_index[index]
-            ),
-            "nvmlDeviceGetHandleByUUID": by_uuid.get,
-            "nvmlDeviceGetMigDeviceHandleByIndex": lambda card, at: dict(
-                enumerate(card.instances or ())
-            ).get(at),
-        }
-        return {name: partial(self._answer, name, call) for name, call in found.items()}
-
-    def _answer(self, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
-        told = call(*arguments)
-        if told is None or (self.broken and name != "nvmlInit"):
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-        return told
-
-
-Machine = Callable[..., Nvml]
-
-
-@pytest.fixture
-def install_cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """Return a function that makes a machine with these cards."""
-
-    def make(*cards: Card, visible: str | None = None) -> Nvml:
-        driver = Nvml(*cards)
-        for name, call in driver.calls().items():
-            monkeypatch.setattr(pynvml, name, call)
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        if visible is not None:
-            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        gpus.visible_gpus.cache_clear()
-        return driver
-
-    yield make
-    gpus.visible_gpus.cache_clear()
-
 
 MIG = card(
     "GPU-a", instances=(card("MIG-p", total=10e9, used=1e9, joules=None), card("MIG-q", total=20e9))
@@ -187,12 +86,35 @@ def test_what_the_driver_does_not_say_is_unknown(
     install_cards(card("GPU-a"))
     monkeypatch.delattr(pynvml, "nvmlDeviceGetCurrentClocksThrottleReasons")
     assert gpus.states()[0]["slowed_by"] is None
+    gpus.shut_down()
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with (
-        pytest.raises(UserError, match="nvidia-ml-py, by which GPUs are found, is missing"),
-        gpus.nvml(),
-    ):
-        pass
+    with pytest.raises(UserError, match="nvidia-ml-py, by which GPUs are found, is missing"):
+        gpus.nvml()
+
+
+def test_nvml_is_initialised_once_in_each_process(
+    install_cards: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All readings of a process share one; it is shut down before a fork, so that the child
+    initialises its own.
+    """
+    install_cards(card("GPU-a"))
+    calls: list[str] = []
+    for name in ("nvmlInit", "nvmlShutdown"):
+        monkeypatch.setattr(pynvml, name, lambda name=name: calls.append(name))
+    for _ in range(3):
+        energy.gpu_joules("a")
+        gpus.states()
+        gpus.driver()
+    assert calls == ["nvmlInit"]
+    child = os.fork()
+    if child == 0:
+        known = energy.gpu_joules("a") == 100
+        os._exit(0 if known and calls == ["nvmlInit", "nvmlShutdown", "nvmlInit"] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert calls == ["nvmlInit", "nvmlShutdown"]
+    gpus.shut_down()
+    assert calls == ["nvmlInit", "nvmlShutdown"]
 
 
 def test_readings_are_of_the_device_that_cuda_names(install_cards: Machine) -> None:

@@ -4,13 +4,17 @@ control groups.
 
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+import torch
 
 from hpml_bench.launch import launcher
 from hpml_bench.launch.agent import CausePriority, priority_of
 from hpml_bench.system import cgroups, errors
+from hpml_bench.training import trainer
 from hpml_bench.training.worker import run_error
 
 VERSION_1 = (
@@ -104,7 +108,7 @@ def test_the_kernels_counters_are_read(
         (
             "RuntimeError",
             "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
-            "oom_cuda",
+            "failed",
         ),
         (
             "DistBackendError",
@@ -137,6 +141,94 @@ def test_the_kernels_counters_are_read(
 def test_errors_for_want_of_memory_are_told_apart(kind: str, message: str, status: str) -> None:
     """By the exception's class, or by what torch and the system say."""
     assert errors.status_of(kind, message) == status
+
+
+def broken_cuda() -> NoReturn:
+    raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+
+@pytest.mark.parametrize(
+    ("free", "failed_allocations", "status"),
+    [
+        (lambda: (100_000_000, 80 * 10**9), 0, "oom_cuda"),
+        (lambda: (60 * 10**9, 80 * 10**9), 1, "oom_cuda"),
+        (lambda: (60 * 10**9, 80 * 10**9), 0, "failed"),
+        (broken_cuda, 0, "failed"),
+    ],
+)
+def test_cublas_without_a_handle_is_a_lack_of_memory_with_evidence(
+    free: Callable[[], tuple[int, int]],
+    failed_allocations: int,
+    status: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A full card, or an allocation that failed before; else it follows another error, to which the
+    message points, and no smaller batch is advised.
+    """
+    monkeypatch.setattr(torch.cuda, "mem_get_info", free)
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda: {"num_ooms": failed_allocations})
+    message = "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"
+    with (
+        pytest.raises(RuntimeError) as caught,
+        trainer.explain_out_of_memory("training batch", "micro_batch"),
+    ):
+        raise RuntimeError(message)
+    told = run_error(caught.value, 0)
+    lacking = status == "oom_cuda"
+    assert errors.status_of(told.kind, told.message) == status
+    assert ("lower micro_batch" in told.message) is lacking
+    assert ("cuBLAS without a handle: memory wasn't short" in told.message) is not lacking
+
+
+OF_EACH = (
+    "\nCUDA kernel errors might be asynchronously reported at some other API call.\nCompile with "
+    "`TORCH_USE_CUDA_DSA` to enable device-side assertions.\n"
+)
+"""What torch adds to each of CUDA's errors."""
+
+
+@pytest.mark.parametrize(
+    ("message", "name"),
+    [
+        ("CUDA error: device-side assert triggered" + OF_EACH, "device-side assert"),
+        (
+            "CUDA error: uncorrectable ECC error encountered" + OF_EACH,
+            "uncorrectable ECC error",
+        ),
+        *(
+            (f"NVRM: Xid (PCI:0000:10:1c): {number}, pid=1896, name=python", name)
+            for number, name in (
+                (48, "uncorrectable ECC error"),
+                (63, "uncorrectable ECC error"),
+                (64, "uncorrectable ECC error"),
+                (94, "uncorrectable ECC error"),
+                (95, "uncorrectable ECC error"),
+                (79, "GPU lost"),
+                (31, ""),
+            )
+        ),
+        ("NVMLError_GpuIsLost: GPU is lost", "GPU lost"),
+        ("CUDA error: an illegal memory access was encountered" + OF_EACH, "illegal memory access"),
+        (
+            "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, "
+            "OpType=ALLREDUCE, Timeout(ms)=600000) ran for 600026 milliseconds before timing out.",
+            "NCCL timeout",
+        ),
+        ("CUDA error: unspecified launch failure" + OF_EACH, ""),
+        ("CUDA out of memory. Tried to allocate 48 MiB", ""),
+    ],
+)
+def test_a_fault_of_a_gpu_has_a_name_and_advice(message: str, name: str) -> None:
+    """By the messages of torch, NCCL, NVML and the kernel's log; what torch adds to each error of
+    CUDA names none.
+    """
+    named = [
+        fault.name for fault in errors.GPU_FAULTS if f"; {fault.name}: " in errors.hint(message)
+    ]
+    assert named == ([name] if name else [])
+    told = run_error(RuntimeError(message), 0)
+    assert told.message.endswith(errors.hint(message))
+    assert errors.lost_peer(told.message) is (name == "NCCL timeout")
 
 
 @pytest.mark.parametrize(

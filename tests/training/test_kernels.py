@@ -397,3 +397,32 @@ def test_one_rank_has_no_ddp(group: Group, tmp_path: Path) -> None:
     trainer.train()
     assert collecting == [False, False]
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "kind"),
+    [
+        ("lora", {}, torch.bfloat16),
+        ("full", {}, torch.float32),
+        ("full", {"trained_weights": "bfloat16"}, torch.bfloat16),
+        ("lora", {"weights": "float32"}, torch.float32),
+    ],
+)
+def test_the_residual_stream_is_recorded_as_it_is(
+    method: str, changes: dict[str, Any], kind: torch.dtype, task_folder: Path, group: Group
+) -> None:
+    """The type of what goes from block to block, by the embeddings'."""
+    given = {"weights": "bfloat16", "precision": "bf16"} | changes
+    spec = run_of(task_folder, "causal_lm", method, steps=1, **given)
+    trainer = trainer_of(spec, group)
+    passed = set[torch.dtype]()
+
+    def note(_: Any, __: Any, output: Any) -> None:
+        passed.add((output[0] if isinstance(output, tuple) else output).dtype)
+
+    blocks = next(part for part in trainer.model.modules() if isinstance(part, torch.nn.ModuleList))
+    for block in blocks:
+        block.register_forward_hook(note)
+    trainer.train()
+    assert passed == {kind}
+    assert f"torch.{kernels.residual_of(trainer.model)}" == str(kind)

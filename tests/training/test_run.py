@@ -51,6 +51,11 @@ def test_a_run_is_recorded_whole(record: tuple[RunRecord, Path]) -> None:
     }
     assert returned.order == 1
     assert returned.environment["threads"]["intra_op"] == returned.spec.settings.threads
+    assert returned.environment["attention"] == {
+        "implementation": "hpml_sdpa",
+        "kernels": ["flash", "memory efficient", "math"],
+    }
+    assert returned.environment["residual"] == "float32"
     assert returned.protocol_id
     metrics, defined = returned.metrics, {metric.name for metric in returned.definitions}
     assert set(metrics) <= defined

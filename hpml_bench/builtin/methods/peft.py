@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, model_validator
 from hpml_bench.plugins.method import Method
 from hpml_bench.suite.base import Growing
 from hpml_bench.system.errors import Unsupported, of_machine
+from hpml_bench.system.packages import silence_bitsandbytes
 
 FORWARD_ONLY = frozenset(
     {"LORA", "IA3", "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "LN_TUNING", "VERA"}
@@ -147,6 +148,7 @@ CALIBRATION_BATCHES = 8  # number of batches for data-driven initialisations
 
 
 def config_class(name: str) -> Any:
+    silence_bitsandbytes()
     from peft import PeftType, __version__
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 

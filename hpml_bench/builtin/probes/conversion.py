@@ -120,13 +120,15 @@ def _factors(encoder: Any, rank: int) -> dict[str, tuple[Any, Any]]:
     import warnings
 
     from hpml_bench.system import heartbeat
+    from hpml_bench.training.trial import in_evaluation_mode
 
     try:
         from peft import convert_to_lora  # PEFT 0.19 or newer
     except ImportError:
         return {}
     try:
-        with heartbeat.busy(), warnings.catch_warnings():
+        # in training mode some types drop out parts of what is decomposed
+        with heartbeat.busy(), in_evaluation_mode(encoder), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _, found = convert_to_lora(encoder, rank)
     except (

@@ -11,7 +11,13 @@ from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.words import BECAUSE
-from hpml_bench.report.caveats import STILL_FALLING, beside_guess, unsteady
+from hpml_bench.report.caveats import (
+    STILL_FALLING,
+    beside_guess,
+    residual_types,
+    slowed_by_heat,
+    unsteady,
+)
 from hpml_bench.report.comparability import grouped
 from hpml_bench.report.numbers import MISSING, Cell, count_of, sentence_list, set_apart
 from hpml_bench.report.results import Results
@@ -207,6 +213,27 @@ def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
                 f"Hosts of one kind differ in speed too. {unit} The line exclusive: true keeps "
                 f"others away from it."
             ),
+        )
+    types = residual_types(results)
+    if len(types) > 1:
+        each = (
+            f"{kind} in {words.several(answer, list(map(sanitize, methods)))}"
+            for kind, methods in types.items()
+        )
+        yield (
+            MIND,
+            f"The residual stream is {sentence_list(list(each))}, since embeddings that a method "
+            f"trains are float32. Rounding and costs differ by that too. The setting weights: "
+            f"float32, or trained_weights: bfloat16, gives all methods one type.",
+        )
+    if slowed := slowed_by_heat(results):
+        worst = max(slowed, key=lambda name: slowed[name])
+        how_long = f"for {100 * slowed[worst]:.0f} % of the training"
+        yield (
+            MIND,
+            f"Heat lowered a GPU's clock in {count_of(len(slowed), 'run')}, most in "
+            f"{sanitize(worst)}, {how_long}. Their times are the cooling's too: improve it or "
+            f"lower the power limit, and run them again.",
         )
     if resumed := [run for run in results.compared if run.segments]:
         again = [part for run in resumed for part in run.segments]

@@ -40,7 +40,8 @@ BYTES = COLUMNS[2:-1]
 @click.option(
     "--memory",
     metavar="SIZE",
-    help="Memory of a card, on a CPU of the machine: 24GB; else this one's.",
+    help="Memory of a card, on a CPU of the machine: 24GB; else what is free on this one's card, "
+    "on a CPU all of it.",
 )
 @METHODS
 @click.option("--ranks", type=click.IntRange(1), metavar="N", help="Ranks of the process group.")
@@ -73,7 +74,8 @@ def fit(
     silence()  # before libraries that log are imported
     from rich.console import Console
 
-    from hpml_bench.fit.predict import gigabytes, predict
+    from hpml_bench.fit.limits import gigabytes
+    from hpml_bench.fit.predict import predict
     from hpml_bench.report.numbers import count_of
     from hpml_bench.report.terminal import fitting, terminal
 
@@ -102,7 +104,7 @@ def fit(
 
 
 def _print_notes(prediction: Prediction, left_out: Sequence[str]) -> None:
-    from hpml_bench.fit.predict import gigabytes
+    from hpml_bench.fit.limits import gigabytes
 
     if left_out:
         click.echo(f"Left out for width: {', '.join(left_out)}; --json has all.")
@@ -113,6 +115,8 @@ def _print_notes(prediction: Prediction, left_out: Sequence[str]) -> None:
         f"are taken beside tensors; {settings.device}, {settings.precision}, micro-batch "
         f"{settings.micro_batch or settings.global_batch // (settings.world_size or 1)}."
     )
+    if prediction.occupied:
+        click.echo(f"Other processes use the GPU: {prediction.occupied}.")
     if prediction.made_up_rows:
         click.echo(
             for_terminal(

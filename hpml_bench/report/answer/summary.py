@@ -27,6 +27,7 @@ from hpml_bench.report.numbers import (
     count_of,
     decimals,
     larger_unit,
+    resolving,
     sentence_list,
     slug,
 )
@@ -276,9 +277,8 @@ def _score(
     alike = [
         p for p in pairs if p.winner and round(means[p.a], digits) == round(means[p.b], digits)
     ]
-    digits = max(
-        [digits, *(p.resolving(digits) for p in alike)]
-    )  # no two shown to differ print alike
+    # no two shown to differ print alike; that an end of their difference isn't 0 shows elsewhere
+    digits = max([digits, *(resolving(p.difference, None, None, digits) for p in alike)])
     return Score(
         id=slug(score.name, "_") or "score",
         title=score.title or score.name,

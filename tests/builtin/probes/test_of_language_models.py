@@ -290,6 +290,24 @@ def test_the_loss_as_lora_is_that_of_pefts_checkpoint(
 
 
 @converts
+def test_a_conversion_is_of_the_model_as_it_is_evaluated(
+    text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without dropout in what is decomposed; then the model is as it was."""
+    original, modes = peft.convert_to_lora, []
+
+    def noted(encoder: Any, rank: int) -> Any:
+        modes.append({part.training for part in encoder.modules()})
+        return original(encoder, rank)
+
+    monkeypatch.setattr(peft, "convert_to_lora", noted)
+    options = {"type": "LOHA", "r": 4, "converted_rank": 2, "module_dropout": 0.5}
+    _, _, run, _ = converted(text_folder, group, options)
+    assert modes == [{False}]
+    assert {part.training for part in run.model.encoder.modules()} == {True}
+
+
+@converts
 def test_a_rank_that_holds_all_changes_nothing(text_folder: Path, group: Group) -> None:
     """The same answers, and the same loss to rounding; without answers the loss alone."""
     options = {"type": "VERA", "r": 4, "converted_rank": 4}

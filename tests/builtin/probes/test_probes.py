@@ -1,5 +1,6 @@
 """Each metric against numbers worked out by hand."""
 
+import json
 import math
 from dataclasses import replace
 from functools import partial
@@ -8,14 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pynvml
 import pytest
 import torch
 from safetensors.torch import save_file
 from transformers.pytorch_utils import Conv1D
 
 from helpers import tiny
+from helpers.nvml import Machine, card
 from helpers.probe_run import Encoder, Nothing, evaluation, make_run, step
 from hpml_bench.builtin.probes import (
+    clocks,
     communication,
     energy,
     gradient,
@@ -29,7 +33,7 @@ from hpml_bench.builtin.probes import (
 from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.records.run import Metric
 from hpml_bench.suite import registry
-from hpml_bench.training import worker
+from hpml_bench.training import distributed, worker
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import Trainer
 
@@ -552,6 +556,79 @@ def test_energy_is_a_difference(
     probe.before_training()
     probe.after_training()
     assert probe.stop()["energy_joules"] == pytest.approx(joules, nan_ok=True)
+
+
+HEAT, POWER = pynvml.NVML_PERF_POLICY_THERMAL, pynvml.NVML_PERF_POLICY_POWER
+
+
+@pytest.mark.parametrize(
+    ("slowed", "heat", "power"),
+    [
+        ({HEAT: (5.0, 15.0), POWER: (0.0, 2.5)}, 0.25, 0.0625),
+        ({HEAT: (5.0,), POWER: (0.0, 90.0)}, 0.0, 1.0),
+        ({HEAT: None, POWER: (0.0, 2.5)}, math.nan, 0.0625),
+    ],
+)
+def test_what_slows_a_gpu_is_read_over_its_training(
+    slowed: dict[int, tuple[float, ...] | None],
+    heat: float,
+    power: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    install_cards: Machine,
+) -> None:
+    """Shares of 40 s by NVML's counters before and after, and the lowest clock of its windows;
+    NaN where the driver doesn't count, nothing on a CPU.
+    """
+    install_cards(card("GPU-a", slowed=slowed, clocks=(1900, 1400, 1800, 300)))
+    times = iter((100.0, 140.0))
+    monkeypatch.setattr(clocks, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    monkeypatch.setattr(distributed, "uuid", lambda _: "a")
+    run = make_run(tmp_path)
+    run.group.device = torch.device("cuda")
+    probe = started(clocks.ClocksProbe, run)
+    probe.before_training()
+    for first in (1, 2, 3):
+        assert probe.after_steps([step(first, 1.0)]) == []
+    probe.after_training()
+    found = probe.stop()
+    assert found == pytest.approx(
+        {"slowed_by_heat": heat, "slowed_by_power": power, "lowest_clock_mhz": 1400}, nan_ok=True
+    )
+    assert {metric.name for metric in probe.definitions()} == set(found)
+
+
+def test_a_checkpoint_keeps_what_slowed_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install_cards: Machine
+) -> None:
+    """Seconds and the lowest clock before it count, those between the starts don't."""
+    slowed = {HEAT: (0.0, 10.0, 70.0, 80.0)}
+    install_cards(card("GPU-a", slowed=slowed, clocks=(1400, 1900)))
+    times = iter((0.0, 20.0, 100.0, 120.0))
+    monkeypatch.setattr(clocks, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    monkeypatch.setattr(distributed, "uuid", lambda _: "a")
+    run = make_run(tmp_path)
+    run.group.device = torch.device("cuda")
+    probe = started(clocks.ClocksProbe, run)
+    probe.before_training()
+    probe.after_steps([step(1, 1.0)])
+    state = json.loads(json.dumps(probe.state()))
+    again = started(clocks.ClocksProbe, run)
+    again.load(state, 1)
+    again.before_training()
+    again.after_steps([step(2, 1.0)])
+    again.after_training()
+    assert again.stop() == {"slowed_by_heat": 0.5, "slowed_by_power": 0, "lowest_clock_mhz": 1400}
+
+
+def test_no_clock_is_read_on_a_cpu(tmp_path: Path, install_cards: Machine) -> None:
+    """Where a card is there that the run doesn't use."""
+    install_cards(card("GPU-a"))
+    probe = started(clocks.ClocksProbe, make_run(tmp_path))
+    probe.before_training()
+    probe.after_steps([step(1, 1.0)])
+    probe.after_training()
+    assert (probe.stop(), probe.definitions()) == ({}, ())
 
 
 def test_rapl_packages_add_up(tmp_path: Path) -> None:
