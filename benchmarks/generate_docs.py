@@ -1,19 +1,23 @@
-"""Reference pages written from the code: two schemas, docs/settings.md,
-docs/metrics.md and docs/files.md.
+"""Reference pages written from the code: two schemas, docs/settings.md, metrics.md, files.md and
+commands.md.
 
 python benchmarks/generate_docs.py
 """
 
+import inspect
 import json
+import re
 import types
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import click
 import opened
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from hpml_bench.cli import main as main_command
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.suite import registry
@@ -81,6 +85,7 @@ def documents() -> dict[str, str]:
         "settings.md": settings_page(),
         "metrics.md": metrics_page(),
         "files.md": files_page(),
+        "commands.md": commands_page(),
     }
     models: dict[str, type[BaseModel]] = {"record": RunRecord, "report": PageSummary}
     for name, model in models.items():
@@ -181,6 +186,50 @@ def metrics_page() -> str:
             ),
         ]
     )
+
+
+def commands_page() -> str:
+    """Return the page of every command with its options."""
+    parts = [
+        "# Commands\n",
+        "Made by `python benchmarks/generate_docs.py` from the commands themselves; "
+        "`hpml-bench COMMAND --help` prints the same. Mistakes in a command or a suite end with "
+        "the status 2, an interruption with 130.\n",
+    ]
+    context = click.Context(main_command, info_name="hpml-bench")
+    for name in main_command.list_commands(context):
+        command = main_command.get_command(context, name)
+        if command is not None and command.callback.__module__.startswith("hpml_bench."):
+            parts += command_parts(command, click.Context(command, context, info_name=name))
+    return "\n".join(parts)
+
+
+def command_parts(command: click.Command, context: click.Context) -> list[str]:
+    """Return the parts of the page on a command, and on those of a group after it."""
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    help_text = inspect.cleandoc(command.help or "")
+    parts = [f"## `{context.command_path}`\n", f"{help_text}\n", f"    {usage}\n"]
+    # `--help` is of every command
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    if options:
+        rows = [option_row(option, context) for option in options]
+        parts.append(table(("option", "meaning", "default and limits"), rows))
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            parts += command_parts(inner, click.Context(inner, context, info_name=name))
+    return parts
+
+
+def option_row(option: click.Option, context: click.Context) -> tuple[str, str, str]:
+    shown = option.get_help_record(context)
+    if shown is None:
+        return "", "", ""
+    names, meaning = shown
+    more = ""
+    if found := re.search(r"  \[([^][]*)\]$", f"  {meaning}"):
+        more = found[1]
+        meaning = f"  {meaning}"[: found.start()].strip()
+    return f"`{names}`", meaning, more
 
 
 def metric_row(m: Metric) -> tuple[str, ...]:

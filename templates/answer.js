@@ -147,7 +147,7 @@
     const best = {
       score: ["has", "have", `the ${score.better === "higher" ? "highest" : "lowest"} ${score.title}`],
       time: ["trains", "train", "fastest"],
-      memory: added() ? ["adds", "add", "least memory in training"] : ["needs", "need", "least memory"],
+      memory: added() ? ["needs", "need", "least memory to train"] : ["needs", "need", "least memory"],
       size: ["saves", "save", "the smallest file"],
     };
     for (const key of keys) best[key] ??= ["has", "have", `the lowest ${noun[key]}`];

@@ -9,8 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import yaml
 
 from helpers import made_records, plugin_packages, tiny
 from helpers.commands import called
@@ -18,6 +20,8 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tracker import make_trackers
 from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.load import load_records
+from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
@@ -37,6 +41,7 @@ EXAMPLES: dict[Any, str] = {
     "tasks": "probability",
     "datasets": "signs",
     "scorers": "length",
+    "metrics": "balanced",
     "probes": "longest",
     "trackers": "diary",
     "engines": "turns",
@@ -108,6 +113,7 @@ def test_the_examples_train_and_evaluate_together(tmp_path: Path) -> None:
     assert ((after.predictions.prediction > 0) & (after.predictions.prediction < 1)).all()
     assert trainer.task.guess(test.references).chance == 0.25
     assert probe.stop()["longest_step_seconds"] > 0
+    assert probe.state() == {}, "a checkpoint can be saved"
 
 
 def test_the_example_of_an_optimizer_trains(tmp_path: Path) -> None:
@@ -221,3 +227,92 @@ def test_the_example_of_a_scorer_is_taken_by_the_task() -> None:
     )
     assert not task.binary
     assert registry.plugin("scorers", "length")().score("one two", "one two three four") == 0.5
+
+
+def test_the_example_of_a_metric_is_sklearns(tmp_path: Path) -> None:
+    """Its rows have the mean that scikit-learn has, and are its change by a row's share."""
+    from sklearn.metrics import balanced_accuracy_score
+
+    random = np.random.default_rng(0)
+    reference, prediction = random.integers(0, 3, 200), random.integers(0, 3, 200)
+    losses = np.zeros(200)
+    metric = registry.plugin("metrics", "balanced")(3)
+    rows = metric.rows(Predictions(np.arange(200), reference, prediction, losses))
+    expected = balanced_accuracy_score(reference, prediction)
+    assert rows.mean() == pytest.approx(expected)
+    weight, share = np.ones(200), 1e-6
+    weight[7] += share * 200
+    moved = balanced_accuracy_score(reference, prediction, sample_weight=weight)
+    assert rows[7] - expected == pytest.approx((moved - expected) / share, rel=1e-3, abs=1e-3)
+
+
+# What the examples do in a sweep and on its page
+
+SMALL = {
+    "steps": 4,
+    "train_samples": 48,
+    "validation_samples": 16,
+    "test_samples": 24,
+    "global_batch": 8,
+    "log_every": 2,
+    "world_size": 1,
+    "threads": 1,
+    "device": "cpu",
+    "precision": "fp32",
+    "latency_samples": 2,
+    "max_length": 64,
+    "backbone": "embedded:newswire-gpt2",
+}
+SWEEPS: dict[str, tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]] = {
+    "methods optimizers tasks datasets probes trackers sections": (
+        {"task": "probability", "dataset": "signs", "optimizer": "adafactor"},
+        ("--track", "diary"),
+        ("bitfit", "Adafactor", "Brier score", "signs", "longest step", "Run on cpu."),
+    ),
+    "metrics": ({"dataset": "newswire", "rank_by": "balanced"}, (), ("balanced accuracy",)),
+    "scorers": (
+        {
+            "task": {"name": "causal_lm", "options": {"scorer": "length", "max_new_tokens": 4}},
+            "dataset": "newswire_chat",
+        },
+        (),
+        ("length match",),
+    ),
+    "engines": ({"dataset": "newswire"}, ("--on", "turns"), ("newswire",)),
+}
+"""Kinds of plug-ins -> settings that choose their examples, options, and words of the page."""
+
+
+def test_every_kind_has_an_example_that_is_run() -> None:
+    """All kinds of the registry, by a sweep with a page; a command has no part in one."""
+    run = {kind for kinds in SWEEPS for kind in kinds.split()}
+    assert run == {*registry.ONE} == {*EXAMPLES} - {"commands"}
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [pytest.param(of, marks=pytest.mark.suites if of == "engines" else ()) for of in SWEEPS],
+)
+def test_a_sweep_with_the_examples_ends_in_a_page(
+    kinds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`run-all` with each kind's example trains, evaluates and writes a page that names it."""
+    settings, options, words = SWEEPS[kinds]
+    suite = {
+        "description": "Examples of docs/adding.md.",
+        "seeds": 1,
+        "settings": SMALL | settings,
+        "methods": {"bitfit": {}},
+    }
+    (tmp_path / "added.yaml").write_text(yaml.safe_dump(suite))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    called(
+        *("run-all", tmp_path / "added.yaml", "--out", tmp_path / "out", "--wandb", "off"), *options
+    )
+    folder = tmp_path / "out" / "added"
+    (record,) = load_records(folder).records
+    assert record.status == "ok"
+    page = (folder / "report.html").read_text(encoding="utf-8").lower()
+    assert [word for word in words if word.lower() not in page] == []
+    if "trackers" in kinds:
+        assert (folder / "diary.txt").read_text() == f"{record.run_id}\n"

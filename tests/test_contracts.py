@@ -4,6 +4,7 @@ wrote it.
 
 import dataclasses
 import inspect
+import json
 import math
 import subprocess
 import sys
@@ -416,6 +417,45 @@ def test_a_probe(name: str, tmp_path: Path) -> None:
         assert value is None or isinstance(float(value), float)
 
 
+@pytest.mark.parametrize("name", registry.names("probes"))
+def test_a_probe_goes_on_from_a_checkpoint(name: str, tmp_path: Path) -> None:
+    """It gives its state, and with it and all steps once more, at once, the same values as
+    without a break; those that two runs without one share, but for the process's own memory.
+    """
+    plugin, run = registry.plugin("probes", name), probe_run.make_run(tmp_path)
+    steps = [probe_run.step(index, seconds) for index, seconds in enumerate((3.0, 1.0, 2.0), 1)]
+
+    def begun() -> Probe:
+        probe: Probe = plugin()
+        probe.start(run)
+        probe.before_training()
+        return probe
+
+    def ended(probe: Probe) -> dict[str, Any]:
+        probe.after_steps(steps[2:])
+        probe.after_training()
+        return probe.stop()
+
+    def trained() -> Probe:
+        probe = begun()
+        for step in steps[:2]:
+            probe.before_step(step.index)
+            probe.after_backward(step.index)
+            probe.after_steps([step])
+        return probe
+
+    state = trained().state()
+    assert state is not None, f"{name} measures and has no hook `state`"
+    resumed = begun()
+    resumed.after_steps(steps[:2])
+    resumed.load(json.loads(json.dumps(state)), 2)
+    one, other, found = ended(trained()), ended(trained()), ended(resumed)
+    assert set(found) == set(one)
+    memory = {metric.name for metric in plugin.metrics if metric.group == "memory"}
+    same = [key for key, value in one.items() if value == other[key] and key not in memory]
+    assert {key: found[key] for key in same} == {key: one[key] for key in same}
+
+
 def test_metrics_have_one_owner() -> None:
     """No name is defined twice, over all probes and each task; each has a definition and a
     format that formats.
@@ -494,13 +534,17 @@ def test_a_file_of_ours_is_found_by_its_name() -> None:
         ),
         (f"{METHOD}title, lr = 'A', 1.0\n", r"A lacks build \(docs/adding\.md\)"),
         (f"{METHOD}lr = 1.0\n", r"A lacks build, title \(docs/adding\.md\)"),
+        (
+            f"{METHOD}title, lr = 'A', 1.0\n    def build(self): return None\n",
+            r"A\.build takes \(\) and must take \(backbone\), as in hpml_bench\.plugins",
+        ),
     ],
 )
 def test_a_module_that_is_no_plug_in_is_told(
     source: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By name: what it raises when it is imported, how many classes it has, or what its class
-    lacks.
+    lacks, or which arguments a hook does.
     """
     plugin_packages.install(monkeypatch, tmp_path, "methods", third=source)
     with pytest.raises(UserError, match=f"method 'third'.*{says}"):

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import click
+import generate_docs
 import pytest
 from test_layers import ORDER
 
@@ -31,7 +32,14 @@ PAGES = [
 ]
 FOLDERS = {"reliability.md": "tests/launch/faults", "security.md": "tests/hostile"}
 """Where the tests lie that a page names without a folder."""
-GENERATED = {"files.md", "metrics.md", "settings.md", "methods-support.md", "fake-cuda.md"}
+GENERATED = {
+    "commands.md",
+    "files.md",
+    "metrics.md",
+    "settings.md",
+    "methods-support.md",
+    "fake-cuda.md",
+}
 MOST_WORDS = {ROOT / "README.md": 900} | {
     page: 1200 for page in PAGES if page.parent == ROOT / "docs" and page.name not in GENERATED
 }
@@ -46,7 +54,7 @@ EXTERNAL = re.compile(r"^[a-z]+:")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 PYTHON = re.compile(r"(?<![\w.])([\w*./-]*\w\.py)((?:(?:`, `)?::test_\w+)*)(?!\w)")
 INSIDE = re.compile(
-    r"(?<![\w./])((?:hpml_bench|tests|benchmarks|docs|templates|reports/reference)/[\w*./-]*)"
+    r"(?<![\w./])((?:hpml_bench|tests|benchmarks|docs|templates|reports/reference)/(?:[\w*./-]*[\w*/-])?)"
 )
 TEST = re.compile(r"`(test_\w+)`")
 MODULE = re.compile(r"\bhpml_bench((?:\.\w+)+)")
@@ -150,11 +158,73 @@ def test_a_page_is_short(page: Path) -> None:
     assert len(NO_PROSE.sub("", text(page)).split()) <= MOST_WORDS[page]
 
 
-def test_every_command_stands_on_a_page() -> None:
-    """As a reader types it; one that nobody can find need not be there."""
-    pages = "\n".join(map(text, PAGES))
-    names = main.list_commands(click.Context(main))
-    assert [name for name in names if not re.search(rf"hpml-bench {name}\b", pages)] == []
+def commands() -> dict[str, click.Command]:
+    """Return the commands of the package and of its groups by their words."""
+    context, found = click.Context(main), dict[str, click.Command]()
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command is not None
+        found[name] = command
+        for inner, of_group in getattr(command, "commands", {}).items():
+            found[f"{name} {inner}"] = of_group
+    return found
+
+
+def options(command: click.Command) -> set[str]:
+    """Return the options of a command as they are typed."""
+    context = click.Context(command)
+    return {
+        word for one in command.get_params(context) for word in (*one.opts, *one.secondary_opts)
+    }
+
+
+def test_readme_lists_every_command() -> None:
+    """A line for each; `stop` beside `status`, and `save` as the only command of `baseline`."""
+    page = text(ROOT / "README.md")
+    assert [name for name in commands() if not re.search(rf"hpml-bench {name}\b", page)] == []
+
+
+def test_the_page_of_commands_has_every_option() -> None:
+    """docs/commands.md is made from the commands: run benchmarks/generate_docs.py after a
+    change.
+    """
+    parts = re.split(r"^## `hpml-bench (.+)`$", text(ROOT / "docs/commands.md"), flags=re.MULTILINE)
+    shown = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert shown.keys() == commands().keys()
+    for name, command in commands().items():
+        listed = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", shown[name]))
+        named = {word for word in options(command) if word.startswith("--")} - {"--help"}
+        assert named <= listed, name
+
+
+def wrong_options(page: Path) -> list[str]:
+    """Return the options that a page gives to commands of ours, and they don't have."""
+    known, wrong = commands(), []
+    for call in re.findall(r"hpml-bench ([a-z-]+(?: save)?\b[^\n`|;#]*)", text(page)):
+        # a second command of the line, and what follows another program's name, are others'
+        first = call.partition("&&")[0]
+        words = first.split()
+        name = "baseline save" if words[0] == "baseline" else words[0]
+        if name not in known:
+            continue
+        given = re.findall(r"(?<![\w-])--[a-z][\w-]*", first)
+        wrong += [f"{name} {word}" for word in given if word not in options(known[name])]
+    return wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_gives_commands_options_that_they_have(page: Path) -> None:
+    """In each line or code that begins with a command of ours."""
+    assert wrong_options(page) == []
+
+
+@pytest.mark.parametrize("name", ["metrics", "settings"])
+def test_a_reference_page_is_up_to_date(name: str) -> None:
+    """docs/ holds what benchmarks/generate_docs.py writes: run it after a change of a setting or
+    a metric.
+    """
+    expected = getattr(generate_docs, f"{name}_page")()
+    assert text(ROOT / "docs" / f"{name}.md") == expected
 
 
 def test_the_table_of_packages_is_the_order_of_imports() -> None:
@@ -182,6 +252,8 @@ def test_a_wrong_name_is_found(tmp_path: Path) -> None:
         "`hpml_bench.system.errors.UserError`, `hpml_bench.system.errors.UserErrors`, "
         "`hpml_bench.builtin.methods`,"
         " `hpml_bench.sections`\n"
+        "`hpml-bench run-all mine.yaml --seed 3 --retries 2`,"
+        " `hpml-bench baseline save a --run 3`\n"
     )
     assert broken_links(page) == ["#nowhere", "gone.md"]
     assert set(missing_files(page)) == {
@@ -191,6 +263,7 @@ def test_a_wrong_name_is_found(tmp_path: Path) -> None:
         "test_suites_that_are_not_there",
     }
     assert missing_tests(page) == ["test_nothing_of_this_name"]
+    assert wrong_options(page) == ["run-all --seed", "baseline save --run"]
     assert missing_modules(page) == ["hpml_bench.system.errors.UserErrors"]
 
 

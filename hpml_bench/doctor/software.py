@@ -96,10 +96,9 @@ def extras() -> Result:
     lacking = sorted(extra for extra in PURPOSES if any(map(lacks, known.get(extra, ()))))
     if not lacking:
         return Result("ok", f"all are installed: {', '.join(PURPOSES)}")
-    found = ", ".join(f"{extra} (for {PURPOSES[extra]})" for extra in lacking)
-    return Result(
-        "warn", f"not installed: {found}", f"if you need them: {install_extras(*lacking)}"
-    )
+    # extras have nothing to do with each other: most users need one of them, or none
+    each = "\n".join(f"for {PURPOSES[extra]}: {install_extras(extra)}" for extra in lacking)
+    return Result("warn", f"not installed: {', '.join(lacking)}", each)
 
 
 def quickstart() -> Result:

@@ -261,14 +261,15 @@ class Probe:
         window; None: unknown.
 
         A run whose probe returns None saves no checkpoint. Losses of validation rows that a probe
-        keeps belong here.
+        keeps belong here. The base class knows the state of a probe that overrides no event of the
+        training: {}. A probe that overrides one says what it keeps; {} where that follows from the
+        steps, which come again, all at once.
         """
-        measured = ("before_step", "after_backward", "before_eval", "after_eval")
-        return (
-            {}
-            if all(getattr(type(self), name) is getattr(Probe, name) for name in measured)
-            else None
-        )
+        measured = ("before_step", "after_backward", "after_steps", "before_eval", "after_eval")
+        hooks = [getattr(type(self), name) for name in measured]
+        # what StepsProbe keeps follows from the steps
+        overridden = [hook for hook in hooks if hook.__module__ != __name__]
+        return None if overridden else {}
 
     def load(self, state: dict[str, Any], step: int) -> None:
         """Go on from a checkpoint after `step`, before the next; `after_steps` has got all steps

@@ -87,7 +87,8 @@ def plugin(kind: Kind, name: str) -> type[Any]:
     class of the kind.
 
     The base classes are in `plugins`; each names its kind in `plugin_kind`. Raises UserError: as
-    `get`; or the module has no such class, or several, or the class is incomplete.
+    `get`; or the module has no such class, or several, or the class is incomplete, or a hook of it
+    takes fewer arguments than the base class's.
     """
     module = get(kind, name)
     own = [
@@ -119,7 +120,39 @@ def plugin(kind: Kind, name: str) -> type[Any]:
             f"the {ONE[kind]} '{name}': {module.__name__}.{chosen.__name__} lacks "
             f"{', '.join(missing)} (docs/adding.md)"
         )
+    for base in bases:
+        for hook in vars(base):
+            if narrower := _narrower(chosen, base, hook):
+                raise UserError(
+                    f"the {ONE[kind]} '{name}': {module.__name__}.{chosen.__name__}.{hook} takes "
+                    f"{narrower}, as in hpml_bench.plugins (docs/adding.md)"
+                )
     return chosen
+
+
+def _narrower(chosen: type[Any], base: type[Any], hook: str) -> str:
+    """Return which arguments a hook of a class takes and must take, where it lacks some that the
+    base class has; empty where it has all.
+    """
+    declared, own = getattr(base, hook), getattr(chosen, hook)
+    if hook.startswith("_") or own is declared or not inspect.isfunction(declared):
+        return ""
+    if not inspect.isfunction(own):
+        return ""
+    # without `self`; the core gives all of them by position, or those after a `*` by name
+    parameters = list(inspect.signature(declared).parameters.values())[1:]
+    by_name = {p.name: None for p in parameters if p.kind is p.KEYWORD_ONLY}
+    by_position = [None for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    try:
+        inspect.signature(own).bind(None, *by_position, **by_name)
+    except TypeError:
+        return f"{_arguments(own)} and must take {_arguments(declared)}"
+    return ""
+
+
+def _arguments(function: Any) -> str:
+    parameters = list(inspect.signature(function).parameters)[1:]
+    return f"({', '.join(parameters)})"
 
 
 def validate_options(kind: Kind, name: str, options: dict[str, Any], where: str) -> BaseModel:

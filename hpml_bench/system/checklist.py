@@ -21,7 +21,7 @@ class CheckResult(Generic[S]):
     )  # of the check; it is set when all results are collected
     state: S
     finding: str
-    advice: str = ""
+    advice: str = ""  # a line for each thing to do
 
 
 def name_of(check: Callable[..., Any]) -> str:
@@ -30,20 +30,20 @@ def name_of(check: Callable[..., Any]) -> str:
 
 def printable(name: str, found: CheckResult[S]) -> CheckResult[S]:
     """Return a named result without keys, tokens and control characters."""
-    finding, advice = (for_terminal(redacted(text), 600) for text in (found.finding, found.advice))
-    return CheckResult(found.state, finding, advice, name=name)
+    advice = [for_terminal(redacted(line), 600) for line in found.advice.split("\n")]
+    finding = for_terminal(redacted(found.finding), 600)
+    return CheckResult(found.state, finding, "\n".join(advice), name=name)
 
 
 def lines(check: CheckResult[Any], states: int, names: int, width: int) -> str:
-    """Return a check's state, name and finding, in columns so wide, and beneath it the advice,
-    wrapped to a width.
+    """Return a check's state, name and finding, in columns so wide, and beneath it each line of
+    the advice, wrapped to a width.
     """
     start = f"{check.state:<{states}}  {check.name:<{names}}  "
     fold = textwrap.TextWrapper(
         max(width, len(start) + LEAST_TEXT), break_long_words=False, break_on_hyphens=False
     )
     fold.subsequent_indent = " " * len(start)
-    texts = [f"{start}{check.finding}"] + (
-        [f"{fold.subsequent_indent}-> {check.advice}"] if check.advice else []
-    )
+    advice = check.advice.split("\n") if check.advice else []
+    texts = [f"{start}{check.finding}", *(f"{fold.subsequent_indent}-> {line}" for line in advice)]
     return "\n".join(fold.fill(text) for text in texts)

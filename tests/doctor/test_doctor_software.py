@@ -127,8 +127,9 @@ def test_all_requirements_of_the_project_are_understood() -> None:
             software.extras,
             {"gguf": None, "optuna": "3.6"},
             "warn",
-            "not installed: gguf (for models in GGUF files), tune (for tune --sampler tpe)",
-            "pip install 'gguf>=0.17.1' 'optuna>=4.0'",
+            "not installed: gguf, tune",
+            "for models in GGUF files: pip install 'gguf>=0.17.1'\n"
+            "for tune --sampler tpe: pip install 'optuna>=4.0'",
         ),
     ],
 )

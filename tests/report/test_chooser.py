@@ -364,9 +364,7 @@ SCREENS: dict[str, Any] = {
         four(),
         "#?first=memory&score=74",
         {
-            "pick": [
-                f"{WITHIN}run: lora adds least memory in training: 90.0 MB of its 650 MB peak."
-            ],
+            "pick": [f"{WITHIN}run: lora needs least memory to train: 90.0 MB of its 650 MB peak."],
             "groups": {
                 "Then by mean": [
                     "adapter 95.0 MB of its 600 MB peak",

@@ -22,6 +22,7 @@ from hpml_bench.report.answer.screen import pictures
 from hpml_bench.report.caveats import beats_guess, beside_guess
 from hpml_bench.report.render import page_of
 from hpml_bench.report.results import Results
+from hpml_bench.suite import registry
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
 
@@ -147,10 +148,15 @@ def test_a_rare_row_may_count_as_much_as_its_class(tmp_path: Path) -> None:
     assert np.ptp(rows) <= aligned.span == pytest.approx(5.0)
 
 
+RANKING = [
+    name for name in registry.names("metrics") if registry.plugin("metrics", name).target == "class"
+]
+
+
 @pytest.mark.parametrize(
     ("suite", "by", "words"),
     [
-        ("quickstart", "spearman", "can be ranked by average_precision, brier, macro_f1, mcc"),
+        ("quickstart", "spearman", f"can be ranked by {', '.join(RANKING)}"),
         ("quickstart", "no_such", "settings.rank_by is 'no_such'"),
         ("faq", "macro_f1", "nothing but the task's score"),
     ],

@@ -115,8 +115,8 @@ HEADLINES = {
         "tell which."
     ): CASES["base"],
     (
-        "full has the highest accuracy (79.0 %), trains fastest, adds least memory and saves the "
-        "smallest file."
+        "full has the highest accuracy (79.0 %), trains fastest, needs least memory to train and "
+        "saves the smallest file."
     ): CASES["several costs won"],
     "Each method loses to another: none is best.": CASES["cycle"],
     "No method is shown to beat full: 79.0 % accuracy.": CASES["untested"],
@@ -229,7 +229,7 @@ def test_a_cost_is_won_only_against_every_method() -> None:
     """A method that was tested against some others alone isn't called the fastest."""
     assert words.verdict(an_answer(FIVE), "head").more == (
         "fastest",
-        "training adds least memory",
+        "least memory to train",
         "smallest file",
     )
     answer = turned(an_answer(FIVE), "train_seconds", {"lora"}, verdict="untested", winner=None)

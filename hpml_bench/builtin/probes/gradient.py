@@ -66,6 +66,9 @@ class GradientProbe(StepsProbe):
             Point(metric="learning_rate", step=step.index, value=step.lr) for step in window
         ]
 
+    def state(self) -> dict[str, Any]:
+        return {}
+
     def definitions(self) -> tuple[Metric, ...]:
         return self.metrics if self.run.settings.precision == "fp16" else METRICS
 

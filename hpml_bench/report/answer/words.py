@@ -168,7 +168,7 @@ def _won(axis: Axis) -> tuple[str, str]:
     if axis.key == "memory":
         added = axis.tested != axis.id
         return (
-            ("adds least memory", "training adds least memory")
+            ("needs least memory to train", "least memory to train")
             if added
             else ("needs least memory", "least memory")
         )
