@@ -281,8 +281,19 @@ WRITTEN: dict[str, tuple[str | None, list[dict[str, Any]], tuple[str, ...]]] = {
     "numbers": (
         starters.CHAT,
         asked("rates #### 7", "goal #### 1,000"),
-        ("scorer: number", "max_new_tokens: 8"),
+        ("scorer: number", "decimal_mark: point", "max_new_tokens: 8"),
     ),
+    "numbers with a decimal comma": (
+        starters.CHAT,
+        asked("1.234,50", "11,5", "3"),
+        ("scorer: number", "decimal_mark: comma", "`point` can't read the answers"),
+    ),
+    "numbers that could have a decimal comma": (
+        starters.CHAT,
+        asked("1.234", "11"),
+        ("scorer: number", "decimal_mark: point", "don't say whether 1.234 has a decimal point"),
+    ),
+    "versions, which are no numbers": (starters.CHAT, asked("3.10.2", "3.11"), ("scorer: exact",)),
     "long answers, compared by words": (
         starters.CHAT,
         asked(("the bank rose " * 5).strip(), ("the goal won " * 5).strip()),
