@@ -35,7 +35,7 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk, heartbeat
 from hpml_bench.system.redaction import redacted, secrets
 from hpml_bench.system.signals import Stop, stoppable
-from hpml_bench.system.text import for_terminal
+from hpml_bench.system.text import for_terminal, shortened
 from hpml_bench.training.request import RunRequest
 
 Around = Callable[
@@ -132,7 +132,7 @@ class SweepProgress:
         speed = f"{rate:,.0f} samples/s" if rate else ""
         numbers = ", ".join(part for part in (f"{record.shown} {selected}".strip(), speed) if part)
         message = (
-            record.error.message.splitlines()[0][:200]
+            shortened(record.error.message.splitlines()[0], 200)
             if record.error and record.error.message
             else ""
         )
