@@ -47,6 +47,7 @@ NINE_TENTHS = 0.9
 MANY = 0.1  # share of rows too long from which on their prompts are cut
 LOSS_ON = ("answers", "each")
 MOST_NEW = 256  # most tokens generated for an answer
+SENTENCE = 64  # tokens in which a base model can answer in a sentence
 FREQUENT, FEW_OF_CLASS = 0.8, 10
 """Share of rows from which on a class is so frequent that accuracy hides the others; rows below
 which one is rare.
@@ -244,10 +245,11 @@ def _answer_options(view: View) -> tuple[Entry, ...]:
         f"; cut to {MOST_NEW}, as answers cost most of an evaluation" if high > MOST_NEW else ""
     )
     why = f"the 99th percentile of expected answers is {high:.0f} tokens, end included{capped}"
-    return (
-        *entries,
-        Entry("max_new_tokens", min(MOST_NEW, STEP * math.ceil(max(high, 1) / STEP)), (why,)),
-    )
+    most = min(MOST_NEW, STEP * math.ceil(max(high, 1) / STEP))
+    if most < SENTENCE:
+        most = SENTENCE
+        why += "; the methods none and few_shot may answer in a sentence, which must not be cut"
+    return (*entries, Entry("max_new_tokens", most, (why,)))
 
 
 def _thinking(view: View) -> tuple[Entry, ...]:
