@@ -13,6 +13,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from fractions import Fraction
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -174,39 +176,174 @@ def exact(answer: str, expected: str) -> float:
     return float(one == other)
 
 
-def number(answer: str, expected: str) -> float:
-    """Whether both give the same number: the first behind ####, else the last; what a colon or a
-    slash joins is one.
+def number(answer: str, expected: str, point: str = ".") -> float:
+    """Whether both give the same number: the first behind ####, else the last; what digits and
+    signs join is one, and is read whole or not at all.
     """
-    one = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?!\w))?"
+    given, wanted = last_number(answer, point), last_number(expected, point)
+    if given is None or wanted is None or given[0] != wanted[0]:
+        return 0.0
+    _, said_front, said_back, _ = given
+    _, front, back, first = wanted
+    if "####" in expected or not first:
+        return 1.0
+    back = "" if len(back.split()) > 3 else back
+    if not front and not back:
+        return float(not said_front or said_front[0] not in "<>~\u00b1\u2248\u2264\u2265")
+    follows = [
+        said_back.startswith(unit) and not said_back[len(unit) :][:1].isalnum()
+        for unit in (front, back)
+    ]
+    if front and back:
+        return float(front == said_front and follows[1])
+    return float((front or back) == said_front or follows[0 if front else 1])
 
-    def every(text: str) -> list[list[float]]:
-        found = []
-        for match in re.finditer(f"{one}(?:[:/]{one})*", text):
-            before = text[: match.start()].removesuffix("$")
-            # a minus that could subtract from something, as in 5-10, is no sign
-            negative = before.endswith("-") and not re.search(r"[\w)]$", before[:-1])
-            parts = [float(part.replace(",", "")) for part in re.split("[:/]", match[0])]
-            parts[0] *= -1 if negative else 1
-            fraction = "/" in match[0] and len(parts) == 2 and parts[1] != 0
-            found.append([parts[0] / parts[1]] if fraction else parts)
-        return found
 
-    def last(text: str) -> list[float] | None:
-        text = re.sub(r"(?<=\d)\s*(?=\\[dt]?frac)", " ", text.replace("\N{MINUS SIGN}", "-"))
-        text = re.sub(r"\\[dt]?frac\{([-+]?\d+)\}\{(\d+)\}", r"\1/\2", text)
-        mixes = re.finditer(
-            r"(?<![\w.,^/:])(\d+(?:,\d{3})*)[ \xa0](\d+)/(\d+)(?![\w/:]|[.,]\d)", text
-        )
-        for mixed in reversed([*mixes]):
-            whole, over, under = (float(part.replace(",", "")) for part in mixed.groups())
-            if over < under:
-                fraction = f"{whole * under + over:.0f}/{under:.0f}"
-                text = f"{text[: mixed.start()]}{fraction}{text[mixed.end() :]}"
-        behind = every(text.rsplit("####", 1)[-1]) if "####" in text else []
-        return behind[0] if behind else next(iter(reversed(every(text))), None)
+def last_number(text: str, point: str) -> tuple[tuple[Any, ...], str, str, bool] | None:
+    """Return the number that counts, as its joining signs and parts, with the sign in front of it,
+    what stands behind it, and whether nothing stands before it; None where there is none.
+    """
+    text = as_typed(text)
+    for behind in text.split("####")[1:]:
+        line = behind.split("\n")[0]
+        if places := places_of(line):
+            return number_at(line, *places[0], point)
+    places = places_of(text)
+    if not places:
+        return None
+    words = len(re.findall(r"[^\W\d]+", text))
+    if len(places) > 1 and words < 4 and not re.search("[=+*\u00d7\u00b7]", text):
+        alone = not text[: places[0][0]].strip(" \t\n([{*\"'-+$")
+        if alone or not words:
+            return None
+    return number_at(text, *places[-1], point)
 
-    return float(last(answer) is not None and last(answer) == last(expected))
+
+def as_typed(text: str) -> str:
+    """Return a text with minus signs, powers and fractions in ASCII."""
+    text = re.sub(
+        "([0-9]?)([\u00bc-\u00be\u2150-\u215e])",
+        lambda m: f"{m[1]}{' ' * bool(m[1])}{unicodedata.normalize('NFKC', m[2])}",
+        text,
+    )
+    text = re.sub("[\u2212\u2013\ufe63\uff0d\u2010\u2011]", "-", text).replace("\u2044", "/")
+    text = text.replace("{,}", ",").replace(r"\%", "%").replace(r"\$", "$")
+    raised = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b"
+    for run in set(re.findall(rf"\d([{raised}]+)", text)):
+        plain_run = run.translate(str.maketrans(raised, "0123456789+-"))
+        text = re.sub(rf"(?<=\d){run}(?![{raised}])", f"^{plain_run}", text)
+    ten = r"10(?:\^|\*\*)\{?([-+]?\d{1,3})\}?(?![.,^]?\d)"
+    text = re.sub(rf"(?<=\d)\s*(?:[x*\u00d7\u00b7\u22c5]|\\times|\\cdot)\s*{ten}", r"e\1", text)
+    text = re.sub(rf"(?<![\w.,^/:'\u2019-]){ten}", r"1e\1", text)
+    text = re.sub(r"(?<=\d)\s*(?=\\[dt]?frac)", " ", text)
+    text = re.sub(r"\\[dt]?frac\{([-+]?\d+)\}\{(\d+)\}", r"\1/\2", text)
+    mixes = re.finditer(r"(?<![\w.,^/:])(\d+(?:,\d{3})*)[ \xa0](\d+)/(\d+)(?![\w/:]|[.,]\d)", text)
+    for mixed in reversed([*mixes]):
+        whole, over, under = (int(part.replace(",", "")) for part in mixed.groups())
+        if over < under:
+            fraction = f"{whole * under + over}/{under}"
+            text = f"{text[: mixed.start()]}{fraction}{text[mixed.end() :]}"
+    return re.sub(r"(\A|(?<=[=(:]))\s*-\s+(?=[.,]?\d|[$\xa2-\xa5\u20a0-\u20bf])", "-", text)
+
+
+BLANK = "[ \u00a0\u2009\u202f]"
+LETTERS = "[A-Za-z_\u00aa\u00b5\u00ba\u00c0-\u00d6\u00d8-\u024f\u0370-\u04ff]"
+MONEY = "[$\u00a2-\u00a5\u20a0-\u20bf]"
+
+
+def places_of(text: str) -> list[tuple[int, int]]:
+    """Return where joined digits begin and end; those behind a letter are part of a word."""
+    part = rf"(?:\d{{1,3}}(?:{BLANK}\d{{3}})+(?!\d)|\d+)(?:[eE][-+]?\d{{1,3}}(?!\w))?"
+    joined = rf"(?:(?<!\d)[.,])?{part}(?:[-.,:/^'\u2019\u02bc]{part})*"
+    word = rf"{LETTERS}\d+(?:[-.,:/^'\u2019\u02bc]\d+)*"
+    matches = re.finditer(f"({word})|({joined})", text)
+    return [match.span(2) for match in matches if match[2]]
+
+
+def number_at(
+    text: str, start: int, end: int, point: str
+) -> tuple[tuple[Any, ...], str, str, bool] | None:
+    """Return the number in a place, as `last_number` does."""
+    behind, before = text[end:], text[:start]
+    if re.match(r"[eE][-+]?\d", behind):
+        return None
+    joined_word = re.match(rf"{LETTERS}+\d", behind)
+    if joined_word and not re.match(rf"{LETTERS}{{1,3}}[23](?!\w)", behind):
+        return None
+    parts = parts_of(text[start:end], point)
+    if parts is None:
+        return None
+    signed = re.search(rf"(?<![\w)])([-+])(?:{MONEY}{BLANK}?)?\Z", before)
+    if signed and signed[1] == "-":
+        parts = (-parts[0],) if len(parts) == 1 else ("-", *parts)
+    marks = rf"({MONEY}|[<>~\u00b1\u2248\u2264\u2265]=?|(?<!{LETTERS})(?:[A-Z]{{3}}|Rs|Fr)\.?)"
+    mark = re.search(rf"{marks}{BLANK}*-?\Z", before if signed else before.rstrip("-+ "))
+    if mark is None and signed:
+        mark = re.search(rf"{marks}{BLANK}*-?\Z", before[: signed.start()])
+    front, back = mark[1] if mark else "", ""
+    unit = rf"{BLANK}*((?:[%\u2030\xb0\u2032\u2033]|{LETTERS}|{MONEY}|[^\x00-\u024f\W\d]).*)"
+    if following := re.match(unit, behind, re.DOTALL):
+        back = following[1]
+    if front == "$" and back.startswith("$"):
+        front = back = ""
+    left = before[: mark.start()] if mark else before
+    return parts, unit_of(front), unit_of(back), not left.strip(" \xa0\n\t([{*\"'-+$")
+
+
+def unit_of(text: str) -> str:
+    spaced = " ".join(unicodedata.normalize("NFKC", text).split())
+    bare = spaced.rstrip(" .,;:!?)]}*\"'\u2019\u201d")
+    return re.sub("(?i)per ?cent|prozent|pour ?cent", "%", bare)
+
+
+def parts_of(run: str, point: str) -> tuple[Any, ...] | None:
+    """Return one number, or the signs and parts of several that are joined; None for neither."""
+    if (one := decimal_of(run, point)) is not None:
+        return (one,)
+    for sign in "-./":
+        pieces = run.split(sign)
+        if len(pieces) == 3 and all(piece.isdecimal() for piece in pieces):
+            sizes = [len(piece) for piece in pieces]
+            if sizes[0] == 4 and max(sizes[1:]) <= 2:
+                return ("date", *map(int, pieces))
+            if sizes[2] == 4 and max(sizes[:2]) <= 2:
+                return (sign, *map(int, pieces))
+    signs, pieces = re.findall("[-:/^]", run), re.split("[-:/^]", run)
+    values = [decimal_of(piece, point) for piece in pieces]
+    if signs == ["/"] and values[0] is not None and values[1]:
+        return (values[0] / values[1],)
+    found: list[Any] = [*signs]
+    for piece, value in zip(pieces, values, strict=True):
+        if value is None and not re.fullmatch(r"\d+(\.\d+){2,}", piece):
+            return None
+        found.append(piece if value is None else value)
+    return tuple(found)
+
+
+def decimal_of(text: str, point: str) -> Fraction | None:
+    """Return a number with this decimal sign and groups by the other, blanks or apostrophes."""
+    body, _, power = text.lower().partition("e")
+    whole, has_point, decimals = body.partition(point)
+    if (has_point and not decimals.isdecimal()) or not (whole or has_point):
+        return None
+    groups = re.split(r"[^\d]", whole)
+    if len(groups) > 1:
+        between = set(re.findall(r"[^\d]", whole))
+        kind = "".join(between)
+        thousands = all(len(group) == 3 for group in groups[1:]) and len(groups[0]) <= 3
+        lakhs = len(groups[-1]) == 3 and {len(group) for group in groups[1:-1]} <= {2}
+        lakhs &= len(groups[0]) <= 2 and kind == "," and point == "."
+        other = "," if point == "." else "."
+        known = kind == other or all(re.fullmatch(BLANK, sign) for sign in between)
+        known |= between <= set("'\u2019\u02bc")
+        starts = groups[0][:1] not in {"", "0"} and groups[0].isdecimal()
+        if not (known and starts and (thousands or lakhs)):
+            return None
+    digits = "".join(groups)
+    if digits and not digits.isdecimal():
+        return None
+    value = Fraction(Decimal(f"{digits or 0}.{decimals or 0}"))
+    return value * Fraction(10) ** int(power or 0)
 
 
 def peft_metamath(answer: str, expected: str) -> float:
@@ -305,6 +442,7 @@ def _longest(said: list[str], asked: list[str]) -> float:
 SCORERS: dict[str, Callable[[str, str], float]] = {
     "exact": exact,
     "number": number,
+    "number with a decimal comma": partial(number, point=","),
     "peft_metamath": peft_metamath,
     "gsm8k_strict": lambda answer, expected: gsm8k(
         re.findall(r"#### (-?[0-9.,]+)", answer)[:1], expected

@@ -86,6 +86,8 @@ class Run:
         )
         if found == "rouge_l" and "of any script" not in defined:
             return "rouge_l of a to z"
+        if found == "number" and self.settings["task"]["options"].get("decimal_mark") == "comma":
+            return "number with a decimal comma"
         return None if found is None else str(found)
 
     @property

@@ -12,6 +12,7 @@ from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import disk_error
 from hpml_bench.system.disk import explained
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import shortened
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -206,7 +207,7 @@ def column_errors_as_user_errors(where: str) -> AbstractContextManager[None]:
     """
 
     def explain(error: Exception) -> UserError:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = shortened(" ".join(str(error).split()), 200) or type(error).__name__
         return disk_error(error) or UserError(
             f"{where}: its columns can't be read as text and label: {reason}"
         )

@@ -47,8 +47,10 @@ FIELDS = (
 """Keys of a turn beside its role and content that templates read, as TRL and transformers
 document them.
 """
+WHETHER_LEARNT = ("loss", "train")
+"""Keys of a turn that say whether it is learnt, as ms-swift and Axolotl name them."""
 READ_KEYS = frozenset(
-    {"role", "content", "from", "value", "weight", *FIELDS}
+    {"role", "content", "from", "value", "weight", *WHETHER_LEARNT, *FIELDS}
 )  # keys of a turn; others are left unread
 
 ROLES = {
@@ -108,19 +110,32 @@ def find_turns(
         return Columns(
             kind="prompt", text=given, label=answer, choices=choices, system=system, tools=tools
         )
+    if sentence := preferences(names):
+        raise UserError(f"{where}: {sentence}")
     if plain := first_named(names, TEXT_NAMES):
         return Columns(kind="text", text=(plain,))
-    if first_named(names, ("chosen",)) and first_named(names, ("rejected",)):
-        raise UserError(
-            f"{where}: holds preferences, which are not compared; to learn the chosen answers, set "
-            "dataset.options.label to chosen, or dataset.options.text where it has the whole "
-            "conversations"
-        )
     raise UserError(
         f"{where}: no columns look like conversations: none is called "
         f"{' or '.join(TURN_NAMES[:2])}, or {' or '.join(PROMPT_NAMES[:3])} with "
         f"{' or '.join(ANSWER_NAMES[:4])}, or text; name them with dataset.options.text and "
         f"dataset.options.label ({listed(names)})"
+    )
+
+
+def preferences(names: Sequence[str]) -> str | None:
+    """Return a sentence on columns of preferred and rejected answers; None where there are none."""
+    chosen, rejected = first_named(names, ("chosen",)), first_named(names, ("rejected",))
+    if chosen is None or rejected is None:
+        return None
+    if prompt := first_named(names, PROMPT_NAMES):
+        advice = f"dataset.options.text to {prompt} and dataset.options.label to {chosen}"
+    else:
+        advice = f"dataset.options.text to {chosen}"
+    return (
+        f"holds preferences (columns '{short(chosen)}' and '{short(rejected)}'), which no method "
+        f"here learns; to learn the chosen answers alone, set {advice}; a trainer of preferences, "
+        "such as TRL's DPOTrainer, can be compared by the method command, or its checkpoint by "
+        "hpml-bench score"
     )
 
 
@@ -344,18 +359,27 @@ def _turn(turn: Any, number: int) -> Turn:
     content = _parts(
         turn.get("content") if turn.get("content") is not None else turn.get("value"), number
     )
-    weight = 1.0 if turn.get("weight") is None else turn["weight"]
+    weight = _weight(turn, number)
     if not isinstance(role, str) or role not in ROLES:
         raise ValueError(
             f"has a turn {number} of the role {short(str(role))!r}; known are {', '.join(ROLES)}"
+        )
+    if turn.get("function_call") is not None:
+        raise ValueError(
+            f"has a turn {number} with the key 'function_call', which is not read; give the call "
+            "in a list 'tool_calls', as [{'type': 'function', 'function': {'name': ..., "
+            "'arguments': ...}}]"
         )
     fields = {key: turn[key] for key in FIELDS if turn.get(key) not in (None, "", [])}
     if role == "function_call":
         try:  # a call, or a list of them
             called = json.loads(content)
         except (ValueError, TypeError):
+            key = next((key for key in ("content", "value") if key in turn), "content")
             raise ValueError(
-                f"has a turn {number} of the role function_call that is no JSON"
+                f"has a turn {number} of the role function_call whose '{key}' is no JSON; write "
+                f"the call there, or take the role assistant and give the call in a list "
+                f"'tool_calls'"
             ) from None
         calls = called if isinstance(called, list) else [called]
         content, fields = (
@@ -384,6 +408,23 @@ def _turn(turn: Any, number: int) -> Turn:
             f"has a turn {number} of the weight {short(str(weight))}; give 0 (not learnt) or 1"
         )
     return Turn(ROLES[role], content, float(weight), fields)
+
+
+def _weight(turn: Mapping[str, Any], number: int) -> Any:
+    """Return a turn's weight, from whichever of its keys says whether it is learnt."""
+    given = {key: turn[key] for key in ("weight", *WHETHER_LEARNT) if turn.get(key) is not None}
+    for key, value in given.items():
+        if key != "weight" and value not in (0, 1):
+            raise ValueError(
+                f"has a turn {number} with {short(str(value))!r} for '{key}'; give false (not "
+                f"learnt) or true"
+            )
+    if len({float(value) for value in given.values() if value in (0, 1)}) > 1:
+        raise ValueError(
+            f"has a turn {number} whose keys {' and '.join(map(repr, given))} disagree on whether "
+            f"it is learnt; keep one of them"
+        )
+    return next(iter(given.values()), 1.0)
 
 
 def _parts(content: Any, number: int) -> Any:

@@ -26,7 +26,7 @@ from hpml_bench.system.cache import cache_folder, file_sha256, locked, new_entry
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_bytes
 from hpml_bench.system.packages import install_extras
-from hpml_bench.system.text import first_line
+from hpml_bench.system.text import first_line, shortened
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:
         names = sorted(set(content["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{index}: not readable as an index of weights: {repr(error)[:200]}"
+            f"{index}: not readable as an index of weights: {shortened(repr(error), 200)}"
         ) from None
     if odd := [name for name in names if not re.fullmatch(r"[\w.-]+\.safetensors", str(name))]:
         raise UserError(f"{index}: {str(odd[0])[:80]!r} is no safetensors file of this folder")
@@ -217,7 +217,7 @@ def read_config(file: Path) -> dict[str, Any]:
         values = json.loads(read_bytes(file, MOST_CONFIG, follow=True))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{file}: can't be read as JSON: {str(error)[:200]}; save the model anew"
+            f"{file}: can't be read as JSON: {shortened(str(error), 200)}; save the model anew"
         ) from None
     if not isinstance(values, dict):
         raise UserError(f"{file}: holds no mapping; save the model anew")
@@ -242,7 +242,8 @@ def weight_types(folder: Path) -> Counter[str]:
                         sizes[tensor.get_dtype()] += math.prod(tensor.get_shape())
         except (OSError, SafetensorError) as error:
             raise UserError(
-                f"{file}: can't be read as safetensors: {str(error)[:200]}; save the model anew"
+                f"{file}: can't be read as safetensors: {shortened(str(error), 200)}; save the "
+                f"model anew"
             ) from None
     return sizes
 

@@ -28,6 +28,7 @@ from hpml_bench.system.cache import (
 )
 from hpml_bench.system.disk import WRITE_ERRORS
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ def _pip_reason(output: str, name: str, version: str) -> str:
     errors = [line for line in output.splitlines() if line.startswith("ERROR")]
     return (
         f"pip could not download it: "
-        f"{(errors or output.strip().splitlines() or ['no output'])[-1][:300]}"
+        f"{shortened((errors or output.strip().splitlines() or ['no output'])[-1], 300)}"
     )
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from hpml_bench.doctor.machine import Result
 from hpml_bench.system import network
 from hpml_bench.system.packages import PACKAGE, install_extras, installed, lacks, requirements
+from hpml_bench.system.text import shortened
 
 if TYPE_CHECKING:
     from hpml_bench.suite.registry import Kind
@@ -284,7 +285,7 @@ def package_index() -> Result:
             for line in output.splitlines()
             if line.startswith("ERROR") and NO_ANSWER not in line
         ]
-        why = f" ({others[0][:200]})" if others else ""
+        why = f" ({shortened(others[0], 200)})" if others else ""
         return Result("warn", f"offline: pip gets no answer from the package index{why}", advice)
     return Result("ok", "the package index answers pip")
 

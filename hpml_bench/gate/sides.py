@@ -24,7 +24,7 @@ from hpml_bench.suite import registry
 from hpml_bench.system import child, environment
 from hpml_bench.system.cache import cache_folder, locked, new_entry
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.text import digest
+from hpml_bench.system.text import digest, shortened
 
 MODULE = "hpml_bench.gate.resident"
 PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps")
@@ -216,7 +216,7 @@ class ResidentProcess:
     def _last_words(self) -> str:
         self._log.seek(0)
         lines = [line.strip() for line in self._log.read().splitlines() if line.strip()]
-        return lines[-1][:500] if lines else ""
+        return shortened(lines[-1], 500) if lines else ""
 
 
 def against_environment(python: str) -> ComparedSides:
@@ -355,4 +355,4 @@ def _pip(command: Sequence[str], label: str) -> None:
             or lines
             or ["it printed nothing"]
         )
-        raise UserError(f"{label}: pip can't install it: {errors[0][:500]}")
+        raise UserError(f"{label}: pip can't install it: {shortened(errors[0], 500)}")

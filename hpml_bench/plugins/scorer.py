@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from typing import ClassVar, cast
+from typing import ClassVar, Literal, cast
 
 from hpml_bench.suite import registry
 
@@ -22,6 +22,9 @@ class Scorer(ABC):
     generation.
     """
 
+    decimal_mark: Literal["point", "comma"] = "point"
+    """How numbers in answers write their decimals: the task's option of this name."""
+
     def check(self) -> None:
         """Refuse to score where something is missing, such as a package; called in the preparation.
 
@@ -32,6 +35,13 @@ class Scorer(ABC):
     @abstractmethod
     def score(self, answer: str, expected: str) -> float:
         """Return the score of an answer, from 0 to 1."""
+
+    def refusal(self, expected: str) -> str | None:
+        """Return why no answer can be right by an expected one, as the end of a sentence on it;
+        None where one can.
+        """
+        is_right = self.score(expected, expected) == 1
+        return None if is_right else "would not be right as an answer to itself"
 
     def score_row(self, question: str, answer: str, expected: str) -> float:
         """Return the score of an answer to a question, the turn before it; overridden where the
@@ -64,6 +74,8 @@ def _plain(text: str) -> str:
     return re.sub(r"\.$", "", bare).lower()
 
 
-def make_scorer(name: str) -> Scorer:
+def make_scorer(name: str, decimal_mark: Literal["point", "comma"] = "point") -> Scorer:
     """Return a scorer by name. Raises UserError: there is none of that name."""
-    return cast(Scorer, registry.plugin("scorers", name)())
+    scorer = cast(Scorer, registry.plugin("scorers", name)())
+    scorer.decimal_mark = decimal_mark
+    return scorer

@@ -9,6 +9,7 @@ from hpml_bench.records.run import Consumed, RunRecord
 from hpml_bench.suite.registry import Kind, without_defaults
 from hpml_bench.suite.settings import Settings, identity, method_identity
 from hpml_bench.system.environment import Environment
+from hpml_bench.system.text import shortened
 
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
@@ -222,4 +223,4 @@ def label(record: RunRecord, namesakes: Iterable[RunRecord]) -> str:
 
 def short(value: Any) -> str:
     text = "none" if value is None else str(value)
-    return text if len(text) <= 40 else f"{text[:39]}…"
+    return shortened(text, 40)

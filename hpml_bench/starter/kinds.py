@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from hpml_bench.data.chat_template import REASONING, THINKING, chat_template
 from hpml_bench.data.columns import short, some
+from hpml_bench.data.numbers import Notation, notation_of
 from hpml_bench.plugins.dataset import LoadedData, Target
 from hpml_bench.plugins.task import KEPT, Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder
@@ -42,12 +42,12 @@ STEP = 8  # lengths are multiples of this
 VIRTUAL = 32  # positions left for the virtual tokens of prompt methods
 TASK = "causal_lm"
 MOST_ANSWERS = 1000  # answers by which a scorer is chosen
-NUMBER = re.compile(r"\s*[-+]?[\d.,/]+\s*%?\s*")
 SHORT_WORDS = 4  # most words of an answer that has to match exactly
 NINE_TENTHS = 0.9
 MANY = 0.1  # share of rows too long from which on their prompts are cut
 LOSS_ON = ("answers", "each")
 MOST_NEW = 256  # most tokens generated for an answer
+SENTENCE = 64  # tokens in which a base model can answer in a sentence
 FREQUENT, FEW_OF_CLASS = 0.8, 10
 """Share of rows from which on a class is so frequent that accuracy hides the others; rows below
 which one is rare.
@@ -216,7 +216,8 @@ def _answer_options(view: View) -> tuple[Entry, ...]:
         )
     template, thinking = (f"{why} hpml-bench preview shows where prompts end.",), _thinking(view)
     loss_on, lengths = _loss_on(view, as_values(thinking))
-    scorer = _scorer(view)
+    scorers = _scorer(view)
+    scorer = scorers[0]
     limit = choose_limit(lengths, view.model.positions, make_task(TaskSpec(name=TASK)))
     action, why = (
         "drop",
@@ -232,7 +233,7 @@ def _answer_options(view: View) -> tuple[Entry, ...]:
         Entry("template", None, template),
         *thinking,
         loss_on,
-        scorer,
+        *scorers,
         Entry("too_long", action, (why,)),
     )
     if scorer.value in {None, "choice"}:
@@ -244,10 +245,11 @@ def _answer_options(view: View) -> tuple[Entry, ...]:
         f"; cut to {MOST_NEW}, as answers cost most of an evaluation" if high > MOST_NEW else ""
     )
     why = f"the 99th percentile of expected answers is {high:.0f} tokens, end included{capped}"
-    return (
-        *entries,
-        Entry("max_new_tokens", min(MOST_NEW, STEP * math.ceil(max(high, 1) / STEP)), (why,)),
-    )
+    most = min(MOST_NEW, STEP * math.ceil(max(high, 1) / STEP))
+    if most < SENTENCE:
+        most = SENTENCE
+        why += "; the methods none and few_shot may answer in a sentence, which must not be cut"
+    return (*entries, Entry("max_new_tokens", most, (why,)))
 
 
 def _thinking(view: View) -> tuple[Entry, ...]:
@@ -311,33 +313,92 @@ def _loss_on(view: View, options: dict[str, Any]) -> tuple[Entry, Lengths]:
     return Entry("loss_on", "each", (why,)), lengths
 
 
-def _scorer(view: View) -> Entry:
-    """Return the scorer that suits the expected answers."""
+def _scorer(view: View) -> tuple[Entry, ...]:
+    """Return the scorer that suits the expected answers, with how it reads their numbers."""
     rows: dict[str, Any] = view.loaded.train[:MOST_ANSWERS]
     answers = [
-        of[-1] for roles, of in zip(rows["roles"], rows["contents"], strict=True) if len(roles) > 1
+        contents[-1]
+        for roles, contents in zip(rows["roles"], rows["contents"], strict=True)
+        if len(roles) > 1
     ]
     if any(view.loaded.train["choices"][:1]):
-        return Entry(
-            "scorer",
-            "choice",
-            ("rows have choices, whose likelihoods are compared; nothing is generated",),
+        return (
+            Entry(
+                "scorer",
+                "choice",
+                ("rows have choices, whose likelihoods are compared; nothing is generated",),
+            ),
         )
     if not answers:
-        return Entry(
-            "scorer",
-            None,
-            ("texts without prompts have no answers to score: the loss is compared",),
+        return (
+            Entry(
+                "scorer",
+                None,
+                ("texts without prompts have no answers to score: the loss is compared",),
+            ),
         )
+    if notation := notation_of(_all_answers(view)):
+        return _number_options(answers, notation)
+    return (_scorer_of_texts(answers),)
+
+
+def _all_answers(view: View) -> Iterator[str]:
+    """Yield the last answer of every training row that has a prompt."""
+    for batch in view.loaded.train.iter(BATCH):
+        rows: Mapping[str, Any] = batch
+        for roles, contents in zip(rows["roles"], rows["contents"], strict=True):
+            if len(roles) > 1:
+                yield contents[-1]
+
+
+def _number_options(answers: list[str], notation: Notation) -> tuple[Entry, ...]:
+    """Return the scorer of answers that are all numbers, and how they write decimals."""
+    marked = sum("####" in answer for answer in answers)
+    why = "every answer is a number and nothing else"
+    if marked:
+        why = "every answer is a number, or ends with #### and one"
+    scorer = Entry("scorer", "number", (why,))
+    example = "point: 1,234.5, 1 234.5, 1'234.5 and 1,00,000.5"
+    if notation.decimal_mark == "comma":
+        example = "comma: 1.234,5, 1 234,5 and 1'234,5; `point` can't read the answers"
+    reasons = [example]
+    if sentence := ambiguous(notation):
+        reasons.append(sentence)
+    return scorer, Entry("decimal_mark", notation.decimal_mark, tuple(reasons))
+
+
+def ambiguous(notation: Notation) -> str | None:
+    """Return the sentence on a column whose numbers can be read in two ways; None for others."""
+    if notation.ambiguous is None:
+        return None
+    number = short(notation.ambiguous.rpartition("####")[2].strip())
+    return (
+        f"The answers don't say whether {number} has a decimal point or comma, or groups of "
+        f"thousands: they are read with a decimal point; if that is wrong, set decimal_mark: comma."
+    )
+
+
+def _number_facts(view: View) -> tuple[str, ...]:
+    """Return the sentences on how numbers in answers are read, for the terminal."""
+    if view.given.get("scorer", "number") != "number" or "decimal_mark" in view.given:
+        return ()
+    if any(view.loaded.train["choices"][:1]):
+        return ()
+    notation = notation_of(_all_answers(view))
+    if notation is None:
+        return ()
+    sentence = (
+        f"The answers are numbers, which are read with a decimal {notation.decimal_mark} "
+        f"(decimal_mark: {notation.decimal_mark})."
+    )
+    doubt = ambiguous(notation)
+    return (sentence, doubt) if doubt else (sentence,)
+
+
+def _scorer_of_texts(answers: list[str]) -> Entry:
     longest = float(np.quantile([len(answer.split()) for answer in answers], NINE_TENTHS))
-    numbers = sum(bool(NUMBER.fullmatch(a)) or "####" in a for a in answers) / len(answers)
     what = f"Nine in ten answers have up to {longest:.0f} words: too long to match as a whole."
-    if numbers >= NINE_TENTHS:
-        scorer, why = (
-            "number",
-            f"{100 * numbers:.0f} % of the answers are numbers, or end with #### and one",
-        )
-    elif longest <= SHORT_WORDS:
+    if longest <= SHORT_WORDS:
         scorer = "exact"
         why = (
             f"nine in ten answers have at most {longest:.0f} words, so that they can match; "
@@ -358,6 +419,6 @@ KINDS: Mapping[Target, Kind] = {
     "class": Kind("sequence_classification", _head_options, names=_names, cautions=_rare_classes),
     "number": Kind("regression", _head_options, facts=_spread),
     "tags": Kind("token_classification", names=_names),
-    "answer": Kind(TASK, _answer_options),
+    "answer": Kind(TASK, _answer_options, cautions=_number_facts),
 }
 """Kinds of work by the target that is learnt."""

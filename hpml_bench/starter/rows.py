@@ -25,7 +25,7 @@ from hpml_bench.data.columns import (
     listed,
     short,
 )
-from hpml_bench.data.conversations import find_turns
+from hpml_bench.data.conversations import TURN_NAMES, find_turns, preferences
 from hpml_bench.data.files import file_of, read_file, read_repository, sentences_of
 from hpml_bench.data.tables import SPLIT_NAMES, find, split_by, split_of
 from hpml_bench.plugins.dataset import Target
@@ -284,7 +284,11 @@ def _conversation(data: Data, model: Model) -> Learnt | None:
     """Return turns, or a prompt and its completion by name, for a model that can answer."""
     if data.read.label is not None:
         return None
-    shape, names = _shape(data), [*data.cells]
+    names = [*data.cells]
+    columns_are_open = not data.read.text and not first_named(names, TURN_NAMES)
+    if columns_are_open and (sentence := preferences(names)):
+        raise UserError(f"{data.where}: {sentence}")
+    shape = _shape(data)
     if shape is None or shape.kind == "text":
         turns = [
             name for name in data.lists(dict) if {"role", "from"} & set(data.cells[name][0][0])

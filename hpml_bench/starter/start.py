@@ -218,7 +218,10 @@ def _facts(found: SuiteDraft) -> Iterator[str]:
         )
         points = 100 * statistics.detectable(evidence, tests)
         shown = (
-            f" Of two methods that differ in one answer of ten, {tests:,} test rows show a "
+            f" {tests:,} test rows are too few to show that two methods differ that differ in one "
+            "answer of ten."
+            if points >= 100
+            else f" Of two methods that differ in one answer of ten, {tests:,} test rows show a "
             f"difference of {points:.2g} points or more, whatever the number of seeds; hpml-bench "
             "plan says more after a few runs."
         )

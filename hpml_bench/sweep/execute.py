@@ -39,7 +39,7 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk, heartbeat
 from hpml_bench.system.redaction import redacted, secrets
 from hpml_bench.system.signals import Stop, stoppable
-from hpml_bench.system.text import for_terminal
+from hpml_bench.system.text import for_terminal, shortened
 from hpml_bench.training.request import RunRequest
 
 # returns the context of each attempt at a run
@@ -213,7 +213,7 @@ class SweepProgress:
 
 
 def _result_in_words(record: RunRecord) -> str:
-    """Return a run's score and speed; where it has neither, the first line of its error, cut to
+    """Return a run's score and speed; where it has neither, the first line of its error, cut at
     200 characters.
     """
     score = record.shown
@@ -227,7 +227,7 @@ def _result_in_words(record: RunRecord) -> str:
         return numbers
     if record.error is None or not record.error.message:
         return ""
-    return record.error.message.splitlines()[0][:200]
+    return shortened(record.error.message.splitlines()[0], 200)
 
 
 @dataclass(frozen=True)

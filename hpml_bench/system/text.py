@@ -19,8 +19,21 @@ def sanitize(text: object, width: int = LONGEST) -> str:
     """Return one line without terminal escapes, control or direction-changing characters, cut to
     `width`.
     """
-    line = " ".join(_printable(text, width).split())
-    return line if len(line) <= width else f"{line[: width - 1]}…"
+    return shortened(" ".join(_printable(text, width).split()), width)
+
+
+def shortened(line: str, width: int) -> str:
+    """Return a line of at most `width` characters, cut behind a word where it has one to cut
+    behind.
+    """
+    if len(line) <= width:
+        return line
+    head = line[: width - 1]
+    if line[width - 1 : width].isspace():
+        return f"{head.rstrip()}…"
+    # of a long path or name nothing would be left
+    words, _, last = head.rpartition(" ")
+    return f"{words.rstrip()}…" if words and len(last) < width // 2 else f"{head}…"
 
 
 def for_terminal(text: object, width: int = LONGEST) -> str:
@@ -31,7 +44,7 @@ def for_terminal(text: object, width: int = LONGEST) -> str:
     `##[error]` anywhere.
     """
     line = _COMMAND.sub(lambda found: f"{found[0]} ", _printable(text, width))
-    return line if len(line) <= width else f"{line[: width - 1]}…"
+    return shortened(line, width)
 
 
 def _printable(text: object, width: int) -> str:
@@ -50,7 +63,8 @@ def first_line(error: BaseException, width: int = 300) -> str:
     name if it is empty.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return " ".join(line.strip() for line in lines[: 1 + lines[0].endswith(":")])[:width]
+    joined = " ".join(line.strip() for line in lines[: 1 + lines[0].endswith(":")])
+    return shortened(joined, width)
 
 
 def utc_now() -> str:

@@ -4,7 +4,7 @@ checkpoints, saved runs.
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import Task
 from hpml_bench.system.errors import UserError, of_machine
-from hpml_bench.system.text import first_line
+from hpml_bench.system.text import first_line, shortened
 from hpml_bench.training.peft import keep_input_type
 from hpml_bench.training.quantization import is_quantized
 from hpml_bench.training.saving import RUN, fill, read_saved, starts_from_data
@@ -82,9 +82,12 @@ def load_head(model: TaskModel, task: Task, where: Path) -> None:
     if not (where / RUN).is_file():
         return
     own, _, tensors, _ = read_saved(where)
+    _refuse_not_finite(where, tensors)
     if own.title != task.title or own.label_names != task.label_names:
         labels = (
-            "" if own.title != task.title else f" with the labels {', '.join(own.label_names)[:80]}"
+            ""
+            if own.title != task.title
+            else f" with the labels {shortened(', '.join(own.label_names), 80)}"
         )
         raise UserError(f"{where}: was trained for {own.title}{labels}, not for the suite's task")
     with torch.no_grad():
@@ -98,6 +101,7 @@ def load_head(model: TaskModel, task: Task, where: Path) -> None:
 
 def _saved_run(backbone: Any, folder: Path) -> Any:
     own, spec, tensors, digest = read_saved(folder)
+    _refuse_not_finite(folder, tensors)
     if (own.model_kind == "language_model") != (backbone.get_output_embeddings() is not None):
         raise UserError(f"{folder}: was trained for {own.title}, not for the suite's task")
     if weights_digest(Path(backbone.name_or_path)) != digest:
@@ -131,6 +135,7 @@ def _adapter(backbone: Any, folder: Path) -> Any:
     with _explained(folder, "PEFT can't put the adapter on the suite's backbone"):
         config = PeftConfig.from_pretrained(str(folder))
         tensors = load_file(folder / ADAPTER_WEIGHTS)
+    _refuse_not_finite(folder, tensors)
     if config.task_type not in TASK_TYPES:
         raise UserError(f"{folder}: is an adapter for {config.task_type}, not for the suite's task")
     base = Path(config.base_model_name_or_path or "")
@@ -193,6 +198,7 @@ def _checkpoint(backbone: Any, where: Path) -> Any:
         raise UserError(
             f"{where}: the suite's backbone has no place for the checkpoint's {min(left)}"
         )
+    _refuse_not_finite(where, other.state_dict())
     ours, theirs = (
         {name: tensor.shape for name, tensor in of.state_dict().items()} for of in (backbone, other)
     )
@@ -207,6 +213,23 @@ def _checkpoint(backbone: Any, where: Path) -> Any:
         )
     backbone.load_state_dict(other.state_dict())
     return backbone
+
+
+def _refuse_not_finite(where: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise UserError where a tensor has values that are NaN or infinite, as of a training that
+    diverged.
+    """
+    broken = [
+        name
+        for name, tensor in sorted(tensors.items())
+        if tensor.is_floating_point() and not tensor.float().isfinite().all()
+    ]
+    if broken:
+        more = f" and {len(broken) - 1:,} more" if len(broken) > 1 else ""
+        raise UserError(
+            f"{where}: the weights of {broken[0]}{more} are NaN or infinite, so that its answers "
+            f"mean nothing; give a checkpoint from before its training diverged"
+        )
 
 
 @contextmanager

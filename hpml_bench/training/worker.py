@@ -37,6 +37,7 @@ from hpml_bench.system import environment, errors, heartbeat, processes
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
 from hpml_bench.system.files import write_atomically
 from hpml_bench.system.redaction import redacted_error
+from hpml_bench.system.text import shortened
 from hpml_bench.training import products
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.checkpoint import Checkpoints, Ended, heed_requests
@@ -297,7 +298,7 @@ def run_error(error: BaseException, rank: int) -> RunError:
     """
     message = "; ".join(
         [
-            redacted_error(str(error))[:2000] or type(error).__name__,
+            shortened(redacted_error(str(error)), 2000) or type(error).__name__,
             *getattr(error, "__notes__", []),
         ]
     )

@@ -108,6 +108,18 @@ def test_scores_are_counted_a_second_time(name: str) -> None:
         r"\frac{-3}{2} or 2 5/4",
         "10 \u2212 5 \u22125",
         "1e3 m",
+        "1,00,000",
+        "1.234,5",
+        "12.345.678",
+        "1 000.5",
+        "1\u2019000",
+        "3.10.2",
+        "2023-05-03",
+        "7 m2",
+        "7 m²",
+        "$5",
+        "5-10",
+        "2 \u00d7 10³",
         "år",
         "är",
         "東京です。",
@@ -122,6 +134,10 @@ def test_scores_are_counted_a_second_time(name: str) -> None:
             said,
             expected,
         )
+    if name == "number":
+        scorer, recount = make_scorer(name, "comma"), rows.SCORERS["number with a decimal comma"]
+        for said, expected in itertools.product(texts, texts):
+            assert recount(said, expected) == scorer.score(said, expected), (said, expected)
 
 
 def test_it_imports_nothing_of_the_package() -> None:

@@ -206,15 +206,25 @@ def test_answers_that_can_not_be_read_are_counted(closing: str, unread: int) -> 
     assert counts["rows whose right answer would not be read as such, and score less"] == unread
 
 
-@pytest.mark.parametrize(("answer", "unread"), [("So 7.", 0), ("Nobody knows.", 1)])
-def test_answers_that_their_scorer_can_not_score_are_counted(answer: str, unread: int) -> None:
-    """A number's scorer finds none in a reference without one: the row scores 0 whatever a model
-    writes.
+def test_answers_that_their_scorer_can_not_read_are_named() -> None:
+    """The row scores 0 whatever a model writes: a note says how many do, with the first one's place
+    and reason; training rows aren't scored.
     """
-    _, counts = encode(
-        chatml(), {"roles": [roles(*ONE)], "contents": [[ONE[0], answer]]}, scorer="number"
+    task = make_task(TaskSpec(name="causal_lm", options={"scorer": "number"}))
+    answers = ["So 7.", "It is 11,5.", "3 May 2023"]
+    rows = {
+        "roles": [roles(*ONE)] * 3,
+        "contents": [[ONE[0], answer] for answer in answers],
+        "place": ["rows.csv: row 1", "rows.csv: row 2", "rows.csv: row 3"],
+    }
+    _, counts = encode(chatml(), rows, scorer="number")
+    notes = task.length_notes(0, {"train": counts, "test": counts})
+    (note,) = [note for name, note in notes.items() if "can't read" in name]
+    assert note == (
+        "2 test, the first rows.csv: row 2: 'It is 11,5.' has '11,5', which isn't one number with "
+        "a decimal point; with task.options.decimal_mark: comma it is one"
     )
-    assert counts["rows whose right answer would not be read as such, and score less"] == unread
+    assert not any("can't read" in name for name in task.length_notes(0, {"train": counts}))
 
 
 def test_what_decides_what_is_scored_is_part_of_the_datas_digest() -> None:

@@ -186,6 +186,20 @@ def test_keys_of_turns_that_are_not_read_are_told(tmp_path: Path) -> None:
     assert "keys of turns left unread" not in load(write(tmp_path / "plain.jsonl", [CHAT])).notes
 
 
+@pytest.mark.parametrize("key", ["loss", "train", "weight"])
+def test_a_turn_that_is_not_to_be_learnt_is_masked(key: str, tmp_path: Path) -> None:
+    """By each name of the key; false, 0, and none for the default."""
+    answers: list[dict[str, Any]] = [{key: False}, {key: True}, {key: 0}, {key: 1}, {}]
+    turns = [
+        turn
+        for answer in answers
+        for turn in ({"from": "human", "value": "a"}, {"from": "gpt", "value": "b", **answer})
+    ]
+    data = load(write(tmp_path / "rows.jsonl", [{"conversations": turns}]))
+    assert list(data.train["weights"]) == [[1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0]]
+    assert "keys of turns left unread" not in data.notes
+
+
 def test_every_known_speaker_has_a_role(tmp_path: Path) -> None:
     """Both spellings of a turn, also side by side."""
     for name, role in ROLES.items():
@@ -408,7 +422,28 @@ TOOLS: Row = {"messages": [USER, ANSWER], "tools": [{"name": "add"}]}
         (
             CHAT,
             {"messages": [USER, {"from": "function_call", "value": "add"}]},
-            "has a turn 2 of the role function_",
+            "has a turn 2 of the role function_call whose 'value' is no JSON; write",
+        ),
+        (
+            CHAT,
+            {"messages": [USER, {"role": "function_call", "content": None}]},
+            "has a turn 2 of the role function_call whose 'content' is no JSON; write",
+        ),
+        (
+            CHAT,
+            {"messages": [USER, ANSWER | {"content": None, "function_call": {"name": "add"}}]},
+            "has a turn 2 with the key 'function_call', which is not read; give the call in a list "
+            "'tool_calls'",
+        ),
+        (
+            CHAT,
+            {"messages": [USER, ANSWER | {"loss": "no"}]},
+            "has a turn 2 with 'no' for 'loss'; give false (not learnt) or true",
+        ),
+        (
+            CHAT,
+            {"messages": [USER, ANSWER | {"loss": False, "weight": 1}]},
+            "has a turn 2 whose keys 'weight' and 'loss' disagree on whether it is learnt",
         ),
         (CHAT, {"messages": [{"content": "a"}, ANSWER]}, "has a turn 1 of the role 'None'"),
         (
@@ -807,12 +842,14 @@ def test_turns_as_sharegpt_and_trl_write_them(tmp_path: Path) -> None:
 
 
 def test_preferences_are_told_as_such(tmp_path: Path) -> None:
-    """With the option that learns the chosen answers."""
+    """With the options that learn the chosen answers, and what compares preferences."""
     row = {"prompt": "a", "chosen": "b", "rejected": "c"}
-    assert "holds preferences, which are not compared; to learn the chosen" in refused(
-        tmp_path / "p.jsonl", lines(row)
-    )
+    said_of_row = refused(tmp_path / "p.jsonl", lines(row))
+    assert "holds preferences (columns 'chosen' and 'rejected'), which no method" in said_of_row
+    assert "set dataset.options.text to prompt and dataset.options.label to chosen" in said_of_row
+    assert "TRL's DPOTrainer" in said_of_row
     assert loaded(tmp_path / "p.jsonl", [row], label="chosen") == [said("user: a", "assistant: b")]
     whole = {name: [USER, ANSWER] for name in ("chosen", "rejected")}
-    assert "or dataset.options.text where it has" in refused(tmp_path / "w.jsonl", lines(whole))
+    said_of_turns = refused(tmp_path / "w.jsonl", lines(whole))
+    assert "to learn the chosen answers alone, set dataset.options.text to chosen;" in said_of_turns
     assert loaded(tmp_path / "w.jsonl", [whole], text="chosen") == [said("user: a", "assistant: b")]

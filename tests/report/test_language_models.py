@@ -214,3 +214,20 @@ def test_answers_that_were_cut_before_they_said_anything_are_told_by_method(tmp_
     assert isinstance(table, Table)
     (note,) = table.notes
     assert "counts as empty: none 60.0 %. A larger max_new_tokens" in note
+
+
+def test_a_method_most_of_whose_answers_were_cut_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside it, others seem better by answering briefly; half of the answers are no caution."""
+    made = predictions
+
+    def cut(run: RunRecord, share: float) -> Predictions:
+        found = made(run, share)
+        assert found.texts is not None
+        some = np.arange(ROWS) < ROWS * (0.75 if run.spec.method.name == "none" else 0.5)
+        return replace(found, texts=replace(found.texts, cut=some))
+
+    monkeypatch.setattr(f"{__name__}.predictions", cut)
+    page = str(section("cautions", Results.load(write(tmp_path / "cut", "exact", 2))))
+    assert "Most answers were cut at max_new_tokens: none 75%. What others gain" in page

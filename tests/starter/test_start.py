@@ -276,17 +276,28 @@ WRITTEN: dict[str, tuple[str | None, list[dict[str, Any]], tuple[str, ...]]] = {
     "short answers, compared as a whole": (
         starters.CHAT,
         asked("bank", "goal"),
-        ("scorer: exact", "new_tokens: 8"),
+        ("scorer: exact", "max_new_tokens: 64", "none and few_shot may answer in a sentence"),
     ),
     "numbers": (
         starters.CHAT,
         asked("rates #### 7", "goal #### 1,000"),
-        ("scorer: number", "max_new_tokens: 8"),
+        ("scorer: number", "decimal_mark: point", "max_new_tokens: 64"),
     ),
+    "numbers with a decimal comma": (
+        starters.CHAT,
+        asked("1.234,50", "11,5", "3"),
+        ("scorer: number", "decimal_mark: comma", "`point` can't read the answers"),
+    ),
+    "numbers that could have a decimal comma": (
+        starters.CHAT,
+        asked("1.234", "11"),
+        ("scorer: number", "decimal_mark: point", "don't say whether 1.234 has a decimal point"),
+    ),
+    "versions, which are no numbers": (starters.CHAT, asked("3.10.2", "3.11"), ("scorer: exact",)),
     "long answers, compared by words": (
         starters.CHAT,
-        asked(("the bank rose " * 5).strip(), ("the goal won " * 5).strip()),
-        ("scorer: rouge_l", "max_new_tokens: 16"),
+        asked(("the bank rose " * 25).strip(), ("the goal won " * 25).strip()),
+        ("scorer: rouge_l", "max_new_tokens: 80"),
     ),
     "prompts of which more than a tenth would be left out": (
         starters.CHAT,
@@ -326,6 +337,33 @@ WRITTEN: dict[str, tuple[str | None, list[dict[str, Any]], tuple[str, ...]]] = {
     "texts": (None, labelled("kind", "x", "y"), CLASSES[:1]),
 }
 """Chat template of a language model, or none for an encoder; rows; and what the suite then says."""
+
+
+TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("rows", "advice"),
+    [
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "set --text to prompt and --label to"),
+        ({"chosen": TURNS, "rejected": TURNS}, "set --text to chosen"),
+        ({"chosen": "a b", "rejected": "a c"}, "set --text to chosen"),
+    ],
+)
+def test_preferences_are_not_learnt(
+    rows: dict[str, Any], advice: str, llama: Path, tmp_path: Path
+) -> None:
+    """In any shape, one sentence says so, and what can be done."""
+    said = init(llama, starters.jsonl(tmp_path / "a.jsonl", [rows] * 20), status=2).stderr
+    assert "holds preferences (columns 'chosen' and 'rejected'), which no method here" in said
+    assert advice in said
+
+
+def test_a_few_test_rows_show_nothing(llama: Path, tmp_path: Path) -> None:
+    """No difference above the score's range is named."""
+    said = init(llama, starters.jsonl(tmp_path / "a.jsonl", asked("bank")[:30])).stderr
+    assert "3 test rows are too few to show that two methods differ" in said
+    assert "points or more" not in said
 
 
 @pytest.mark.parametrize("name", WRITTEN)

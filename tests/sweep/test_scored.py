@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from safetensors.torch import load_file, save_file
 
 from helpers.cli_process import Command
 from helpers.commands import called
@@ -307,7 +308,32 @@ def test_a_name_means_one_system(out: Path) -> None:
         in done.output
     )
     assert scored(out, "theirs").spec.method.options["path"] == str(adapter)
-    assert "| theirs |" in (out / "scored" / "chat" / "report.md").read_text()
+    score(out, f"ours={kept}")
+    page = (out / "scored" / "chat" / "report.md").read_text()
+    assert "| theirs |" in page
+    assert "theirs: its adapter names someone/base as its base model" in page
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_a_training_that_diverged_are_refused(value: float, out: Path) -> None:
+    """An adapter's or a saved run's: a sentence names the tensor, and there is no score of 0."""
+    kept, folder = run_of(out, "lora")[1] / "kept", out.parent / "theirs"
+    shutil.copytree(kept, folder)
+    for part in (folder, *folder.rglob("*.safetensors")):
+        if part.is_file():
+            tensors = load_file(part)
+            name = max(tensors)
+            tensors[name][(0,) * tensors[name].dim()] = value
+            save_file(tensors, part)
+    adapter = out.parent / "adapter"
+    adapter.mkdir()
+    for file in folder.glob("adapter_*"):
+        shutil.copy(file, adapter)
+    score(out, f"theirs={adapter}", f"saved={folder}", status=1)
+    for system in ("theirs", "saved"):
+        record = scored(out, system)
+        assert record.status == "failed"
+        assert "are NaN or infinite" in str(record.error)
 
 
 def test_a_run_that_kept_nothing_is_not_claimed(out: Path) -> None:

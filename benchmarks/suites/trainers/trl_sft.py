@@ -1,4 +1,4 @@
-"""Train LoRA by TRL's SFTTrainer (pip install "hpml-bench[trl]")."""
+"""Train LoRA by TRL's SFTTrainer (in a clone: pip install -e ".[trl]")."""
 
 from common import arguments, conversations, leave, lora, training
 from datasets import Dataset

@@ -23,10 +23,11 @@ from hpml_bench.report.numbers import MISSING, Cell, count_of, sentence_list, se
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of, section_of, table
 from hpml_bench.suite.settings import identity
-from hpml_bench.system.text import sanitize
+from hpml_bench.system.text import sanitize, shortened
 
 order = 24
 WELL, MIND, BAD = "✓", "!", "✕"
+CUT, MOSTLY = "test_cut_answers", 0.5  # metric, and share of a method's answers that is most
 FEW = 5  # seeds under which only large differences can be found
 TRACEBACKS, LINES, WIDTH = (
     5,
@@ -172,6 +173,14 @@ def _verdicts(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]
         )
         more = f"Their validation loss {fell}. More steps may change the order."
         yield MIND, f"Still improving at the end: {named}. {more}"
+    if cut := _mostly_cut(results):
+        yield (
+            MIND,
+            (
+                f"Most answers were cut at max_new_tokens: {cut}. What others gain over them may "
+                f"be brevity; raise task.options.max_new_tokens."
+            ),
+        )
     skewed = [
         f"{sanitize(c.a)} and {sanitize(c.b)} in {quantity_of(results, metric).title}"
         for metric, pairs in results.family.items()
@@ -188,6 +197,15 @@ def _verdicts(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]
                 f"often."
             ),
         )
+
+
+def _mostly_cut(results: Results) -> str:
+    """Return the methods more than half of whose answers were cut, with their share; empty where
+    there are none.
+    """
+    shares = results.means(CUT) if CUT in results.definitions else {}
+    cut = [f"{sanitize(name)} {share:.0%}" for name, share in shares.items() if share > MOSTLY]
+    return sentence_list(cut) if cut else ""
 
 
 def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
@@ -290,7 +308,7 @@ def _not_ok(results: Results) -> Table:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 400 else text[:399] + "…"
+    return shortened(text, 400)
 
 
 def _tracebacks(results: Results) -> list[Text]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,25 +77,6 @@ class System:
             )
         return os.environ[variable]
 
-    def unknown_base(self) -> str:
-        """Return a sentence on an adapter whose base model isn't on this machine; empty for
-        others.
-        """
-        from hpml_bench.system.files import read_json
-
-        said = (
-            None
-            if self.served
-            else read_json(Path(self.where).expanduser() / "adapter_config.json")
-        )
-        base = str((said or {}).get("base_model_name_or_path") or "")
-        if not base or os.path.exists(base):  # noqa: PTH110 - False also of a name that is too long
-            return ""
-        return (
-            f"{self.name}: its adapter names {base} as its base model, which isn't here to be "
-            f"compared."
-        )
-
     def entry(self, timeout: float) -> dict[str, Any]:
         """Return the method that a suite names for it; a server's only model where none is
         named.
@@ -110,6 +93,30 @@ class System:
         options = {"url": url.rstrip("/"), "api": self.options.get("api", "chat"), "model": model}
         options["model"] = model or only_model(options, self.key, timeout)
         return {"method": "served", "options": options}
+
+
+def unknown_bases(folders: Iterable[Path]) -> dict[str, str]:
+    """Return a sentence on each scored adapter of these folders whose base model isn't on this
+    machine, by its system's name.
+    """
+    from hpml_bench.records.load import load_records
+    from hpml_bench.system.files import read_json
+
+    found: dict[str, str] = {}
+    for record in chain.from_iterable(load_records(folder).records for folder in folders):
+        path = record.spec.method.options.get("path")
+        if record.status != "ok" or record.spec.method.method != "trained" or path is None:
+            continue
+        said = read_json(Path(path) / "adapter_config.json")
+        base = str((said or {}).get("base_model_name_or_path") or "")
+        # os.path.exists is False also of a name that is too long
+        if base and not os.path.exists(base):  # noqa: PTH110
+            name = record.spec.method.name
+            found[name] = (
+                f"{name}: its adapter names {base} as its base model, which isn't here to be "
+                f"compared."
+            )
+    return found
 
 
 @click.command()
@@ -196,11 +203,11 @@ def score(
             said = [
                 scoring.agreement(done, one.name, one.options["as"], recorded) for one in claims
             ]
-            unsure = [
-                remark for one in named if one.name in well and (remark := one.unknown_base())
-            ]
+            unknown = unknown_bases(scoring.folders)
+            unsure = [unknown[one.name] for one in named if one.name in unknown]
             scores = [
-                replace(one, remarks=(*one.remarks, *unsure)) for one in read(scoring.folders)
+                replace(one, remarks=(*one.remarks, *unknown.values()))
+                for one in read(scoring.folders)
             ]
             if sum(len({*one.lines["system"]}) for one in scores) > 1:
                 show(assemble(scores, title=scoring.suite.name), scoring.page, FORMATS)
@@ -217,6 +224,6 @@ def score(
                         f"{record.shown or record.status}"
                     )
                 )
-            for sentence in (*said, *unsure):
+            for sentence in dict.fromkeys((*said, *unsure)):
                 click.echo(for_terminal(sentence))
     ctx.exit(status)

@@ -6,13 +6,14 @@ import json
 import unicodedata
 from decimal import Decimal
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from hpml_bench.builtin.scorers.number import number_of
+from hpml_bench.data.numbers import UnreadError, notation_of, read_last
 from hpml_bench.plugins.scorer import Scorer, make_scorer
 from hpml_bench.suite import registry
 
@@ -124,8 +125,9 @@ NUMBERS = [
     ("It costs $1,234.50.", "1234.50"),
     ("1,000", "1000"),
     ("1,234,567 people", "1234567"),
-    ("1, 2, 3", "3"),
-    ("1,2,3", "3"),
+    ("1, 2, 3", None),
+    ("Of the numbers that I know it is 1, 2, 3", "3"),
+    ("1,2,3", None),
     ("1000.0", "1000"),
     (".5", "0.5"),
     ("-5", "-5"),
@@ -133,16 +135,17 @@ NUMBERS = [
     ("-$5", "-5"),
     ("minus (-0.25)", "-0.25"),
     ("+7", "7"),
-    ("5-10", "10"),
     ("10 - 5 = 5", "5"),
-    ("(8)-3", "3"),
+    ("(8)-3 = 5", "5"),
     ("-1,000", "-1000"),
     ("50%", "50"),
     ("3 + 4 = 7\n#### 7", "7"),
     ("#### 1,234 of 5", "1234"),
     ("#### $18", "18"),
     ("#### -3", "-3"),
-    ("#### 1 no, wait #### 2 or 3", "2"),
+    ("#### 1 no, wait #### 2 or 3", "1"),
+    ("so\n#### 18\n\nQuestion: 5?\n#### 25", "18"),
+    ("####\n18 #### 2", "2"),
     ("It is 6. ####", "6"),
     ("It is 6. #### six", "6"),
     ("none", None),
@@ -155,14 +158,14 @@ NUMBERS = [
     (r"So it is $\frac{3}{2}$.", "1.5"),
     ("1e5", "100000"),
     ("2.5E-3 m", "0.0025"),
-    ("1e5x", "5"),
-    ("2e and 3", "3"),
-    ("x/2", "2"),
+    ("1e5x", None),
+    ("2e and 3", None),
+    ("y = x/2", "2"),
     (r"1\frac{1}{2}", "1.5"),
     (r"So $-2\dfrac{1}{4}$.", "-2.25"),
     (r"3 \frac{1}{2}", "3.5"),
     (r"1,000\frac{1}{2}", "1000.5"),
-    (r"2\frac{5}{4}", "1.25"),
+    (r"2\frac{5}{4}", None),
     (r"x^2\frac{1}{2}", "0.5"),
     (r"\frac{-1}{2}", "-0.5"),
     (r"-\frac{1}{2}", "-0.5"),
@@ -171,23 +174,49 @@ NUMBERS = [
     ("$1 1/2", "1.5"),
     ("#### 1 1/2", "1.5"),
     ("x2 1/2", "0.5"),
-    ("1.5 1/2", "0.5"),
-    ("Step 2 10/5", "2"),
-    ("1\n1/2", "0.5"),
-    ("3/2 1/2", "0.5"),
+    ("H2O", None),
+    ("v3.10.2", None),
+    ("1.5 1/2", None),
+    ("In the second step, 2 10/5", "2"),
+    ("1\n1/2", None),
+    ("3/2 1/2", None),
     ("\u22125", "-5"),
     ("10 \u2212 5 = 5", "5"),
-    ("5\u221210", "10"),
+    ("\u2212 5", "-5"),
+    ("1.5 × 10^3", "1500"),
+    ("1.5·10³ m", "1500"),
+    (r"2 \times 10^{-3}", "0.002"),
+    ("10²", "100"),
+    ("1½ cups", "1.5"),
+    ("⅔ of 3/4", None),
+    ("1{,}000", "1000"),
+    ("1 000 000", "1000000"),
+    ("1\u202f000", "1000"),
+    ("1\u2019000.5", "1000.5"),
+    ("1,00,000.50", "100000.5"),
+    ("答案是42。", "42"),
+    ("42입니다", "42"),
+    ("٤٢", "42"),
+    ("11,5", None),
+    ("1.234,50", None),
+    ("0,123", None),
+    ("2h30", None),
+    ("5 of 10", None),
+    ("3 May 2023", None),
 ]
 """Texts, and the number that each gives."""
 
 
 @pytest.mark.parametrize(("text", "found"), NUMBERS)
 def test_the_number_of_a_text(text: str, found: str | None) -> None:
-    """The first after GSM8K's mark, where a number follows it, else the last one; fractions and
-    exponents are read.
+    """The first after GSM8K's first mark with a number behind it, else the last one; each is read
+    whole or not at all.
     """
-    assert number_of(text) == (None if found is None else Decimal(found))
+    if found is None:
+        with pytest.raises(UnreadError):
+            read_last(text, "point")
+    else:
+        assert read_last(text, "point").value == Decimal(found)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +233,14 @@ def test_the_number_of_a_text(text: str, found: str | None) -> None:
         (r"\frac{3}{2}", r"\frac{5}{2}"),
         ("9" * 5000, "9" * 5001),
         ("1 1/2", "1/2"),
-        ("2 12/30/2024", "2024"),
         (r"2\frac{1}{3}", r"\frac{1}{3}"),
+        ("5-10", "3-10"),
+        ("5-10", "10"),
+        ("2023-05-03", "2024-05-03"),
+        ("3.10.2", "3.11.2"),
+        ("12.345.678", "99.345.678"),
+        ("555-1234", "666-1234"),
+        ("5^3", "2^3"),
     ],
 )
 def test_numbers_with_one_end_are_not_the_same(one: str, other: str) -> None:
@@ -214,6 +249,191 @@ def test_numbers_with_one_end_are_not_the_same(one: str, other: str) -> None:
     """
     assert score("number", one, other) == score("number", other, one) == 0
     assert score("number", f"It is {one}.", one) == 1
+
+
+UNEQUAL = [
+    ("11,5", "12,5"),
+    ("1.234,50", "9.999,50"),
+    ("1,00,000", "2,00,000"),
+    ("12.345.678", "99.345.678"),
+    ("1 000 000", "2 000 000"),
+    ("1\u2019000", "2\u2019000"),
+    ("1 234 567,89", "9 234 567,89"),
+    ("1.234.567,8", "2.234.567,8"),
+    ("0,123", "123"),
+    ("1,234", "1.234"),
+    ("2023-05-03", "2024-05-03"),
+    ("2023-05-03T10:00", "2024-05-03T10:00"),
+    ("3 May 2023", "4 May 2023"),
+    ("03.05.2023", "04.05.2023"),
+    ("3.10.2", "3.11.2"),
+    ("v3.10", "v3.11"),
+    ("192.168.1.1", "10.168.1.1"),
+    ("10:30", "11:30"),
+    ("7 m2", "5 m2"),
+    ("7 m2", "7 kg"),
+    ("5 km", "5 m"),
+    ("5 ft 10 in", "6 ft 10 in"),
+    ("2h30", "3h30"),
+    ("1.5 million", "1.5 billion"),
+    ("$5", "€5"),
+    ("50 %", "5 %"),
+    ("<5", ">5"),
+    ("±5", "5"),
+    ("\u2212 5", "5"),
+    ("5 - 10", "3 - 10"),
+    ("5\u201310", "3\u201310"),
+    ("5 of 10", "3 of 10"),
+    ("1, 2, 3", "3, 2, 3"),
+    ("(5, 3)", "(4, 3)"),
+    ("A2", "B2"),
+    ("10³", "10²"),
+    ("1.5 × 10^3", "2.5 × 10^3"),
+    ("½", "¼"),
+    ("1_000", "2_000"),
+]
+"""Answers of which none is the other, in any notation."""
+
+
+@pytest.mark.parametrize(("one", "other"), UNEQUAL)
+@pytest.mark.parametrize("mark", ["point", "comma"])
+def test_an_answer_is_read_whole_or_scores_nothing(
+    one: str, other: str, mark: Literal["point", "comma"]
+) -> None:
+    """No part of a number, date, version, range or unit stands for all of it; what can't be read
+    is refused with a reason.
+    """
+    scorer = make_scorer("number", mark)
+    assert scorer.score(one, other) == scorer.score(other, one) == 0
+    for text in (one, other):
+        assert scorer.score(text, text) == (scorer.refusal(text) is None)
+
+
+EQUAL: list[tuple[Literal["point", "comma"], str, str]] = [
+    ("point", "1,234.50", "1234.5"),
+    ("point", "1,234.50", "1 234.50"),
+    ("point", "1'234.50", "1234.5"),
+    ("point", "1\u2019234\u2019567", "1234567"),
+    ("point", "1,00,000.50", "100000.5"),
+    ("point", "1,00,000", "100,000"),
+    ("point", "1\u202f234.5", "1234.50"),
+    ("comma", "1.234,50", "1234,5"),
+    ("comma", "1.234.567", "1234567"),
+    ("comma", "1 234,50", "1234,5"),
+    ("comma", "1\u00a0234,50", "1 234,5"),
+    ("comma", "1\u202f234\u202f567,5", "1234567,5"),
+    ("comma", "1\u2009234,50", "1.234,50"),
+    ("comma", "1'234,50", "1234,5"),
+    ("comma", ",5", "0,5"),
+    ("comma", "-1.234,5", "\u22121234,50"),
+    ("comma", "12,5 %", "12,50%"),
+    ("comma", "1,5e3", "1500"),
+    ("comma", "Es sind 11,5.", "11,50"),
+    ("point", "50%", "50.0 percent"),
+    ("point", "3/4", "0.75"),
+    ("point", "1½", "1 1/2"),
+    ("point", "$1,234.50", "$1234.5"),
+    ("point", "€ 5", "5 €"),
+    ("point", "CHF 1'234.50", "CHF 1234.5"),
+    ("point", "\u20b91,00,000", "\u20b9100000"),
+    ("point", "7 m2", "7.0 m²"),
+    ("point", "2023-05-03", "2023/5/3"),
+    ("point", "03.05.2023", "3.5.2023"),
+]
+"""Answers that are the same in a column of this decimal mark."""
+
+
+@pytest.mark.parametrize(("mark", "one", "other"), EQUAL)
+def test_one_number_written_in_two_ways_is_the_same(
+    mark: Literal["point", "comma"], one: str, other: str
+) -> None:
+    """Groups of thousands, zeros at the end, signs, fractions, exponents and units don't matter."""
+    scorer = make_scorer("number", mark)
+    assert scorer.score(one, other) == scorer.score(other, one) == 1
+
+
+def grouped(value: Decimal, group: str, point: str, *, lakhs: bool = False) -> str:
+    """Return a number as it is written with these signs, in India's groups where `lakhs` is set."""
+    digits, _, decimals = f"{abs(value)}".partition(".")
+    head, groups = digits[:-3], [digits[-3:]]
+    size = 2 if lakhs else 3
+    while head:
+        groups.insert(0, head[-size:])
+        head = head[:-size]
+    sign = "-" if value < 0 else ""
+    return f"{sign}{group.join(groups)}{point * bool(decimals)}{decimals}"
+
+
+NOTATIONS: dict[str, tuple[Literal["point", "comma"], str, str]] = {
+    "English": ("point", ",", "."),
+    "ISO": ("point", "", "."),
+    "SI": ("point", "\u202f", "."),
+    "Swiss": ("point", "\u2019", "."),
+    "Swiss, typed": ("point", "'", "."),
+    "German": ("comma", ".", ","),
+    "French": ("comma", " ", ","),
+    "French, no-break": ("comma", "\u00a0", ","),
+    "Swedish": ("comma", "", ","),
+}
+DECIMALS = st.decimals(-(10**9), 10**9, places=2) | st.integers(-(10**9), 10**9).map(Decimal)
+
+
+@pytest.mark.parametrize("name", NOTATIONS)
+@given(DECIMALS, DECIMALS)
+@example(Decimal("12.50"), Decimal("11.50"))
+@example(Decimal(1000), Decimal(1))
+@example(Decimal("0.05"), Decimal("0.5"))
+def test_numbers_of_a_notation(name: str, one: Decimal, other: Decimal) -> None:
+    """Each number equals itself, grouped or not, by itself or in a sentence, and no other."""
+    mark, group, point = NOTATIONS[name]
+    scorer = make_scorer("number", mark)
+    expected = grouped(one, group, point)
+    for answer in (grouped(one, "", point), f"{expected}.", f"It is {expected}, I think."):
+        assert scorer.score(answer, expected) == scorer.score(expected, answer) == 1
+    assert scorer.score(grouped(other, group, point), expected) == (one == other)
+    if mark == "point":
+        lakhs = grouped(one, ",", point, lakhs=True)
+        assert scorer.score(lakhs, expected) == 1
+        assert scorer.score(grouped(other, ",", point, lakhs=True), lakhs) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("answers", "mark"),
+    [
+        (["1,234.5", "12"], "point"),
+        (["1 000", "2.5"], "point"),
+        (["1\u2019000", "20"], "point"),
+        (["1,00,000", "5"], "point"),
+        (["so 5\n#### 5", "#### 1,000"], "point"),
+        (["5 %", "12.5%"], "point"),
+        (["1.234,5", "12"], "comma"),
+        (["11,5", "3"], "comma"),
+        (["12.345.678", "1.000"], "comma"),
+        (["1 234,5", "12"], "comma"),
+        (["1,5", "1.5"], None),
+        (["3.10.2", "3.11"], None),
+        (["01234", "12345"], None),
+        (["2023-05-03"], None),
+        (["7 m2"], None),
+        (["5", "five"], None),
+        (["The answer is 5."], None),
+    ],
+)
+def test_the_notation_of_a_column(answers: list[str], mark: str | None) -> None:
+    """One that reads every answer as a whole; none where an answer is more than a number."""
+    notation = notation_of(answers)
+    assert (notation and notation.decimal_mark) == mark
+
+
+@pytest.mark.parametrize(
+    ("answers", "ambiguous"),
+    [(["5", "1.234"], "1.234"), (["1,234"], "1,234"), (["1,234", "1,234,567"], None)],
+)
+def test_a_column_that_could_be_read_in_two_ways(answers: list[str], ambiguous: str | None) -> None:
+    """It is read with a point, and an answer of which that isn't sure is named."""
+    notation = notation_of(answers)
+    assert notation is not None
+    assert (notation.decimal_mark, notation.ambiguous) == ("point", ambiguous)
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from hpml_bench.builtin.tasks.causal_lm.options import CausalLMOptions
 from hpml_bench.builtin.tasks.causal_lm.rows import (
     LOSSES,
+    UNREAD,
     ConversationRow,
     conversation_rows,
     encode_texts,
     guess_tokens,
     linearised_loss,
     note_on_lengths,
+    note_on_unread,
     place_of,
     scored,
     texts_of,
@@ -90,7 +92,7 @@ class CausalLM(Task):
         facts: Mapping[str, float] | None = None,
     ):
         super().__init__(options, label_names, facts)
-        self.scorer = make_scorer(options.scorer) if options.scorer else None
+        self.scorer = make_scorer(options.scorer, options.decimal_mark) if options.scorer else None
         if self.scorer is not None:
             self.headline = "test_score"
             self.binary = self.scorer.binary
@@ -260,8 +262,9 @@ class CausalLM(Task):
                 raise UserError(f"{row.place}: {beginning}" if row.place else beginning) from None
             if example is None or None in others:
                 continue
-            read = self.scorer is None or self.scorer.score(example.expected, example.expected) == 1
-            if self.decoding is not None and not (read and chat.reads(example)):
+            if self.decoding is not None and self._is_refused(row, example.expected, encoder):
+                encoder.counts[UNREAD] += 1
+            elif self.decoding is not None and not chat.reads(example):
                 encoder.counts[
                     "rows whose right answer would not be read as such, and score less"
                 ] += 1
@@ -290,6 +293,19 @@ class CausalLM(Task):
             )
         names = (KEPT, "input_ids", "label", *self.extra_types())
         return {name: [row[name] for row in encoded] for name in names}
+
+    def _is_refused(self, row: ConversationRow, expected: str, encoder: Encoder) -> bool:
+        """Return whether the scorer can't read an expected answer; the first is counted by its
+        sentence.
+        """
+        refusal = self.scorer and self.scorer.refusal(expected)
+        if not refusal:
+            return False
+        if not encoder.counts[UNREAD]:
+            place = row.place or f"the row that begins with {sanitize(row.contents[0], 60)!r}"
+            written = sanitize(expected, 60)
+            encoder.counts[f"{UNREAD}{place}: {written!r} {refusal}"] += 1
+        return True
 
     def _examples(
         self, rows: Mapping[str, list[Any]], encoder: Encoder
@@ -364,9 +380,15 @@ class CausalLM(Task):
         ]
         notes = {"rows longer than max_length": "; ".join(parts) or NOTHING}
         total = sum(counts.values(), Counter[str]())
-        return notes | {
-            name: f"{number:,}" for name, number in total.items() if name not in OF_LENGTHS
-        }
+        return (
+            notes
+            | note_on_unread(counts)
+            | {
+                name: f"{number:,}"
+                for name, number in total.items()
+                if name not in OF_LENGTHS and not name.startswith(UNREAD)
+            }
+        )
 
     # Model
 

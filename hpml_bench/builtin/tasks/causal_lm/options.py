@@ -67,6 +67,10 @@ class CausalLMOptions(RowOptions):
     """Scorer that compares answers with the expected ones (`hpml-bench list scorers`); empty for
     none: the loss is the headline metric.
     """
+    decimal_mark: Literal["point", "comma"] = "point"
+    """How the scorer `number` reads decimals: `point` as in 1,234.50, 1'234.50 and 1,00,000.50,
+    `comma` as in 1.234,50 and 1 234,50. Spaces and apostrophes between thousands are read by both.
+    """
     max_new_tokens: int = Field(default=64, ge=1)
     """Most tokens of an answer."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()

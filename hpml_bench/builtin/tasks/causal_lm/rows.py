@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from hpml_bench.plugins.tokenizer import Encoder
 
+UNREAD = "expected answers that the scorer can't read, so that every answer to them scores 0"
+"""Name of the note, and the beginning of the counts' names, of which one has the first row."""
+
 
 class ConversationRow(NamedTuple):
     """A row as it was loaded."""
@@ -164,6 +167,19 @@ def note_on_lengths(count: Counter[str]) -> str:
     return ", ".join(
         [*([dropped] if count["dropped rows"] else []), *([cut] if count["cut rows"] else [])]
     )
+
+
+def note_on_unread(counts: Mapping[str, Counter[str]]) -> dict[str, str]:
+    """Return a note on the expected answers of validation and test rows that the scorer can't
+    read, with the first of each; none where there are none.
+    """
+    parts = []
+    for split, count in counts.items():
+        if split == "train" or not count[UNREAD]:
+            continue
+        first = next(name for name in count if name.startswith(UNREAD) and name != UNREAD)
+        parts.append(f"{count[UNREAD]:,} {split}, the first {first.removeprefix(UNREAD)}")
+    return {UNREAD: "; ".join(parts)} if parts else {}
 
 
 # Metrics and scores
