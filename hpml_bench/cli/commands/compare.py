@@ -11,7 +11,6 @@ import click
 
 from hpml_bench.cli.options import FORMATS, page_formats
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import real_path
 from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
@@ -157,6 +156,8 @@ def _title(inputs: Sequence[Path]) -> str:
     """Return the name of data that the inputs don't name: that of their files, of many the first
     and their number.
     """
+    from hpml_bench.system.files import real_path
+
     places = [real_path(path) for path in inputs]
     names = [*dict.fromkeys(place.name if place.is_dir() else place.stem for place in places)]
     return (
