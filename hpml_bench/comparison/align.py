@@ -23,7 +23,7 @@ from hpml_bench.comparison.inputs import (
     SYSTEM,
     WHERE,
 )
-from hpml_bench.report.results import UNRANKED
+from hpml_bench.report.judged import UNRANKED
 from hpml_bench.report.scores import AlignedScores, CostDefinition, ScoreDefinition
 from hpml_bench.statistics.over_rows import MOST_ROWS
 from hpml_bench.system.errors import UserError

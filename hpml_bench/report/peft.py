@@ -13,7 +13,8 @@ from typing import Any, cast
 from hpml_bench.plugins.method import Method
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import hosts_of
-from hpml_bench.report.results import LARGEST, Results, validation_of
+from hpml_bench.report.judged import LARGEST
+from hpml_bench.report.results import Results, validation_of
 from hpml_bench.suite import registry
 from hpml_bench.system.environment import Environment
 from hpml_bench.system.errors import UserError

@@ -11,8 +11,8 @@ from pathlib import Path
 from hpml_bench.records.load import headlines, load_records
 from hpml_bench.records.run import FINAL
 from hpml_bench.report.judge import race_end
+from hpml_bench.report.judged import JudgedRuns
 from hpml_bench.report.numbers import count_of, sentence_list
-from hpml_bench.report.results import Results
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite, Until, alike
@@ -47,7 +47,7 @@ class Standing:
         return f"{place}: {self.end or sentence_list(self.staying)}"
 
 
-def standing(results: Results | None, until: Until, methods: tuple[str, ...]) -> Standing:
+def standing(results: JudgedRuns | None, until: Until, methods: tuple[str, ...]) -> Standing:
     """Return how a race of these methods stands; before any run has ended, one that declares
     `until`.
     """
@@ -79,15 +79,18 @@ def standing(results: Results | None, until: Until, methods: tuple[str, ...]) ->
     return replace(current, stuck=verdicts.why or no_variation)
 
 
-def measured(folder: Path) -> Results | None:
-    """Return the results in a folder; None where no record can be compared yet."""
+def measured(folder: Path) -> JudgedRuns | None:
+    """Return the judged runs in a folder; None where no record can be compared yet."""
+    if next(headlines(folder), None) is None:
+        # before any run has ended there is nothing to select or to judge
+        return None
     with suppress(UserError):
-        results = Results.load(folder)
-        return results if results.compared else None
+        judged = JudgedRuns.load(folder)
+        return judged if judged.compared else None
     return None
 
 
-def due(results: Results, suite: Suite) -> list[RunSpec]:
+def due(results: JudgedRuns, suite: Suite) -> list[RunSpec]:
     """Return the runs that a race has made, or needs for its round."""
     current = standing(results, suite.until or Until(), tuple(suite.methods))
     seeds_of = dict.fromkeys(suite.methods, current.until.rounds[0])
@@ -141,7 +144,7 @@ def rounds(
         say(f"round {current.number} of {len(until.rounds)} is the last: {current.stuck}")
 
 
-def _check_declaration(earlier: Results | None, until: Until, folder: Path) -> None:
+def _check_declaration(earlier: JudgedRuns | None, until: Until, folder: Path) -> None:
     """Raise UserError if runs in the folder were begun under other rounds than `until`.
 
     The level of each look was fixed before the first of them. Looks that are declared once results

@@ -17,9 +17,10 @@ from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.jobs import JOBS, Job, write_job
 from hpml_bench.records.run import RunRecord, Segment
 from hpml_bench.report.jobs import SweepTimes, sweep_times
+from hpml_bench.report.judged import TIME
 from hpml_bench.report.pictures.drawn import svg
 from hpml_bench.report.render import write_report
-from hpml_bench.report.results import TIME, Results
+from hpml_bench.report.results import Results
 
 THREE = ("lora", "full", "head")
 

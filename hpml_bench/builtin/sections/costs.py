@@ -4,8 +4,9 @@ from hpml_bench.plugins.blocks import Section, Text
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import Axis, PageSummary
+from hpml_bench.report.judged import MEMORY
 from hpml_bench.report.numbers import Cell, number
-from hpml_bench.report.results import MEMORY, Results
+from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of, section_of, table
 from hpml_bench.system.text import sanitize
 

@@ -8,6 +8,7 @@ from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import alone, environment_of, flat, grouped, hosts_of
 from hpml_bench.report.jobs import where
+from hpml_bench.report.judged import LARGEST, MEMORY, TIME
 from hpml_bench.report.numbers import (
     MISSING,
     Cell,
@@ -19,7 +20,7 @@ from hpml_bench.report.numbers import (
     sentence_list,
 )
 from hpml_bench.report.pictures.charts import gantt, in_words
-from hpml_bench.report.results import LARGEST, MEMORY, TIME, Results
+from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of, section_of, table
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.environment import Environment

@@ -12,8 +12,9 @@ from hpml_bench.report.answer.model import Failure, Guess, Method, PageSummary, 
 from hpml_bench.report.answer.summary import lent_in_words, plain, score_scale, summarize
 from hpml_bench.report.caveats import beside_guess, other_settings, under_trained
 from hpml_bench.report.comparability import is_base, untrained
+from hpml_bench.report.judged import once
 from hpml_bench.report.numbers import count_of, option_list
-from hpml_bench.report.results import Results, once
+from hpml_bench.report.results import Results
 from hpml_bench.report.scores import SuiteFacts
 from hpml_bench.system.environment import Environment
 from hpml_bench.system.text import sanitize

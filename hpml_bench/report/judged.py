@@ -1,26 +1,27 @@
-"""Results: values of the compared runs, and statistics of them; the only input of sections."""
+"""The compared runs with their values, costs and verdicts: all that a sweep needs to know where it
+stands, and nothing of a page.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, wraps
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import numpy as np
 
 from hpml_bench import statistics
 from hpml_bench.plugins.task import Guess
-from hpml_bench.records.points import read_points
 from hpml_bench.records.run import Metric
 from hpml_bench.report.comparability import untrained
+from hpml_bench.report.compared import ComparedRuns
 from hpml_bench.report.judge import Verdicts, judge, largest_seen
 from hpml_bench.report.predictions import Scored
-from hpml_bench.report.results.compared import ComparedRuns
-from hpml_bench.report.scores import AlignedScores, CostDefinition, ScoreDefinition, entering
+from hpml_bench.report.scores import AlignedScores, CostDefinition, ScoreDefinition
 from hpml_bench.report.selection import Selection
 from hpml_bench.statistics.over_rows import ROUNDING
 
@@ -60,29 +61,16 @@ def once(derive: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, 
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One seed's curve of one metric."""
-
-    seed: int
-    steps: tuple[int, ...]
-    values: tuple[float, ...]
-
-
-def validation_of(metric: str) -> str:
-    return f"validation_{metric.removeprefix('test_')}"
-
-
-@dataclass(frozen=True)
-class Results(ComparedRuns):
-    """The compared runs with their values, and every pair of methods compared."""
+class JudgedRuns(ComparedRuns):
+    """The compared runs with their values, and verdicts on every pair of methods."""
 
     @classmethod
-    def load(cls, folder: Path | str) -> Results:
+    def load(cls, folder: Path | str) -> Self:
         """Read a suite's results folder; a UserError where no record can be read."""
         return cls.of(Selection.load(folder))
 
     @classmethod
-    def of(cls, selection: Selection) -> Results:
+    def of(cls, selection: Selection) -> Self:
         """Return the results of selected runs: where methods race, of each the runs up to its
         last complete round.
         """
@@ -100,24 +88,9 @@ class Results(ComparedRuns):
             found, compared=runs, costed_ids=found.costed_ids & stored.keys(), stored=stored
         )
 
-    # Values
-
     @cached_property
     def definitions(self) -> dict[str, Metric]:
         return {metric.name: metric for record in self.by_start for metric in record.definitions}
-
-    @property
-    def test_metrics(self) -> tuple[str, ...]:
-        """The metrics of the test rows: the headline, the other scores, the loss."""
-        found = [
-            m.name for m in self.definitions.values() if m.group == "quality" and m.phase == "test"
-        ]
-        return tuple(
-            sorted(
-                found,
-                key=lambda name: (name != self.quality, name.endswith("_loss"), found.index(name)),
-            )
-        )
 
     @once
     def values(self, metric: str) -> dict[str, dict[int, float]]:
@@ -138,41 +111,6 @@ class Results(ComparedRuns):
     def measured(self, *metrics: str) -> tuple[str, ...]:
         """Return the metrics that are defined and measured in some compared run, in this order."""
         return tuple(name for name in metrics if name in self.definitions and self.values(name))
-
-    def shown(self, metric: str) -> dict[str, dict[int, float]]:
-        """Return the values that enter means: of the seeds that all methods share, where methods
-        lack some.
-        """
-        return entering(self.values(metric), self.race)
-
-    @once
-    def interval(self, method: str, metric: str) -> statistics.Interval | None:
-        """Return mean and interval over the seeds of `shown`, or None where nothing was
-        measured.
-        """
-        values = self.shown(metric).get(method) if self.values(metric) else None
-        if not values:
-            return None
-        found = statistics.mean_interval(list(values.values()), self.grid(metric))
-        if found.low is None or found.high is None:
-            return found
-        least, most = self.definitions[metric].bounds
-        low = found.low if least is None else max(least, found.low)
-        return replace(found, low=low, high=found.high if most is None else min(most, found.high))
-
-    def means(self, metric: str) -> dict[str, float]:
-        return {m: interval.mean for m in self.methods if (interval := self.interval(m, metric))}
-
-    def grid(self, metric: str) -> float | None:
-        """Return the distance of the values that can be measured, where it is known: one row, or
-        a page of memory.
-        """
-        if metric == self.quality and self.task.binary:
-            return 1 / self.test_rows if self.test_rows else None
-        definition = self.definitions.get(metric)
-        return definition.grid if definition else None
-
-    # Rows and steps
 
     def row_scores(self, method: str) -> dict[int, NDArray[Any]]:
         """Return seed -> the scores of the test rows in a compared run, in the rows' order."""
@@ -198,13 +136,6 @@ class Results(ComparedRuns):
             places = np.unique(rows.group, return_inverse=True)[1]
             weights = np.bincount(places, weights=weights).astype(np.float64)
         return weights
-
-    @property
-    def unchecked(self) -> str:
-        """Reason why scores of rows are as recorded, as a clause; empty where they were computed
-        anew.
-        """
-        return next((own.unchecked for own in self.stored.values() if own.unchecked), "")
 
     @cached_property
     def not_largest(self) -> str:
@@ -250,31 +181,6 @@ class Results(ComparedRuns):
     @property
     def test_rows(self) -> int:
         return 0 if self.test_set is None else len(self.test_set.reference)
-
-    @cached_property
-    def curves(self) -> dict[str, dict[str, tuple[Curve, ...]]]:
-        """Metric -> method -> one curve per seed, of the compared runs; of time, of those whose
-        costs count.
-        """
-        found: dict[str, dict[str, tuple[Curve, ...]]] = {}
-        for record in (run for method in self.methods for run in self.runs(method)):
-            points: dict[str, dict[int, float]] = {}
-            for point in read_points(self.folder / record.run_id):
-                depends = point.metric == "step_seconds" and record.run_id not in self.costed_ids
-                if point.value is not None and abs(point.value) < LARGEST and not depends:
-                    points.setdefault(point.metric, {})[point.step] = point.value
-            for metric, steps in points.items():
-                curve = Curve(record.spec.seed, *zip(*sorted(steps.items()), strict=True))
-                of, name = found.setdefault(metric, {}), self.labels[record.run_id]
-                of[name] = (*of.get(name, ()), curve)
-        return found
-
-    def curve(self, metric: str, method: str, seed: int) -> Curve | None:
-        return next(
-            (one for one in self.curves.get(metric, {}).get(method, ()) if one.seed == seed), None
-        )
-
-    # Verdicts
 
     @cached_property
     def aligned(self) -> AlignedScores:
@@ -379,56 +285,3 @@ class Results(ComparedRuns):
     @cached_property
     def verdicts(self) -> Verdicts:
         return judge(self.aligned)
-
-    @cached_property
-    def headline(self) -> tuple[str, ...]:
-        """Metrics by which methods are compared: score, training time, memory; if costs rank
-        nothing, the score.
-        """
-        if not self.costs_ranked:
-            return self.measured(self.quality)
-        memory = self.measured(*MEMORY)[:1]
-        return (*self.measured(self.quality, TIME), *memory)
-
-    @property
-    def family(self) -> dict[str, tuple[statistics.Comparison, ...]]:
-        """Every pair of methods on every metric with verdicts: all claims of a page."""
-        return self.verdicts.family if self.measured(self.quality) else {}
-
-    @once
-    def comparisons(self, metric: str) -> tuple[statistics.Comparison, ...]:
-        """Return every pair of methods compared on a metric: of the page's family, else of a
-        family of its own.
-        """
-        if metric in self.family:
-            return self.family[metric]
-        definition, values = self.definitions[metric], self.values(metric)
-        if definition.depends_on_machine and all(
-            v > 0 for by_seed in values.values() for v in by_seed.values()
-        ):
-            pairs = statistics.compare_costs(values, self.margin.cost, definition.grid)
-        else:
-            pairs = statistics.compare_pairs(
-                values, exact=not definition.noisy, grid=definition.grid
-            )
-        if metric in self.headline:  # the page's family leaves it out, and so must any other
-            pairs = tuple(replace(c, p=None, p_equivalent=None, evidence=()) for c in pairs)
-        return statistics.decide(pairs, self.look, self.aligned.declared_looks)
-
-    def ranks(self, metric: str) -> dict[str, tuple[int, int]]:
-        better = self.definitions[metric].better
-        return statistics.rank_intervals(
-            self.comparisons(metric), list(self.values(metric)), better
-        )
-
-    def front(self, metrics: Sequence[str]) -> dict[str, statistics.Membership]:
-        """Return method -> place on the Pareto front of headline metrics, if it has all; empty
-        under two methods.
-        """
-        methods = [m for m in self.methods if all(m in self.values(metric) for metric in metrics)]
-        if len(methods) < 2:
-            return {}
-        family = {metric: self.comparisons(metric) for metric in metrics}
-        return statistics.pareto_membership(
-            methods, family, {m: self.definitions[m].better for m in metrics}
-        )
