@@ -16,9 +16,9 @@ class Limits:
     """Limits of a sweep. They are not part of the protocol: runs under other limits can be
     compared.
 
-    Each field is an option of `run-all`, `run` and `tune` (`limited` in cli/options.py). Jobs get
-    all of them with their plan; those of a whole call, which a job can't keep, are refused with
-    jobs (cli/conflicts.py).
+    Each field is an option of `run-all`, `run`, `tune` and `score` (`limited` in cli/options.py).
+    Jobs get all of them with their plan; those of a whole call, which a job can't keep, are refused
+    with jobs (cli/conflicts.py).
     """
 
     # seconds without progress on any rank after which a run is ended; 0 for no such limit

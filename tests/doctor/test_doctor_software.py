@@ -421,7 +421,7 @@ def test_engines_and_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
     line = only(software.engines)
     assert line.state == "ok"
     assert all(name in line.finding for name in registry.names("engines"))
-    assert "not slurm: sbatch, squeue, scancel can't be found" in line.finding
+    assert "not slurm: sbatch, squeue, scancel, scontrol can't be found" in line.finding
     monkeypatch.setattr(Slurm, "lacks", classmethod(lambda _: None))
     assert "not slurm" not in only(software.engines).finding
 

@@ -37,7 +37,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     scripts for sbatch.
     """
     # A job gets the number 7, then 8, ...; more than `most` of them, if there is such a file, are
-    # refused.
+    # refused. `output7` has the file to which job 7 writes, if it isn't the one in its script.
     folder = tmp_path / "slurm"
     folder.mkdir()
     answers = {
@@ -46,6 +46,9 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         '[ ! -e most ] || [ $number -le $(cat most) ] || { echo "too many jobs" >&2; exit 1; }\n'
         "cat > given$number; echo $number",
         "scancel": "rm -f queue; echo $* >> cancelled",
+        "scontrol": "number=${@: -1}\n"
+        '[ -e output$number ] && { echo "   StdOut=$(cat output$number)"; exit; }\n'
+        "sed -n 's/^#SBATCH --output=/   StdOut=/p' given$number",
     }
     for name, answer in answers.items():
         (folder / name).write_text(f"#!/bin/bash\ncd {folder}\n{answer}\n")
@@ -96,4 +99,4 @@ def line(
     array, _, task = job.partition("_")
     shown, _, reason = state.partition("|")
     told = comment or f"{sweep.plan.id}:{kind}"
-    return f"{job}|{array}|{task or 'N/A'}|{shown}|{reason}|hpml-bench:quickstart|{told}\n"
+    return f"{job}|{array}|{task or 'N/A'}|{shown}|{reason}|{told}\n"

@@ -50,21 +50,40 @@ def test_a_site_that_rewrites_comments_gets_each_unit_once(
 
 
 def test_a_number_that_slurm_gave_anew_is_not_ours(tmp_path: Path, slurm: Path) -> None:
-    """Slurm counts from 1 again when its state is lost; the other job has another title, of which
-    ours may be a part.
-
-    In a results folder of somebody else, with guessed numbers, each job of the user would be ended.
-    """
+    """Slurm counts from 1 again when its state is lost; the other job writes elsewhere."""
     sweep = opened(tmp_path, options={"lag": 0, "sbatch": {"job-name": "a"}})
     assert sweep.submit(again=True) == (0,)
-    for title, count in (("a", 1), ("another's", 0)):
-        (slurm / "queue").write_text(f"7|7|N/A|RUNNING|None|{title}|(null)\n")
-        assert len(find(sweep.folder, print).watch.live()) == count
+    (slurm / "queue").write_text("7|7|N/A|RUNNING|None|(null)\n")
+    assert len(find(sweep.folder, print).watch.live()) == 1
+    (slurm / "output7").write_text("/home/user/other/logs/7.log")
+    assert find(sweep.folder, print).watch.live() == ()
     assert find(sweep.folder, print).stop() == 0
     assert not (slurm / "cancelled").exists()
     assert opened(tmp_path, options={"lag": 0, "sbatch": {"job-name": "a"}}).submit(again=True) == (
         0,
     )
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "not yet listed"])
+@pytest.mark.parametrize("output", ["/home/user/train.log", "/home/user/x/logs/5.log", None])
+@pytest.mark.parametrize("age", [0.0, 7200.0])
+def test_no_folder_ends_another_job_of_the_user(
+    age: float, output: str | None, listed: bool, tmp_path: Path, slurm: Path
+) -> None:
+    """Whatever it lists as submitted, with whatever lag and name of jobs: only a job that writes
+    into this folder's logs is this folder's.
+    """
+    forged = {"lag": 3600, "sbatch": {"job-name": "train-llama"}}
+    sweep = opened(tmp_path, options=forged)
+    made = {"name": "5", "kind": "units", "units": [0], "first": 0, "at": time.time() - age}
+    (sweep.folder / "submitted.json").write_text(json.dumps({"made": [made]}))
+    if output is not None:
+        (slurm / "output5").write_text(output)
+    if listed:
+        (slurm / "queue").write_text("5|5|N/A|PENDING|BadConstraints|train-llama\n")
+    assert called("stop", sweep.folder).output
+    assert find(sweep.folder, print).watch.jobs() == ()
+    assert not (slurm / "cancelled").exists()
 
 
 def test_a_site_may_demand_a_comment(tmp_path: Path, slurm: Path) -> None:

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from pydantic import Field, field_validator, model_validator
 
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
-from hpml_bench.records.jobs import LOGS, Job, JobPlan, Kind
+from hpml_bench.records.jobs import LOGS, Job, JobPlan, Kind, plan_id
 from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child
 from hpml_bench.system import environment as jobs
 from hpml_bench.system.errors import UserError
@@ -58,6 +60,8 @@ OURS = re.compile(r"([a-z0-9-]+):(units|prepare|report)(?::(\d+))?")
 """Comment of a job: id of the plan, kind of job, and for units the one from which the array
 counts.
 """
+OUTPUT = re.compile(r"^\s*StdOut=(.+)$", re.MULTILINE)
+"""File of a job's output, in what scontrol shows of it; one for each task of an array."""
 OVERRIDES = (
     "SBATCH_",
     "SQUEUE_",
@@ -115,13 +119,19 @@ class Slurm(Engine):
     kills = True
     Options: ClassVar[type[Frozen]] = SlurmOptions
 
+    def __init__(self, profile: Profile) -> None:
+        super().__init__(profile)
+        self._outputs: dict[str, list[Path]] = {}
+        """Number of a job -> the files that its output goes to, as Slurm says."""
+
     @property
     def lag(self) -> float:
         return float(self.options.lag)
 
     @classmethod
     def lacks(cls) -> str | None:
-        missing = [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]
+        commands = ("sbatch", "squeue", "scancel", "scontrol")
+        missing = [name for name in commands if shutil.which(name) is None]
         return (
             f"{', '.join(missing)} can't be found; submit from a login node of a Slurm cluster"
             if missing
@@ -217,40 +227,56 @@ class Slurm(Engine):
 
     def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
         command = self._on_cluster(
-            "squeue", "--noheader", "--array", "--me", "--format=%i|%F|%K|%T|%r|%j|%k"
+            "squeue", "--noheader", "--array", "--me", "--format=%i|%F|%K|%T|%r|%k"
         )
         jobs = []
         for line in _run(command).splitlines():
-            fields = [field.strip() for field in line.split("|", 6)]
-            if len(fields) < 7:  # the rest of a comment with a line break
+            fields = [field.strip() for field in line.split("|", 5)]
+            if len(fields) < 6:  # the rest of a comment with a line break
                 continue
-            name, group, task, state, reason, title, comment = fields
-            part = self._part(plan, group, title, comment)
-            if part is None or state in ENDED:
+            name, group, task, state, reason, comment = fields
+            if state in ENDED:
+                continue
+            part = self._part(plan, group, comment)
+            if part is None:
                 continue
             kind, first = part
             unit = int(task) + first if task.isdigit() and kind == "units" else None
             jobs.append(self._job(name, unit, state, reason, kind, group))
         return tuple(jobs)
 
-    def _part(self, plan: JobPlan, group: str, title: str, comment: str) -> tuple[Kind, int] | None:
+    def _part(self, plan: JobPlan, group: str, comment: str) -> tuple[Kind, int] | None:
         """Return the kind of a listed job, and the unit from which its array counts; None if it
         isn't the plan's.
         """
-        hint = OURS.search(comment)
-        part = None
-        if hint and hint[1] == plan.id:
-            part = cast(Kind, hint[2]), int(hint[3] or 0)
-        # Numbers are given anew after long: then the title is another.
-        own_title = self.options.sbatch.get("job-name", _title(plan))
-        if str(own_title) != title and _title(plan) not in title:
-            return part
         # The number that `submit` returned counts before the comment, which a site may rewrite; by
         # the comment a job is known whose number was lost.
+        hint = OURS.search(comment)
+        has_own_comment = hint is not None and hint[1] == plan.id
         known = {submission.name: submission for submission in plan.submitted}
-        if group in known:
+        if group in known and (has_own_comment or self._writes_here(group, plan)):
             return known[group].kind, known[group].first
-        return part
+        if hint is None or not has_own_comment:
+            return None
+        return cast(Kind, hint[2]), int(hint[3] or 0)
+
+    def _writes_here(self, number: str, plan: JobPlan) -> bool:
+        """Return whether Slurm says that a job's output goes to the logs of this plan's folder.
+
+        The folder's own list of numbers proves nothing: whoever wrote the folder may have listed
+        another job of the user, and Slurm gives numbers anew when its state is lost.
+        """
+        if number not in self._outputs:
+            try:
+                shown = _run(self._on_cluster("scontrol", "show", "job", number))
+            except UserError:  # it has ended, or never was
+                return False
+            self._outputs[number] = [Path(path) for path in OUTPUT.findall(shown)]
+        outputs = self._outputs[number]
+        return bool(outputs) and all(
+            output.parent.name == LOGS and plan_id(output.parent.parent) == plan.id
+            for output in outputs
+        )
 
     def _job(
         self, name: str, unit: int | None, state: str, reason: str, kind: Kind, group: str
@@ -276,13 +302,16 @@ class Slurm(Engine):
         """Cancel the jobs of a plan: whole arrays, since scancel calls the controller once per
         name.
         """
-        found = self.live(plan)
-        groups = dict.fromkeys([*(job.group for job in found), *filter(str.isdigit, names)])
+        listed = self.live(plan)
+        groups = dict.fromkeys(job.group for job in listed)
+        for name in names:
+            # one that was submitted a moment ago may not be listed yet
+            if name.isdigit() and name not in groups and self._writes_here(name, plan):
+                groups[name] = None
         if groups:
-            _run(
-                self._on_cluster("scancel", "--quiet", "--", *groups)
-            )  # quiet: of those that have ended meanwhile
-        return max(len(found), len(groups))
+            # quiet: of those that have ended meanwhile
+            _run(self._on_cluster("scancel", "--quiet", "--", *groups))
+        return max(len(listed), len(groups))
 
     def cancel(self, jobs: Sequence[EngineJob]) -> None:
         tasks: dict[str, list[int]] = {}

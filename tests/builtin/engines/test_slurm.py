@@ -20,7 +20,7 @@ from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
 
 Answering = Callable[..., Path]
-PLAN, TITLE = "hpml-0123456789", "hpml-bench:quickstart"
+PLAN = "hpml-0123456789"
 
 
 def engine(**changes: Any) -> Slurm:
@@ -220,13 +220,13 @@ def test_options_that_would_break_the_script_are_refused(
 def test_live_jobs_are_those_with_the_plans_comment(answering: Answering) -> None:
     """Jobs of others and ended ones don't count, and a report is of no unit."""
     lines = (
-        f"7_0|7|0|RUNNING|None|{TITLE}|{PLAN}:units",
-        f"7_1|7|1|PENDING|Resources|{TITLE}|project=x;{PLAN}:units;y",
-        f"7_2|7|2|TIMEOUT|TimeLimit|{TITLE}|{PLAN}:units",
-        f"8|8|N/A|PENDING|Dependency|{TITLE}|{PLAN}:report",
-        f"9_0|9|0|RUNNING|None|{TITLE}|hpml-9876543210:units",
-        f"10|10|N/A|RUNNING|None|{TITLE}|(null)",
-        "11|11|N/A|RUNNING|None|another's|a line",
+        f"7_0|7|0|RUNNING|None|{PLAN}:units",
+        f"7_1|7|1|PENDING|Resources|project=x;{PLAN}:units;y",
+        f"7_2|7|2|TIMEOUT|TimeLimit|{PLAN}:units",
+        f"8|8|N/A|PENDING|Dependency|{PLAN}:report",
+        "9_0|9|0|RUNNING|None|hpml-9876543210:units",
+        "10|10|N/A|RUNNING|None|(null)",
+        "11|11|N/A|RUNNING|None|a line",
         "and another|one",
     )
     asked = answering(squeue="cat <<'END'\n" + "\n".join(lines) + "\nEND", scancel="true")
@@ -248,7 +248,7 @@ def test_a_sweep_of_thousands_is_cancelled_by_its_arrays(
     array are one name too.
     """
     places = [(7 + unit // 1000, unit % 1000) for unit in range(5000)]
-    lines = [f"{array}_{task}|{array}|{task}|PENDING|None|x|{PLAN}:units" for array, task in places]
+    lines = [f"{array}_{task}|{array}|{task}|PENDING|None|{PLAN}:units" for array, task in places]
     (tmp_path / "queue").write_text("\n".join(lines))
     asked = answering(squeue=f"cat {tmp_path / 'queue'}", scancel="true")
     made = engine()
@@ -308,7 +308,7 @@ def test_a_thousand_units_and_more_are_several_arrays(answering: Answering) -> N
     report = options(made.script(batch(made, units=(), kind="report", ended=("9", "11"))))
     assert ("array" in report, report["dependency"]) == (False, "afterany:9,afterany:11")
     assert as_bash_does(scripts[2], SLURM_ARRAY_TASK_ID="345").stdout.splitlines()[-1] == "2345"
-    answering(squeue=f"echo '9_345|9|345|RUNNING|None|x|{arrays[2]['comment']}'")
+    answering(squeue=f"echo '9_345|9|345|RUNNING|None|{arrays[2]['comment']}'")
     assert [(job.name, job.unit) for job in made.live(many.plan)] == [("9_345", 2345)]
 
 
@@ -382,7 +382,7 @@ def test_jobs_that_never_begin_are_known(
     """By their reason; where a job may begin in one of several partitions it is that of one of
     them.
     """
-    answering(squeue=f"echo '7_0|7|0|PENDING|{reason}|x|{PLAN}:units'")
+    answering(squeue=f"echo '7_0|7|0|PENDING|{reason}|{PLAN}:units'")
     made = engine(options={"sbatch": {"partition": partition}})
     (job,) = made.live(batch(made).plan)
     assert (job.reason, job.refused, job.stuck) == (reason, refused, refused)
@@ -394,7 +394,7 @@ def test_another_cluster_is_named_to_all_commands(answering: Answering) -> None:
     """
     answer = (
         "echo CLUSTER: far; case $* in *Format*) echo 7_2 RUNNING 0;; *) echo "
-        "'7_2|7|2|RUNNING|None|x|x';; esac"
+        f"'7_2|7|2|RUNNING|None|{PLAN}:units';; esac"
     )
     asked = answering(squeue=answer, scancel="true")
     made = engine(options={"sbatch": {"clusters": "far", "job-name": "x"}})
@@ -475,5 +475,5 @@ def test_what_an_engine_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(UserError, match=f"nodes is 2, and {title} can't"):
             make_engine(Profile(engine=engine_name, nodes=2))
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(UserError, match=r"sbatch, squeue, scancel can't be found"):
+    with pytest.raises(UserError, match=r"sbatch, squeue, scancel, scontrol can't be found"):
         make_engine(Profile(engine="slurm", nodes=2)).check()
