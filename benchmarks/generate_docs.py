@@ -95,6 +95,11 @@ def documents() -> dict[str, str]:
     return found
 
 
+def built_in(kind: registry.Kind) -> list[str]:
+    """Return the names of a kind's plug-ins that ship with the package, whatever is installed."""
+    return [name for name in registry.names(kind) if registry.is_built_in(kind, name)]
+
+
 def settings_page() -> str:
     """Return the page of everything a suite file can say."""
     parts = [
@@ -105,7 +110,7 @@ def settings_page() -> str:
     for title, model in SETTINGS.items():
         parts += [f"## {title}\n", fields_table(model)]
     for kind, path in OPTIONS.items():
-        for name in registry.names(kind):
+        for name in built_in(kind):
             options = registry.plugin(kind, name).Options
             if options.model_fields:
                 parts += [f"## `{path}` of {registry.ONE[kind]} `{name}`\n", fields_table(options)]
@@ -141,7 +146,7 @@ def metrics_page() -> str:
         "A metric that can't be measured on a machine is left out of its records.\n",
     ]
     kinds: tuple[registry.Kind, ...] = ("probes", "tasks")
-    for kind, name in [(of, name) for of in kinds for name in registry.names(of)]:
+    for kind, name in [(of, name) for of in kinds for name in built_in(of)]:
         if metrics := registry.plugin(kind, name).metrics:
             parts += [f"## {registry.ONE[kind]} {name}\n", table(head, map(metric_row, metrics))]
     # what a language model has beside its losses where a scorer is set: of answers, and of choices
@@ -157,7 +162,7 @@ def metrics_page() -> str:
     }
     scored = [found.pop("test_score").model_copy(update=said)]
     scored += [m for name, m in found.items() if name not in {plain.name for plain in task.metrics}]
-    scorers = {name: registry.plugin("scorers", name) for name in registry.names("scorers")}
+    scorers = {name: registry.plugin("scorers", name) for name in built_in("scorers")}
     compared = [
         (
             f"`{name}`",
@@ -167,7 +172,7 @@ def metrics_page() -> str:
         )
         for name, one in scorers.items()
     ]
-    ranking = [registry.plugin("metrics", name) for name in registry.names("metrics")]
+    ranking = [registry.plugin("metrics", name) for name in built_in("metrics")]
     return "\n".join(
         [
             *parts,

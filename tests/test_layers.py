@@ -215,6 +215,7 @@ def test_runs_are_chosen_in_one_place() -> None:
         )
     }
     known = (
+        "report.compared",
         "report.results",
         "report.render",
         "report.answer.from_results",

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import hpml_bench
-from hpml_bench.builtin.scorers.number import number_of
 from hpml_bench.data import newswire as nw
 from hpml_bench.data.newswire import balanced_beats, beat_chain
 from hpml_bench.data.newswire_world import BEAT_NAMES, ENTITIES, World, make_world
+from hpml_bench.data.numbers import read_last
 from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.suite.settings import DatasetSpec, Settings
 from hpml_bench.suite.suite import load_suite
@@ -303,6 +303,6 @@ def test_answers_are_those_of_the_questions(steps: tuple[int, int]) -> None:
         assert (
             calculated[-1][3]
             == answer.rpartition("#### ")[2]
-            == str(number_of(answer))
+            == str(read_last(answer, "point").value)
             == str(solved(question))
         )

@@ -14,6 +14,7 @@ import pytest
 
 from helpers import made_records
 from hpml_bench.builtin.engines.manual import Manual
+from hpml_bench.records import jobs
 from hpml_bench.records.folder import SharedResults
 from hpml_bench.records.jobs import (
     RUNNING,
@@ -176,7 +177,7 @@ def test_a_claim_that_cant_be_read_is_somebodys(
     sweep the folder.
     """
     assert Claim(tmp_path, job("a")).take()
-    record, read = tmp_path / "claims/0/owner.json", Path.read_bytes
+    record, read = tmp_path / "claims/0/owner.json", jobs.read_bytes
 
     def failing(path: Path) -> bytes:
         if path.name == "owner.json":
@@ -184,13 +185,13 @@ def test_a_claim_that_cant_be_read_is_somebodys(
         return read(path)
 
     told = f"{record}: {os.strerror(number)}, so it isn't known whether a job works there"
-    monkeypatch.setattr(Path, "read_bytes", failing)
+    monkeypatch.setattr(jobs, "read_bytes", failing)
     with pytest.raises(UserError, match=re.escape(told)), claimed(tmp_path, job("b"), engine("a")):
         pass
     for look in (refuse_if_worked_on, claims, left_attempts):
         with pytest.raises(UserError, match=re.escape(told)):
             look(tmp_path)
-    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.setattr(jobs, "read_bytes", read)
     assert held(tmp_path) == ["a.0"]
 
 
