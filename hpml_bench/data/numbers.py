@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from typing import Literal, NamedTuple
 
 DecimalMark = Literal["point", "comma"]
@@ -63,6 +64,8 @@ DASHES = str.maketrans(
 SUPERSCRIPT = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
 RAISED = re.compile(rf"(?<=\d)[{SUPERSCRIPT}]+")
 LOWERED = str.maketrans(SUPERSCRIPT, "0123456789+-")
+MARK_OF_VERSION = re.compile(r"(?<!\w)[vV](?=\d+(?:\.\d+){2,}(?!\w))")
+"""The v of v3.10.2; v3.10 may be a name, and is none."""
 VULGAR = re.compile(r"(\d?)([\u00bc-\u00be\u2150-\u215e])")
 
 
@@ -113,7 +116,7 @@ def read_last(text: str, decimal_mark: DecimalMark) -> Number:
     into a next question has answered before. Raises UnreadError: there is no number, the last one
     can't be read as a whole, or a short text has several.
     """
-    text = _in_a_line(text)
+    text = _in_a_line(text, decimal_mark)
     for line in text.split("####")[1:]:
         behind = line.partition("\n")[0]
         if first := next(_runs(behind), None):
@@ -133,7 +136,7 @@ def read_whole(text: str, decimal_mark: DecimalMark) -> Number | None:
     """Return the number that is all of a text, or all behind its `####`, but for a currency or per
     cent; None where it is not. One with a zero in front, as a postal code, is none.
     """
-    line = _in_a_line(text.rpartition("####")[2]).strip()
+    line = _in_a_line(text.rpartition("####")[2], decimal_mark).strip()
     try:
         number = read_last(line, decimal_mark)
     except UnreadError:
@@ -198,14 +201,15 @@ def notation_of(answers: Iterable[str]) -> Notation | None:
     return Notation("point" if possible["point"] else "comma", None)
 
 
-def _in_a_line(text: str) -> str:
+def _in_a_line(text: str, decimal_mark: DecimalMark) -> str:
     """Return a text with its fractions, powers of ten and signs as a keyboard writes them."""
     text = VULGAR.sub(_fraction, text).translate(DASHES)
+    text = MARK_OF_VERSION.sub("", text)
     text = text.replace("{,}", ",").replace(r"\%", "%").replace(r"\$", "$")
     text = RAISED.sub(lambda raised: f"^{raised[0].translate(LOWERED)}", text)
     text = SCIENTIFIC.sub(_exponent, text)
     text = LATEX.sub(_latex_fraction, text)
-    text = MIXED.sub(_improper, text)
+    text = MIXED.sub(partial(_improper, decimal_mark=decimal_mark), text)
     return SPACED_SIGN.sub("-", text)
 
 
@@ -223,9 +227,13 @@ def _latex_fraction(latex: re.Match[str]) -> str:
     return f"{' ' if behind_a_number else ''}{latex[1]}/{latex[2]}"
 
 
-def _improper(mixed: re.Match[str]) -> str:
-    """Return a mixed number as one fraction; unchanged where its fraction is not below one."""
-    whole, over, under = (int(part.replace(",", "")) for part in mixed.groups())
+def _improper(mixed: re.Match[str], decimal_mark: DecimalMark) -> str:
+    """Return a mixed number as one fraction; unchanged where its fraction is not below one, or a
+    decimal stands before it.
+    """
+    if MARKS[decimal_mark] in mixed[1]:
+        return mixed[0]
+    whole, over, under = (int(re.sub("[,.]", "", part)) for part in mixed.groups())
     return f"{whole * under + over}/{under}" if over < under else mixed[0]
 
 
