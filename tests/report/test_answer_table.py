@@ -19,7 +19,7 @@ from helpers.elements import Elements
 from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.report import terminal
 from hpml_bench.report.answer import words
-from hpml_bench.report.answer.model import Failure, PageSummary, Relation
+from hpml_bench.report.answer.model import Failure, PageSummary, Relation, Values
 from hpml_bench.report.answer.screen import bars, context
 from hpml_bench.report.answer.sections import answer_table, matrix_section, turns
 from hpml_bench.report.tables import parts, placed
@@ -293,3 +293,27 @@ def test_a_section_stands_where_its_module_says() -> None:
         UserError, match=r"the section 'odd' answers 'why'; .* one of best, cost, sure"
     ):
         placed(module, "odd", made)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "cell"),
+    [
+        ((40.0, 50.0), "45.0"),
+        ((15.0, 60.4, 80.0), "51.8 (15.0 to 80.0)"),
+        ((51.8,), "51.8"),
+        ((0.0, 0.0), "0"),
+    ],
+    ids=["steady", "far apart", "one run", "none"],
+)
+def test_a_mean_of_runs_that_lie_far_apart_is_shown_with_its_range(
+    seconds: tuple[float, ...], cell: str
+) -> None:
+    """The least and the most of a method's runs stand beside a cost where they differ by more than
+    a quarter.
+    """
+    answer = an_answer({"full": 79.0})
+    (method,) = answer.methods
+    time = Values(mean=sum(seconds) / len(seconds), runs=seconds)
+    method = method.model_copy(update={"values": method.values | {answer.axes[0].id: time}})
+    header, row = words.cells(answer.model_copy(update={"methods": (method,)}))
+    assert dict(zip(header, row, strict=True))["time s"] == cell

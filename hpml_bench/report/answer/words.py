@@ -33,6 +33,7 @@ BECAUSE = {
 }
 """Reasons of runs that did not end well, in short."""
 NAMED = 3  # methods that a sentence names; of more it says how many
+FAR_APART = 1.25  # factor from the least to the most of a method's runs from which both are shown
 SHORT = {"time": "time", "memory": "memory", "size": "saved"}  # headers of costs in a terminal
 
 
@@ -360,15 +361,30 @@ def cells(answer: PageSummary) -> list[list[str]]:
         for axis in answer.axes
     )
     rows = [[answer.noun, with_unit(answer.score.title, answer.score.unit), *costs, "verdict"]]
-    for at, name in enumerate((method.name for method in answer.methods), 1):
+    for position, name in enumerate((method.name for method in answer.methods), 1):
         score, shown = answer.value(name, "score"), row_name(answer, name)
-        values = ((axis, answer.value(name, axis.id)) for axis in answer.axes)
         rows.append(
             [
-                f"{at:2} {shown}" if answer.numbered else shown,
+                f"{position:2} {shown}" if answer.numbered else shown,
                 "-" if score is None else answer.score.text(score, unit=False),
-                *("-" if value is None else axis.text(value, unit=False) for axis, value in values),
+                *(_cost_cell(answer, name, axis) for axis in answer.axes),
                 verdict(answer, name).in_full,
             ]
         )
     return rows
+
+
+def _cost_cell(answer: PageSummary, name: str, axis: Axis) -> str:
+    """Return a method's mean cost, with its least and most where its runs lie far apart: one
+    number would hide that the machine did other work beside some of them.
+    """
+    values = answer.by_name[name].values.get(axis.id)
+    if values is None:
+        return "-"
+    text = axis.text(values.mean, unit=False)
+    if len(values.runs) < 2 or max(values.runs) <= FAR_APART * min(values.runs):
+        return text
+    least, most = (
+        axis.text(end, unit=False, mean=values.mean) for end in (min(values.runs), max(values.runs))
+    )
+    return f"{text} ({least} to {most})"
