@@ -18,8 +18,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hpml_bench.cli import main as main_command
+from hpml_bench.judge.summary import PageSummary
 from hpml_bench.records.run import Metric, RunRecord
-from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import (
     DatasetSpec,

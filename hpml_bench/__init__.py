@@ -87,7 +87,7 @@ def run_suite(  # noqa: PLR0913 - the options of `run-all`
         if run_sweep(part, console).ending.how == "interrupted":
             raise KeyboardInterrupt
     if report:
-        from hpml_bench.report.render import write_report
+        from hpml_bench.page.render import write_report
 
         write_report(request.folder)
     return load_results(request.folder)
@@ -182,7 +182,7 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     """Return the runs of a results folder, one row each: identity, status, and a column per
     metric.
     """
-    from hpml_bench.report.export import load_results as load
+    from hpml_bench.page.export import load_results as load
 
     return load(Path(folder))
 

@@ -1,5 +1,5 @@
 // The first screen of a report: limits that choose among the methods, tips, folds, and the choice in the address.
-// The page is complete without it. The data are an Answer of hpml_bench/report/answer/model.py,
+// The page is complete without it. The data are an Answer of hpml_bench/judge/summary.py,
 // its pairs as the methods' relations, a letter each.
 {
   const NB = "\u00a0";

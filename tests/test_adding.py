@@ -17,13 +17,13 @@ import yaml
 from helpers import made_records, plugin_packages, tiny
 from helpers.commands import called
 from hpml_bench.data.prepare import prepare
+from hpml_bench.judge.results import Results
 from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tracker import make_trackers
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_records
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
 from hpml_bench.suite.profile import load_profile
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, TaskSpec

@@ -18,7 +18,9 @@ ORDER = (
     "records",
     "plugins",
     "data",
-    "report",
+    "select",
+    "judge",
+    "page",
     "comparison",
     "training",
     "fit",
@@ -199,7 +201,7 @@ def test_the_report_side_names_no_training_library() -> None:
     """Reports, compare, verify, statistics, records, config and the registry, and all that they
     import.
     """
-    sides = ("report", "comparison", "verify", "statistics", "records")
+    sides = ("select", "judge", "page", "comparison", "verify", "statistics", "records")
     report = [name.removeprefix("hpml_bench.") for name in FILES if within(name, *sides)]
     for name in reachable(*report, "suite.suite", "suite.registry"):
         assert not heavy(ANYWHERE[name]), name
@@ -215,10 +217,10 @@ def test_runs_are_chosen_in_one_place() -> None:
         )
     }
     known = (
-        "report.compared",
-        "report.results",
-        "report.render",
-        "report.answer.from_results",
+        "select.compared",
+        "judge.results",
+        "judge.from_results",
+        "page.render",
         "verify.folder",
         "builtin.sections.cautions",
         "comparison.readers.results",

@@ -46,7 +46,7 @@ def write_check_pages(packed: str) -> None:
     trial = json.loads(gzip.decompress(Path(packed).read_bytes()).splitlines()[0])
     gate = {name: import_module(f"hpml_bench.gate.{name}") for name in ("records", "outputs")}
     command = import_module("hpml_bench.cli.commands.check")
-    terminal = import_module("hpml_bench.report.terminal").terminal
+    terminal = import_module("hpml_bench.page.terminal").terminal
     report = gate["records"].CheckTrial.model_validate(trial).report
     command.print_report(report, terminal())
     names = {

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from hpml_bench import statistics
-from hpml_bench.report.caveats import beats_guess
-from hpml_bench.report.judge import is_exact
-from hpml_bench.report.scores import CostDefinition
+from hpml_bench.judge.caveats import beats_guess
+from hpml_bench.judge.scores import CostDefinition
+from hpml_bench.judge.verdicts import is_exact
 from hpml_bench.statistics import Comparison, Interval, evidence
 from hpml_bench.statistics.evidence import LEAST_SEEDS
 from hpml_bench.statistics.over_suites import p_of_ranks

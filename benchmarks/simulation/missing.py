@@ -15,8 +15,8 @@ import pandas as pd
 
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.report.judge import judge
-from hpml_bench.report.scores import AlignedScores
+from hpml_bench.judge.scores import AlignedScores
+from hpml_bench.judge.verdicts import judge
 from simulation import percent, print_table
 from simulation.pages import Bools
 from simulation.worlds import Floats, Random

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench import statistics
-from hpml_bench.report.judge import FUTILE_SEEDS, Verdicts, judge, race_end
-from hpml_bench.report.results import Results
-from hpml_bench.report.scores import Race
+from hpml_bench.judge.results import Results
+from hpml_bench.judge.verdicts import FUTILE_SEEDS, Verdicts, judge, race_end
+from hpml_bench.select.race import Race
 from hpml_bench.statistics.evidence import LEAST_FACTOR
 from hpml_bench.statistics.verdicts import FOR_DIFFERENCES, FOR_EQUIVALENCES, OF_SCORE, spent_at
 from hpml_bench.suite.suite import Until

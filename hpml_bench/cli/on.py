@@ -9,11 +9,11 @@ import click
 from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK, ended
 from hpml_bench.cli.options import JobOptions
 from hpml_bench.cli.reporting import write
+from hpml_bench.page.terminal import terminal
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import FINAL, RunRecord, Status
-from hpml_bench.report.terminal import terminal
 from hpml_bench.suite.profile import Profile, load_profile
 from hpml_bench.sweep.execute import Ending, SweepProgress
 from hpml_bench.sweep.jobs import JobSweep

@@ -12,9 +12,9 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
+    from hpml_bench.page.render import Page
     from hpml_bench.plugins.tracker import Tracker
     from hpml_bench.records.run import RunRecord
-    from hpml_bench.report.render import Page
 
 
 def result_folders(folder: Path) -> list[Path]:
@@ -53,9 +53,9 @@ def write(
     """Write and publish a folder's page; say before its answer where it has none of the runs
     that were just made.
     """
+    from hpml_bench.page.render import all_tables, load, load_libraries, page_of, write_page
     from hpml_bench.records.load import load_records
-    from hpml_bench.report.comparability import protocol_difference
-    from hpml_bench.report.render import all_tables, load, load_libraries, page_of, write_page
+    from hpml_bench.select.comparability import protocol_difference
 
     load_libraries()
     results = load(folder)
@@ -79,8 +79,8 @@ def write(
 
 def shown(page: Page, paths: Sequence[Path]) -> None:
     """Print a page's answer and its files: each page, and how many tables."""
-    from hpml_bench.report.numbers import set_apart
-    from hpml_bench.report.terminal import show_answer, terminal
+    from hpml_bench.page.terminal import show_answer, terminal
+    from hpml_bench.records.numbers import set_apart
 
     show_answer(page.answer, terminal())
     if page.apart:  # perhaps those that were made just now

@@ -23,8 +23,8 @@ from hpml_bench.comparison.inputs import (
     SYSTEM,
     WHERE,
 )
-from hpml_bench.report.judged import UNRANKED
-from hpml_bench.report.scores import AlignedScores, CostDefinition, ScoreDefinition
+from hpml_bench.judge.judged import UNRANKED
+from hpml_bench.judge.scores import AlignedScores, CostDefinition, ScoreDefinition
 from hpml_bench.statistics.over_rows import MOST_ROWS
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize

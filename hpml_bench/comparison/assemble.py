@@ -25,9 +25,9 @@ from hpml_bench.comparison.inputs import (
     InputScores,
 )
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.report.answer.summary import needed
-from hpml_bench.report.judge import judge
-from hpml_bench.report.scores import AlignedScores, ScoreDefinition
+from hpml_bench.judge.scores import AlignedScores, ScoreDefinition
+from hpml_bench.judge.summarize import needed
+from hpml_bench.judge.verdicts import judge
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 

@@ -18,8 +18,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hpml_bench.comparison import readers
-from hpml_bench.report.numbers import count_of
-from hpml_bench.report.scores import Circumstances, CostDefinition, FailedRun, ScoreDefinition
+from hpml_bench.judge.scores import Circumstances, CostDefinition, FailedRun, ScoreDefinition
+from hpml_bench.records.numbers import count_of
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import open_plain, read_bytes
 from hpml_bench.system.text import sanitize, summary_of

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.report.judge import Verdicts, judge
-from hpml_bench.report.looks import Data, Declarations, Taken, changed_since, look_at, sketch
-from hpml_bench.report.scores import AlignedScores
+from hpml_bench.judge.looks import Data, Declarations, Taken, changed_since, look_at, sketch
+from hpml_bench.judge.scores import AlignedScores
+from hpml_bench.judge.verdicts import Verdicts, judge
 from hpml_bench.system.errors import UserError
 
 # rows of one system that agree in two files by chance in one of 65,536 cases, if half are right

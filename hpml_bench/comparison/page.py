@@ -11,9 +11,11 @@ import numpy as np
 from hpml_bench import statistics
 from hpml_bench.comparison.assemble import ALONE
 from hpml_bench.comparison.looks import Asked, at_look
-from hpml_bench.plugins.blocks import Question, Section, Table, Text
-from hpml_bench.report.answer.model import PageSummary
-from hpml_bench.report.answer.sections import (
+from hpml_bench.judge.scores import AlignedScores, entering
+from hpml_bench.judge.summarize import cost_scale, entering_means, score_scale, summarize
+from hpml_bench.judge.summary import PageSummary
+from hpml_bench.judge.verdicts import NOT_INDEPENDENT, Verdicts, judge
+from hpml_bench.page.answer.sections import (
     deciding_section,
     each_section,
     matrix_section,
@@ -21,14 +23,12 @@ from hpml_bench.report.answer.sections import (
     places,
     turns,
 )
-from hpml_bench.report.answer.summary import cost_scale, entering_means, score_scale, summarize
-from hpml_bench.report.comparability import grouped
-from hpml_bench.report.judge import NOT_INDEPENDENT, Verdicts, judge
-from hpml_bench.report.numbers import MISSING, Cell, capitalized, count_of, number
-from hpml_bench.report.over_suites import OfSuite, Suites
-from hpml_bench.report.render import Page, page_of_suites, write_page
-from hpml_bench.report.scores import AlignedScores, entering
-from hpml_bench.report.tables import section_of, table
+from hpml_bench.page.over_suites import OfSuite, Suites
+from hpml_bench.page.render import Page, page_of_suites, write_page
+from hpml_bench.page.tables import section_of, table
+from hpml_bench.plugins.blocks import Question, Section, Table, Text
+from hpml_bench.records.numbers import MISSING, Cell, capitalized, count_of, number
+from hpml_bench.select.comparability import grouped
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 

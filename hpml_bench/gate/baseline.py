@@ -18,7 +18,7 @@ from hpml_bench.gate.check import BLOCKS, Request, Say, settings_message, steps_
 from hpml_bench.gate.machine import disturbance, shared_core, snapshot
 from hpml_bench.gate.records import CheckReport, Side, TimedRun, Verdict
 from hpml_bench.gate.sides import Installation, OutOfTime, ResidentProcess, versions
-from hpml_bench.report.comparability import settings_of
+from hpml_bench.select.comparability import settings_of
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import MethodSpec, Settings
 from hpml_bench.system import environment

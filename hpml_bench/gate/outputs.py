@@ -9,8 +9,8 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from hpml_bench.gate import page
 from hpml_bench.gate.records import CheckReport
-from hpml_bench.report.comparability import grouped
-from hpml_bench.report.export import markdown_table, markdown_text
+from hpml_bench.page.export import markdown_table, markdown_text
+from hpml_bench.select.comparability import grouped
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import write_atomically
 from hpml_bench.system.redaction import redacted

@@ -9,13 +9,13 @@ from typing import Any
 
 from hpml_bench.gate import verdicts
 from hpml_bench.gate.records import CheckReport, Side, Status, Verdict
+from hpml_bench.page.pictures.charts import MARGINS, ROW, axis, rows
+from hpml_bench.page.render import plain_page
+from hpml_bench.page.tables import section_of, table
 from hpml_bench.plugins.blocks import Fold, Table, Text
 from hpml_bench.plugins.picture import Axis, Picture, Segment, Series, Tone
-from hpml_bench.report.comparability import flat, grouped
-from hpml_bench.report.numbers import Cell, p_value, sentence_list
-from hpml_bench.report.pictures.charts import MARGINS, ROW, axis, rows
-from hpml_bench.report.render import plain_page
-from hpml_bench.report.tables import section_of, table
+from hpml_bench.records.numbers import Cell, p_value, sentence_list
+from hpml_bench.select.comparability import flat, grouped
 from hpml_bench.system.text import sanitize
 
 BLUE: Tone = "m1"

@@ -18,8 +18,8 @@ from hpml_bench.gate.records import (
     TimedRun,
     Verdict,
 )
-from hpml_bench.report.comparability import grouped
-from hpml_bench.report.numbers import MINUS, MISSING, number
+from hpml_bench.records.numbers import MINUS, MISSING, number
+from hpml_bench.select.comparability import grouped
 from hpml_bench.statistics import holm
 from hpml_bench.statistics.intervals import t_quantile
 from hpml_bench.system.errors import UserError

@@ -37,7 +37,7 @@ from hpml_bench.records.predictions import (
     write_predictions,
 )
 from hpml_bench.records.run import Consumed, Outcome, RunError
-from hpml_bench.report.checks import RunFigures, self_checks
+from hpml_bench.select.checks import RunFigures, self_checks
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.system import environment, heartbeat

@@ -11,7 +11,7 @@ from hpml_bench.suite.base import Frozen, Line
 
 Question = Literal["best", "cost", "sure", "training", "methods", "setup", "wrong", "reading"]
 """Question that a section answers; the page has a part for each, in this order: see
-`report/tables.py`.
+`page/tables.py`.
 """
 Mark = Literal["better", "worse", "open", "equal"]  # relation of a row's method to a column's
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher, preparation
 from hpml_bench.launch.agent import OverNodes
+from hpml_bench.page.terminal import terminal
 from hpml_bench.plugins.engine import Engine, make_engine
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.records.files import KEPT
@@ -25,7 +26,6 @@ from hpml_bench.records.jobs import RUNNING, Job, JobPlan, claims, ended_here, r
 from hpml_bench.records.load import headlines
 from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import FINAL, RunError, RunRecord
-from hpml_bench.report.terminal import terminal
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import RunSpec

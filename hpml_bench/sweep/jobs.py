@@ -21,8 +21,8 @@ from hpml_bench.records import jobs as plans
 from hpml_bench.records.files import PLAN
 from hpml_bench.records.folder import ResultsFolder, Say, locked
 from hpml_bench.records.jobs import Job, JobPlan
+from hpml_bench.records.numbers import count_of
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.numbers import count_of
 from hpml_bench.suite.profile import Profile
 from hpml_bench.sweep.claims import holders
 from hpml_bench.sweep.plan import SweepRequest, plan_jobs, recorded_specs

@@ -102,7 +102,7 @@ def _run_missing(
     trackers: Sequence[Tracker],
 ) -> Ending:
     """Prepare model and data, set aside runs that can't be used, and do those that are missing."""
-    from hpml_bench.report.render import load_libraries
+    from hpml_bench.page.render import load_libraries
 
     settings = resolved.suite.settings
     progress = execution.progress
@@ -200,7 +200,7 @@ def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], request: Sw
     none.
     """
     from hpml_bench.data.prepare import prepare
-    from hpml_bench.report.model_card import write_card
+    from hpml_bench.page.model_card import write_card
     from hpml_bench.training import worker
 
     rank = int(os.environ["RANK"])

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hpml_bench.judge.earlier import prior_of
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.load import load_records
-from hpml_bench.report.earlier import prior_of
-from hpml_bench.report.numbers import sentence_list
+from hpml_bench.records.numbers import sentence_list
 from hpml_bench.suite.prior import Prior
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.plan import SweepRequest

@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hpml_bench.judge.judged import JudgedRuns
+from hpml_bench.judge.verdicts import race_end
 from hpml_bench.records.load import headlines, load_records
+from hpml_bench.records.numbers import count_of, sentence_list
 from hpml_bench.records.run import FINAL
-from hpml_bench.report.judge import race_end
-from hpml_bench.report.judged import JudgedRuns
-from hpml_bench.report.numbers import count_of, sentence_list
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite, Until, alike

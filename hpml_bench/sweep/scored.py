@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console
 
+from hpml_bench.judge.results import Results
 from hpml_bench.launch import server
 from hpml_bench.launch.server import Access
 from hpml_bench.records.files import AGREEMENT, KEPT, RECORD, SUITE
@@ -27,8 +28,7 @@ from hpml_bench.records.load import load_records
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import differences, protocol_difference, settings_of, short
-from hpml_bench.report.results import Results
+from hpml_bench.select.comparability import differences, protocol_difference, settings_of, short
 from hpml_bench.suite.devices import decided_as
 from hpml_bench.suite.suite import MethodEntry, Suite
 from hpml_bench.sweep.local import SweepResult, run_sweep

@@ -30,7 +30,7 @@ from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.points import PointWriter, read_points
 from hpml_bench.records.predictions import read_predictions, write_predictions
 from hpml_bench.records.run import Check, Metric, Outcome, RunError, Status
-from hpml_bench.report.checks import RunFigures, self_checks
+from hpml_bench.select.checks import RunFigures, self_checks
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import environment, errors, heartbeat, processes

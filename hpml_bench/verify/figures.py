@@ -10,9 +10,9 @@ import numpy as np
 
 from hpml_bench.plugins.probe import Finished
 from hpml_bench.records.run import Metric, RunRecord
-from hpml_bench.report.checks import DECISIVE, STORED
-from hpml_bench.report.comparability import grouped, method_of, untrained
-from hpml_bench.report.predictions import task_of
+from hpml_bench.select.checks import DECISIVE, STORED
+from hpml_bench.select.comparability import grouped, method_of, untrained
+from hpml_bench.select.predictions import task_of
 from hpml_bench.suite import registry
 from hpml_bench.suite.schedule import Windows, lr_factor, step_seconds
 from hpml_bench.suite.settings import method_identity

@@ -9,13 +9,13 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+from hpml_bench.judge.results import Results
+from hpml_bench.page.render import load_libraries, page_of, write_page
 from hpml_bench.records.files import KEPT, POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.jobs import NO_RUNS
 from hpml_bench.records.load import kept_digests
 from hpml_bench.records.points import MOST_BYTES
 from hpml_bench.records.predictions import read_predictions
-from hpml_bench.report.render import load_libraries, page_of, write_page
-from hpml_bench.report.results import Results
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import is_plain_file, read_bytes
 from hpml_bench.system.redaction import HOMES

@@ -22,10 +22,10 @@ from hpml_bench.records.load import LoadedRuns, load_records
 from hpml_bench.records.points import MOST_BYTES, read_points
 from hpml_bench.records.predictions import Predictions, bytes_of, read_predictions
 from hpml_bench.records.run import Check, Point, RunRecord
-from hpml_bench.report.checks import Kind, RunFigures, self_checks
-from hpml_bench.report.comparability import untrained
-from hpml_bench.report.predictions import defines_score_alike, task_of
-from hpml_bench.report.selection import Selection
+from hpml_bench.select.checks import Kind, RunFigures, self_checks
+from hpml_bench.select.comparability import untrained
+from hpml_bench.select.predictions import defines_score_alike, task_of
+from hpml_bench.select.selection import Selection
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import checklist
 from hpml_bench.system.errors import UserError

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import grouped, method_of
+from hpml_bench.select.comparability import grouped, method_of
 from hpml_bench.verify.folder import Evidence, Finding, failed
 
 LEAST_RUNS = 3  # seeds of a method from which a pair that is too much alike stands out

@@ -8,10 +8,12 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from hpml_bench.judge.results import Results
 from hpml_bench.records.files import PREDICTIONS, RECORD, SET_ASIDE, SUITE
 from hpml_bench.records.load import changed, installed, load_record, wrong_id
+from hpml_bench.records.numbers import count_of, sentence_list
 from hpml_bench.records.run import FINAL, RunRecord
-from hpml_bench.report.comparability import (
+from hpml_bench.select.comparability import (
     differences,
     grouped,
     hosts_of,
@@ -20,8 +22,6 @@ from hpml_bench.report.comparability import (
     settings_of,
     short,
 )
-from hpml_bench.report.numbers import count_of, sentence_list
-from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import method_identity
 from hpml_bench.suite.suite import Suite, load_suite, packaged_suites
 from hpml_bench.sweep.plan import shuffled

@@ -18,10 +18,10 @@ from audit import answer, over_suites, rows
 from audit.study import Study, read_study
 
 from helpers import golden, made_records, made_task_records
+from hpml_bench.judge.summary import PageSummary
+from hpml_bench.page.render import load, page_over, write_page, write_report
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.answer.model import PageSummary
-from hpml_bench.report.render import load, page_over, write_page, write_report
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import DatasetSpec
 

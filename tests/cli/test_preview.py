@@ -16,7 +16,7 @@ from helpers import tiny
 from helpers.commands import called
 from helpers.language_models import TURNS as TEMPLATE
 from helpers.language_models import save_letters
-from hpml_bench.report import terminal
+from hpml_bench.page import terminal
 
 pytestmark = pytest.mark.usefixtures("offline_cache")
 

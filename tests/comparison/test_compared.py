@@ -22,13 +22,13 @@ from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import InputScores
 from hpml_bench.comparison.page import page_of, write
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.report.answer import words
-from hpml_bench.report.answer.facts import facts
-from hpml_bench.report.answer.model import PageSummary
-from hpml_bench.report.answer.summary import summarize
-from hpml_bench.report.judge import Verdicts, judge
-from hpml_bench.report.render import Page, all_tables
-from hpml_bench.report.scores import FailedRun
+from hpml_bench.judge.scores import FailedRun
+from hpml_bench.judge.summarize import summarize
+from hpml_bench.judge.summary import PageSummary
+from hpml_bench.judge.verdicts import Verdicts, judge
+from hpml_bench.page.answer import words
+from hpml_bench.page.answer.facts import facts
+from hpml_bench.page.render import Page, all_tables
 from hpml_bench.system.errors import UserError
 
 SYSTEMS = {"alpha": 0.5, "beta": 0.51, "gamma": 0.8}

@@ -15,7 +15,7 @@ from helpers.commands import called
 from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.report.judge import is_exact, judge
+from hpml_bench.judge.verdicts import is_exact, judge
 from hpml_bench.system.errors import UserError
 
 

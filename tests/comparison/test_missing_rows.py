@@ -16,12 +16,12 @@ from helpers.made_tables import right_and_wrong, write_csv
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.page import page_of
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.report.answer import words
-from hpml_bench.report.answer.sections import deciding_section
-from hpml_bench.report.answer.summary import summarize
-from hpml_bench.report.judge import judge
-from hpml_bench.report.render import all_tables
-from hpml_bench.report.scores import AlignedScores
+from hpml_bench.judge.scores import AlignedScores
+from hpml_bench.judge.summarize import summarize
+from hpml_bench.judge.verdicts import judge
+from hpml_bench.page.answer import words
+from hpml_bench.page.answer.sections import deciding_section
+from hpml_bench.page.render import all_tables
 
 
 def shared(frame: pd.DataFrame, **options: Any) -> AlignedScores:

@@ -20,8 +20,8 @@ from helpers import made_records
 from helpers.commands import called
 from hpml_bench.comparison.inputs import InputScores
 from hpml_bench.comparison.readers import peft, results
-from hpml_bench.report.peft import as_peft
-from hpml_bench.report.render import load, page_over, write_page, write_report
+from hpml_bench.page.peft import as_peft
+from hpml_bench.page.render import load, page_over, write_page, write_report
 from hpml_bench.suite.settings import MethodSpec
 from hpml_bench.system.errors import UserError
 

@@ -16,7 +16,7 @@ from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import InputScores, read
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.report.scores import AlignedScores, FailedRun, ScoreDefinition
+from hpml_bench.judge.scores import AlignedScores, FailedRun, ScoreDefinition
 from hpml_bench.system.errors import UserError
 
 GOOD = [

@@ -25,7 +25,7 @@ from hpml_bench.data.prepared import MemoryNeed, Prepared, global_batches, large
 from hpml_bench.plugins.dataset import FEWER, LoadedData
 from hpml_bench.plugins.rows import read_rows
 from hpml_bench.plugins.tokenizer import end_id, generation_ends, load_tokenizer
-from hpml_bench.report.selection import Selection
+from hpml_bench.select.selection import Selection
 from hpml_bench.system.errors import UserError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "<end>", "row", "good", "bad", *map(str, range(60))]

@@ -74,7 +74,7 @@ def test_the_command_needs_no_weights(suite: Path, monkeypatch: pytest.MonkeyPat
     """It prints a table of the suite's methods, as wide as the terminal, and ends with 0 where
     all fit.
     """
-    monkeypatch.setattr("hpml_bench.report.terminal.WIDE", 80)
+    monkeypatch.setattr("hpml_bench.page.terminal.WIDE", 80)
     done = fit(suite)
     assert re.search(r"^lora +yes", done.stdout, re.MULTILINE)
     assert re.search(r"^head +yes", done.stdout, re.MULTILINE)

@@ -16,7 +16,7 @@ from helpers.made_checks import HOSTILE
 from hpml_bench.cli.commands.check import print_report
 from hpml_bench.gate import outputs, page
 from hpml_bench.gate.records import CheckReport, Verdict
-from hpml_bench.report.pictures.drawn import svg
+from hpml_bench.page.pictures.drawn import svg
 
 FILES = Path(__file__).parent.parent / "files"
 CHARTS = "//figure[@class='chart']/@id"

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from hpml_bench.report.answer.model import Axis, Method, PageSummary, Pair, Score, Setup, Values
+from hpml_bench.judge.summary import Axis, Method, PageSummary, Pair, Score, Setup, Values
 
 TIME = Axis(key="time", id="train_seconds", title="Training time", unit="s", tested="train_seconds")
 MEMORY = Axis(

@@ -14,7 +14,7 @@ from hpml_bench.records.load import digests_of
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord, protocol_id
-from hpml_bench.report.predictions import task_of
+from hpml_bench.select.predictions import task_of
 from hpml_bench.suite.settings import Digests, RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.plan import places, shuffled

@@ -15,11 +15,11 @@ import numpy as np
 
 from helpers import made_records, rich_records
 from helpers.made_records import METHODS, SETTINGS, failed, in_suite, record, sweep
+from hpml_bench.page.render import load, page_over, write_page, write_report
 from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.files import PREDICTIONS, RECORD
 from hpml_bench.records.run import Consumed, Declared, Metric, Point, RunError, RunRecord
 from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
-from hpml_bench.report.render import load, page_over, write_page, write_report
 from hpml_bench.suite.settings import DatasetSpec, MethodSpec, OptimizerSpec
 from hpml_bench.suite.suite import Margin
 

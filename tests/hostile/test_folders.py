@@ -15,12 +15,12 @@ import pytest
 from helpers import made_records
 from helpers.commands import called
 from hpml_bench.builtin.sections.summary import scores_table
+from hpml_bench.page.export import load_results
+from hpml_bench.page.render import load, write_report
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SUITE
 from hpml_bench.records.folder import ResultsFolder, RunFolder
 from hpml_bench.records.load import digests_of, load_records, read_record
 from hpml_bench.records.points import iterate_points, read_points
-from hpml_bench.report.export import load_results
-from hpml_bench.report.render import load, write_report
 from hpml_bench.system.errors import UserError
 
 

@@ -14,9 +14,9 @@ from payloads import LONG, OWNED, attack, folder
 
 from helpers.browser import Site, look, needs_browser, site, visit
 from helpers.elements import Elements
-from hpml_bench.report import render
-from hpml_bench.report.export import csv_text, latex_table
-from hpml_bench.report.tables import TITLES, table
+from hpml_bench.page import render
+from hpml_bench.page.export import csv_text, latex_table
+from hpml_bench.page.tables import TITLES, table
 
 FORMATS = ("html", "md", "csv", "tex")
 

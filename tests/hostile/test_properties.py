@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers import made_records
+from hpml_bench.page import export
+from hpml_bench.page.pictures.drawn import svg
+from hpml_bench.page.render import all_sections, load
+from hpml_bench.page.tables import table
 from hpml_bench.records.files import RECORD
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import digests_of, load_record, load_records
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report import export
-from hpml_bench.report.pictures.drawn import svg
-from hpml_bench.report.render import all_sections, load
-from hpml_bench.report.tables import table
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.suite.yaml import parse
 from hpml_bench.system.errors import UserError
@@ -353,7 +353,7 @@ def test_any_points_can_be_drawn(
     runs: Path, tmp_path: Path, content: list[tuple[int, float]]
 ) -> None:
     """Steps and values of any size make a chart that can be drawn."""
-    from hpml_bench.report.pictures.charts import line_chart
+    from hpml_bench.page.pictures.charts import line_chart
 
     copied = tmp_path / "runs"
     shutil.rmtree(copied, ignore_errors=True)

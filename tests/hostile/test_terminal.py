@@ -13,8 +13,8 @@ from rich.console import Console
 from helpers.commands import called
 from helpers.fake_wandb import runs_below
 from hpml_bench.builtin.trackers.wandb import Wandb
+from hpml_bench.page.render import all_tables, load, page_of
 from hpml_bench.records.load import load_records
-from hpml_bench.report.render import all_tables, load, page_of
 from hpml_bench.sweep.execute import SweepProgress
 from hpml_bench.system.text import LONGEST, for_terminal, sanitize
 

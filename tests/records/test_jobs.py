@@ -16,6 +16,7 @@ import pytest
 
 from helpers import made_records
 from helpers.commands import called
+from hpml_bench.judge.results import Results
 from hpml_bench.records import jobs
 from hpml_bench.records.folder import ResultsFolder, RunFolder, locked
 from hpml_bench.records.jobs import (
@@ -28,7 +29,6 @@ from hpml_bench.records.jobs import (
     write_once,
 )
 from hpml_bench.records.load import headlines, load_records
-from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.execute import Ending
 from hpml_bench.sweep.local import run_as_rank

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from helpers import made_records
 from helpers.made_records import SETTINGS, sweep
+from hpml_bench.judge.results import Results
 from hpml_bench.plugins.blocks import Fold, Section, Table, Text
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
 
 MODULES = {

@@ -14,12 +14,12 @@ from report_sections import load, tables, without
 
 from helpers import made_records
 from helpers.made_records import METHODS, failed, record, sweep
+from hpml_bench.judge.from_results import answer_of
+from hpml_bench.judge.results import Results
+from hpml_bench.page.answer import words
+from hpml_bench.page.answer.sections import answer_table
+from hpml_bench.page.seed_plan import plan
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.answer import words
-from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.sections import answer_table
-from hpml_bench.report.results import Results
-from hpml_bench.report.seed_plan import plan
 from hpml_bench.system.errors import UserError
 
 

@@ -16,13 +16,13 @@ from rich.console import Console
 
 from helpers.answers import ACCURACY, RMSE, an_answer
 from helpers.elements import Elements
+from hpml_bench.judge.summary import Failure, PageSummary, Relation, Values
+from hpml_bench.page import terminal
+from hpml_bench.page.answer import words
+from hpml_bench.page.answer.screen import bars, context
+from hpml_bench.page.answer.sections import answer_table, matrix_section, turns
+from hpml_bench.page.tables import parts, placed
 from hpml_bench.plugins.blocks import Section, Table
-from hpml_bench.report import terminal
-from hpml_bench.report.answer import words
-from hpml_bench.report.answer.model import Failure, PageSummary, Relation, Values
-from hpml_bench.report.answer.screen import bars, context
-from hpml_bench.report.answer.sections import answer_table, matrix_section, turns
-from hpml_bench.report.tables import parts, placed
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize

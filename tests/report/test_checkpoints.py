@@ -10,12 +10,13 @@ from scipy import stats
 from simulation import races
 from simulation.worlds import MARGIN, MARGIN_COST, World
 
-from hpml_bench.report.answer.facts import facts
-from hpml_bench.report.answer.model import PageSummary
-from hpml_bench.report.answer.sections import answer_table, deciding_section, pair_tables
-from hpml_bench.report.answer.summary import summarize
-from hpml_bench.report.judge import judge, race_end
-from hpml_bench.report.scores import AlignedScores, CostDefinition, Race, ScoreDefinition
+from hpml_bench.judge.scores import AlignedScores, CostDefinition, ScoreDefinition
+from hpml_bench.judge.summarize import summarize
+from hpml_bench.judge.summary import PageSummary
+from hpml_bench.judge.verdicts import judge, race_end
+from hpml_bench.page.answer.facts import facts
+from hpml_bench.page.answer.sections import answer_table, deciding_section, pair_tables
+from hpml_bench.select.race import Race
 from hpml_bench.suite.suite import Until
 
 ROUNDS = (3, 5, 20)

@@ -17,11 +17,11 @@ from helpers.browser import look, needs_browser
 from helpers.made_tables import right_and_wrong
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.report.answer.model import Failure, Method, PageSummary, Pair, Score, Values
-from hpml_bench.report.answer.sections import each_section
-from hpml_bench.report.answer.summary import summarize
-from hpml_bench.report.judge import judge
-from hpml_bench.report.render import Page, write_page
+from hpml_bench.judge.summarize import summarize
+from hpml_bench.judge.summary import Failure, Method, PageSummary, Pair, Score, Values
+from hpml_bench.judge.verdicts import judge
+from hpml_bench.page.answer.sections import each_section
+from hpml_bench.page.render import Page, write_page
 
 SEEN = """
 setTimeout(() => {

@@ -14,13 +14,13 @@ from audit.study import read_study
 from helpers import made_records
 from helpers.made_records import in_suite, record, sweep
 from hpml_bench import statistics
+from hpml_bench.judge.earlier import prior_of
+from hpml_bench.judge.from_results import answer_of
+from hpml_bench.judge.results import Results
+from hpml_bench.page.answer.words import setup_line
+from hpml_bench.page.render import page_of, write_report
 from hpml_bench.records.files import SUITE
 from hpml_bench.records.run import Declared, RunRecord
-from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.words import setup_line
-from hpml_bench.report.earlier import prior_of
-from hpml_bench.report.render import page_of, write_report
-from hpml_bench.report.results import Results
 from hpml_bench.statistics import OverSeedsAndRows
 from hpml_bench.suite.prior import Prior
 from hpml_bench.suite.settings import DatasetSpec

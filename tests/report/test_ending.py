@@ -10,13 +10,13 @@ import pytest
 from helpers import made_records
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import read
+from hpml_bench.judge.from_results import answer_of
+from hpml_bench.judge.results import Results
+from hpml_bench.judge.summarize import summarize
+from hpml_bench.judge.verdicts import judge
+from hpml_bench.page.render import page_of
+from hpml_bench.page.seed_plan import plan
 from hpml_bench.records.run import Declared
-from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.summary import summarize
-from hpml_bench.report.judge import judge
-from hpml_bench.report.render import page_of
-from hpml_bench.report.results import Results
-from hpml_bench.report.seed_plan import plan
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite, Until
 from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.sweep.race import rounds

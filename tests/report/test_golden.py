@@ -13,8 +13,8 @@ from helpers import made_records
 from helpers.commands import called
 from helpers.golden import MADE, OVER, PAGES, page
 from helpers.made_records import sweep
-from hpml_bench.report.export import markdown_table
-from hpml_bench.report.seed_plan import plan
+from hpml_bench.page.export import markdown_table
+from hpml_bench.page.seed_plan import plan
 from hpml_bench.statistics import OverSeeds, detectable, sd_upper_bound, seeds_to_find
 from hpml_bench.system.errors import UserError
 

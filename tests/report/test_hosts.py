@@ -13,14 +13,14 @@ from report_sections import load, of, said, section
 
 from helpers import made_records
 from helpers.made_records import by_jobs, failed, record, sweep
+from hpml_bench.judge.judged import TIME
+from hpml_bench.judge.results import Results
+from hpml_bench.page.pictures.drawn import svg
+from hpml_bench.page.render import write_report
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.jobs import JOBS, Job, write_job
 from hpml_bench.records.run import RunRecord, Segment
-from hpml_bench.report.jobs import SweepTimes, sweep_times
-from hpml_bench.report.judged import TIME
-from hpml_bench.report.pictures.drawn import svg
-from hpml_bench.report.render import write_report
-from hpml_bench.report.results import Results
+from hpml_bench.select.timeline import SweepTimes, sweep_times
 
 THREE = ("lora", "full", "head")
 

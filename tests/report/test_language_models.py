@@ -16,16 +16,16 @@ from hpml_bench.builtin.probes.forgetting import METRICS as FORGETTING
 from hpml_bench.builtin.scorers.exact import Exact
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import read
+from hpml_bench.judge.from_results import answer_of
+from hpml_bench.judge.results import Results
+from hpml_bench.judge.verdicts import judge
+from hpml_bench.page.answer import words
+from hpml_bench.page.render import write_report
 from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.files import RECORD
 from hpml_bench.records.predictions import Predictions, TextAnswers
 from hpml_bench.records.run import Consumed, Declared, Point, RunRecord
-from hpml_bench.report.answer import words
-from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.judge import judge
-from hpml_bench.report.render import write_report
-from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import DatasetSpec, TaskSpec
 from hpml_bench.suite.suite import Margin
 

@@ -12,13 +12,13 @@ from report_sections import load, said
 from helpers import made_records
 from helpers.made_records import in_suite, record, sweep
 from hpml_bench import statistics
+from hpml_bench.judge.looks import FILE, Data, Declarations, look_at, sketch
+from hpml_bench.judge.results import Results
+from hpml_bench.page.over_suites import Suites, answer_over, sections_over
+from hpml_bench.page.render import page_over
 from hpml_bench.plugins.blocks import Table, Text
 from hpml_bench.records.files import SUITE
 from hpml_bench.records.run import Declared, RunRecord
-from hpml_bench.report.looks import FILE, Data, Declarations, look_at, sketch
-from hpml_bench.report.over_suites import Suites, answer_over, sections_over
-from hpml_bench.report.render import page_over
-from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import DatasetSpec
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite
 from hpml_bench.system.errors import UserError

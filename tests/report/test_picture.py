@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from helpers import made_records
 from helpers.answers import RMSE, an_answer
 from helpers.commands import called
+from hpml_bench.judge.from_results import answer_of
+from hpml_bench.judge.results import Results
+from hpml_bench.judge.summary import PageSummary
+from hpml_bench.page.answer.screen import pictures
+from hpml_bench.page.pictures.charts import axis
+from hpml_bench.page.pictures.drawn import DPI, flat, paper, svg
+from hpml_bench.page.pictures.layout import NARROW, WIDE, Shape, layout
+from hpml_bench.page.render import page_of, pictures_of
 from hpml_bench.plugins.picture import Axis, Picture, Series
-from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.model import PageSummary
-from hpml_bench.report.answer.screen import pictures
-from hpml_bench.report.pictures.charts import axis
-from hpml_bench.report.pictures.drawn import DPI, flat, paper, svg
-from hpml_bench.report.pictures.layout import NARROW, WIDE, Shape, layout
-from hpml_bench.report.render import page_of, pictures_of
-from hpml_bench.report.results import Results
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
 FIVE = {"full": 79.0, "lora": 78.9, "prompt_tuning": 76.0, "adapter": 75.3, "head": 72.5}

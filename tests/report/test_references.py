@@ -19,10 +19,10 @@ from helpers.made_tables import right_and_wrong
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.page import write
 from hpml_bench.comparison.readers.table import of_frame
+from hpml_bench.judge.from_results import answer_of
+from hpml_bench.page.render import load, page_over, write_page, write_report
 from hpml_bench.records.files import SUITE
-from hpml_bench.report import predictions
-from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.render import load, page_over, write_page, write_report
+from hpml_bench.select import predictions
 from hpml_bench.verify import figures
 from hpml_bench.verify.files import same
 

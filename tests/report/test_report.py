@@ -19,21 +19,21 @@ from helpers.browser import CHROMIUM, FLAGS, needs_browser, site, visit
 from helpers.elements import Elements
 from helpers.made_records import failed, sweep, write
 from hpml_bench.data.wheel import wheel_content
-from hpml_bench.plugins.blocks import Table
-from hpml_bench.report import render
-from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.model import PageSummary
-from hpml_bench.report.export import (
+from hpml_bench.judge.from_results import answer_of
+from hpml_bench.judge.results import Results
+from hpml_bench.judge.summary import PageSummary
+from hpml_bench.page import render
+from hpml_bench.page.export import (
     csv_text,
     latex_table,
     load_results,
     markdown_table,
     markdown_text,
 )
-from hpml_bench.report.numbers import number
-from hpml_bench.report.render import all_sections, load, tables_of, write_report
-from hpml_bench.report.results import Results
-from hpml_bench.report.tables import table
+from hpml_bench.page.render import all_sections, load, tables_of, write_report
+from hpml_bench.page.tables import table
+from hpml_bench.plugins.blocks import Table
+from hpml_bench.records.numbers import number
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.errors import UserError
 
@@ -111,7 +111,7 @@ def test_no_element_has_a_style_and_links_lead_somewhere(
 def test_report_needs_no_torch(report_folder: Path, tmp_path: Path) -> None:
     """A report is made without torch, transformers, wandb or matplotlib being imported."""
     code = (
-        "import sys; from pathlib import Path; from hpml_bench.report.render import write_report;"
+        "import sys; from pathlib import Path; from hpml_bench.page.render import write_report;"
         f"write_report(Path({str(report_folder)!r}), Path({str(tmp_path)!r}));"
         "print({'torch', 'transformers', 'peft', 'datasets', 'wandb', 'matplotlib'} & "
         "set(sys.modules))"

@@ -15,13 +15,13 @@ from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, failed, record, sweep
 from helpers.plugin_packages import forget, install
 from hpml_bench.builtin.sections.measurements import GROUPS, STEADY, added_to, other_groups
+from hpml_bench.judge.results import Results
+from hpml_bench.page.pictures.drawn import svg
+from hpml_bench.page.render import all_sections, write_report
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.run import Check, Metric, Point, RunRecord
-from hpml_bench.report.pictures.drawn import svg
-from hpml_bench.report.render import all_sections, write_report
-from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import DatasetSpec, TaskSpec
 

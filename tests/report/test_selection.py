@@ -15,14 +15,14 @@ from report_sections import load, said, with_metrics
 
 from helpers import made_records
 from helpers.made_records import sweep
+from hpml_bench.judge.judged import TIME
+from hpml_bench.judge.results import Results
+from hpml_bench.page.render import all_sections, facts
 from hpml_bench.plugins.blocks import Fold
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.load import digests_of, load_record
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import machine_of
-from hpml_bench.report.judged import TIME
-from hpml_bench.report.render import all_sections, facts
-from hpml_bench.report.results import Results
+from hpml_bench.select.comparability import machine_of
 from hpml_bench.suite.settings import TaskSpec
 
 PARTS = {"first_step_seconds": 1.0, "evaluation_seconds": 0.5, "inference_seconds": 0.5}

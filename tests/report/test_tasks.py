@@ -13,15 +13,15 @@ from report_sections import tables
 from helpers import made_records, made_task_records
 from helpers.made_records import grouped, sweep
 from hpml_bench import statistics
+from hpml_bench.judge.caveats import beats_guess, beside_guess
+from hpml_bench.judge.from_results import answer_of
+from hpml_bench.judge.results import Results
+from hpml_bench.page.answer import words
+from hpml_bench.page.answer.screen import pictures
+from hpml_bench.page.render import page_of
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.answer import words
-from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.screen import pictures
-from hpml_bench.report.caveats import beats_guess, beside_guess
-from hpml_bench.report.render import page_of
-from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError

@@ -5,10 +5,10 @@ from itertools import combinations
 import pytest
 
 from helpers.answers import ACCURACY, RMSE, an_answer
-from hpml_bench.report.answer import words
-from hpml_bench.report.answer.facts import facts
-from hpml_bench.report.answer.model import Guess, PageSummary, Score
-from hpml_bench.report.numbers import ordinal
+from hpml_bench.judge.summary import Guess, PageSummary, Score
+from hpml_bench.page.answer import words
+from hpml_bench.page.answer.facts import facts
+from hpml_bench.records.numbers import ordinal
 
 FIVE = {"full": 79.0, "lora": 78.9, "prompt_tuning": 76.0, "adapter": 75.3, "head": 72.5}
 THREE = {"a": 79.0, "b": 78.9, "c": 70.0}

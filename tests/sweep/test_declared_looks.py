@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from helpers import made_records
 from helpers.made_records import sweep
 from hpml_bench import statistics
+from hpml_bench.judge.results import Results
 from hpml_bench.records.run import Declared
-from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import Margin, Suite, Until, load_suite
 from hpml_bench.sweep.plan import SweepRequest, places
 from hpml_bench.sweep.race import rounds

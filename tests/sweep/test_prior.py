@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from helpers import tiny
 from helpers.commands import called
 from hpml_bench import run_suite
+from hpml_bench.judge.results import Results
 from hpml_bench.records.load import load_records
-from hpml_bench.report.results import Results
 from hpml_bench.suite.prior import Prior
 
 

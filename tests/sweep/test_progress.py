@@ -100,7 +100,7 @@ def test_a_line_tells_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_closed_pipe_does_not_end_a_sweep() -> None:
     """As under `| head`: what is said is lost, what comes after it (runs, report) is done."""
     program = "import sys; from hpml_bench.sweep.execute import SweepProgress\n"
-    program += "from hpml_bench.report.terminal import terminal\n"
+    program += "from hpml_bench.page.terminal import terminal\n"
     program += (
         "sys.stdin.read()\nwith SweepProgress(terminal(), 1) as progress: progress.say('lost')\n"
     )

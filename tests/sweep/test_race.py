@@ -12,7 +12,7 @@ from click.testing import Result
 from helpers import tiny
 from helpers.commands import called
 from hpml_bench import run_suite
-from hpml_bench.report.results import Results
+from hpml_bench.judge.results import Results
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.suite import Until, load_suite
 from hpml_bench.sweep.plan import SweepRequest

@@ -20,7 +20,7 @@ from helpers.fake_server import serving
 from hpml_bench.records.load import load_record, load_records
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.selection import Selection
+from hpml_bench.select.selection import Selection
 from hpml_bench.verify.verify import verify
 
 ROWS = 40

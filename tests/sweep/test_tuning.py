@@ -16,6 +16,8 @@ from rich.console import Console
 from helpers import made_records, tiny
 from helpers.commands import called
 from hpml_bench.cli.commands.tune import hints
+from hpml_bench.judge.from_results import answer_of
+from hpml_bench.judge.results import Results
 from hpml_bench.launch import launcher as launch
 from hpml_bench.launch import preparation
 from hpml_bench.records import tuning as records
@@ -25,8 +27,6 @@ from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord, protocol_id
 from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
-from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec, TaskSpec
 from hpml_bench.suite.suite import load_suite

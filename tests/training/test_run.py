@@ -22,7 +22,7 @@ from hpml_bench.records.load import load_record
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import Predictions, read_predictions
 from hpml_bench.records.run import Consumed, Point, RunRecord
-from hpml_bench.report.checks import RunFigures, self_checks
+from hpml_bench.select.checks import RunFigures, self_checks
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import TaskSpec
 from hpml_bench.system import gpus

@@ -32,6 +32,7 @@ from hpml_bench import load_trained, predict
 from hpml_bench.cli import main
 from hpml_bench.data.prepare import prepare
 from hpml_bench.launch import launcher
+from hpml_bench.page import model_card
 from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.rows import Batch, Rows
@@ -41,7 +42,6 @@ from hpml_bench.records.files import KEPT
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record, load_records
 from hpml_bench.records.predictions import read_predictions
-from hpml_bench.report import model_card
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.generation import generate
 from hpml_bench.training.model import build_model

@@ -28,9 +28,9 @@ from helpers.forging import (
     record_of,
     sealed,
 )
+from hpml_bench.judge.results import Results
 from hpml_bench.records.load import headlines
-from hpml_bench.report.results import Results
-from hpml_bench.report.selection import Selection
+from hpml_bench.select.selection import Selection
 from hpml_bench.system.errors import UserError
 from hpml_bench.verify.verify import ALL, Verified, verify
 

@@ -29,7 +29,7 @@ from helpers.forging import (
 )
 from hpml_bench.records.load import load_record
 from hpml_bench.records.predictions import read_predictions
-from hpml_bench.report.predictions import task_of
+from hpml_bench.select.predictions import task_of
 from hpml_bench.verify import figures
 from hpml_bench.verify.folder import RunFiles
 from hpml_bench.verify.verify import ALL, Verified, verify

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from hpml_bench.judge.results import Results
+from hpml_bench.page.tables import section_of, table
 from hpml_bench.plugins.blocks import Section
-from hpml_bench.report.numbers import MISSING, number
-from hpml_bench.report.results import Results
-from hpml_bench.report.tables import section_of, table
+from hpml_bench.records.numbers import MISSING, number
 
 order = 57
 question = "best"

@@ -5,23 +5,23 @@ apart, with reasons.
 from collections import Counter
 from collections.abc import Iterator
 
-from hpml_bench.plugins.blocks import Section, Table, Text
-from hpml_bench.records.run import FAILED, RunRecord
-from hpml_bench.report.answer import words
-from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.model import PageSummary
-from hpml_bench.report.answer.words import BECAUSE
-from hpml_bench.report.caveats import (
+from hpml_bench.judge.caveats import (
     STILL_FALLING,
     beside_guess,
     residual_types,
     slowed_by_heat,
     unsteady,
 )
-from hpml_bench.report.comparability import grouped
-from hpml_bench.report.numbers import MISSING, Cell, count_of, sentence_list, set_apart
-from hpml_bench.report.results import Results
-from hpml_bench.report.tables import quantity_of, section_of, table
+from hpml_bench.judge.from_results import answer_of
+from hpml_bench.judge.results import Results
+from hpml_bench.judge.summary import PageSummary
+from hpml_bench.page.answer import words
+from hpml_bench.page.answer.words import BECAUSE
+from hpml_bench.page.tables import quantity_of, section_of, table
+from hpml_bench.plugins.blocks import Section, Table, Text
+from hpml_bench.records.numbers import MISSING, Cell, count_of, sentence_list, set_apart
+from hpml_bench.records.run import FAILED, RunRecord
+from hpml_bench.select.comparability import grouped
 from hpml_bench.suite.settings import identity
 from hpml_bench.system.text import sanitize, shortened
 

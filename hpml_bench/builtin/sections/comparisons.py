@@ -5,13 +5,13 @@ fold per method.
 from collections.abc import Iterator
 
 from hpml_bench import statistics
+from hpml_bench.judge.from_results import answer_of
+from hpml_bench.judge.results import Results
+from hpml_bench.judge.summarize import own_interval, score_scale
+from hpml_bench.page.answer import sections as of_answer
+from hpml_bench.page.tables import quantity_of, section_of, table
 from hpml_bench.plugins.blocks import Section, Table, Text
-from hpml_bench.report.answer import sections as of_answer
-from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.summary import own_interval, score_scale
-from hpml_bench.report.numbers import MISSING, Cell, capitalized, cell, p_cell, rank, sentence_list
-from hpml_bench.report.results import Results
-from hpml_bench.report.tables import quantity_of, section_of, table
+from hpml_bench.records.numbers import MISSING, Cell, capitalized, cell, p_cell, rank, sentence_list
 
 order = 30
 ROWS_COLUMNS = (

@@ -1,13 +1,13 @@
 """Costs: time, memory, latency and size in one table."""
 
+from hpml_bench.judge.from_results import answer_of
+from hpml_bench.judge.judged import MEMORY
+from hpml_bench.judge.results import Results
+from hpml_bench.judge.summary import Axis, PageSummary
+from hpml_bench.page.answer import words
+from hpml_bench.page.tables import quantity_of, section_of, table
 from hpml_bench.plugins.blocks import Section, Text
-from hpml_bench.report.answer import words
-from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.model import Axis, PageSummary
-from hpml_bench.report.judged import MEMORY
-from hpml_bench.report.numbers import Cell, number
-from hpml_bench.report.results import Results
-from hpml_bench.report.tables import quantity_of, section_of, table
+from hpml_bench.records.numbers import Cell, number
 from hpml_bench.system.text import sanitize
 
 order = 38

@@ -11,14 +11,14 @@ from typing import Final
 
 import numpy as np
 
+from hpml_bench.judge.caveats import LONGEST_PAUSE, MOST_DRIFT, TELLING, Flag, unsteady
+from hpml_bench.judge.results import Results
+from hpml_bench.page.pictures.charts import bars, strip
+from hpml_bench.page.tables import by_method, section_of
 from hpml_bench.plugins.blocks import Question, Section, Table
 from hpml_bench.plugins.picture import Picture
-from hpml_bench.report.caveats import LONGEST_PAUSE, MOST_DRIFT, TELLING, Flag, unsteady
-from hpml_bench.report.comparability import grouped
-from hpml_bench.report.numbers import capitalized, number
-from hpml_bench.report.pictures.charts import bars, strip
-from hpml_bench.report.results import Results
-from hpml_bench.report.tables import by_method, section_of
+from hpml_bench.records.numbers import capitalized, number
+from hpml_bench.select.comparability import grouped
 
 order = 56
 Bars = tuple[

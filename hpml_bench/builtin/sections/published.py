@@ -9,10 +9,10 @@ import yaml
 from pydantic import Field
 
 from hpml_bench import statistics
+from hpml_bench.judge.results import Results
+from hpml_bench.page.tables import quantity_of, section_of, spreads, table
 from hpml_bench.plugins.blocks import Section, Table, Text
-from hpml_bench.report.numbers import MISSING, Cell, cell, limits, number, sentence_list
-from hpml_bench.report.results import Results
-from hpml_bench.report.tables import quantity_of, section_of, spreads, table
+from hpml_bench.records.numbers import MISSING, Cell, cell, limits, number, sentence_list
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import DatasetSpec, MethodSpec
 from hpml_bench.suite.suite import packaged

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
+from hpml_bench.judge.from_results import answer_of
+from hpml_bench.judge.results import Results
+from hpml_bench.judge.summarize import lent_in_words
+from hpml_bench.page.answer.sections import turns
+from hpml_bench.page.tables import quantity_of, section_of, table
 from hpml_bench.plugins.blocks import Section
-from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.sections import turns
-from hpml_bench.report.answer.summary import lent_in_words
-from hpml_bench.report.numbers import capitalized, count_of, sentence_list, with_unit
-from hpml_bench.report.results import Results
-from hpml_bench.report.tables import quantity_of, section_of, table
+from hpml_bench.records.numbers import capitalized, count_of, sentence_list, with_unit
 
 order = 149
 MOST_HOSTS = 8  # number of hosts that are named

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from hpml_bench import statistics
+from hpml_bench.judge.judged import LARGEST, MEMORY, TIME
+from hpml_bench.judge.results import Results
+from hpml_bench.page.pictures.charts import gantt, in_words
+from hpml_bench.page.tables import quantity_of, section_of, table
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.plugins.picture import Picture
-from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import alone, environment_of, flat, grouped, hosts_of
-from hpml_bench.report.jobs import where
-from hpml_bench.report.judged import LARGEST, MEMORY, TIME
-from hpml_bench.report.numbers import (
+from hpml_bench.records.numbers import (
     MISSING,
     Cell,
     cell,
@@ -19,9 +19,9 @@ from hpml_bench.report.numbers import (
     option_list,
     sentence_list,
 )
-from hpml_bench.report.pictures.charts import gantt, in_words
-from hpml_bench.report.results import Results
-from hpml_bench.report.tables import quantity_of, section_of, table
+from hpml_bench.records.run import RunRecord
+from hpml_bench.select.comparability import alone, environment_of, flat, grouped, hosts_of
+from hpml_bench.select.timeline import where
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.environment import Environment
 from hpml_bench.system.text import sanitize

@@ -6,12 +6,12 @@ from dataclasses import replace
 from statistics import fmean
 
 from hpml_bench import statistics
+from hpml_bench.judge.results import Results
+from hpml_bench.page.tables import section_of, table
 from hpml_bench.plugins.blocks import Section
+from hpml_bench.records.numbers import MISSING, Cell, cell, limits, number
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import method_of
-from hpml_bench.report.numbers import MISSING, Cell, cell, limits, number
-from hpml_bench.report.results import Results
-from hpml_bench.report.tables import section_of, table
+from hpml_bench.select.comparability import method_of
 
 order = 66
 PARTS = {

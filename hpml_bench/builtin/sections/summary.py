@@ -4,14 +4,14 @@ drawn.
 
 from collections.abc import Iterator
 
+from hpml_bench.judge.caveats import unsteady
+from hpml_bench.judge.judged import MEMORY, TIME
+from hpml_bench.judge.results import Results
+from hpml_bench.page.pictures.charts import reliability_chart, strip
+from hpml_bench.page.tables import quantity_of, section_of, spreads, table
 from hpml_bench.plugins.blocks import Section, Table
-from hpml_bench.report.caveats import unsteady
-from hpml_bench.report.comparability import grouped
-from hpml_bench.report.judged import MEMORY, TIME
-from hpml_bench.report.numbers import MISSING, Cell, fact, rank, sentence_list
-from hpml_bench.report.pictures.charts import reliability_chart, strip
-from hpml_bench.report.results import Results
-from hpml_bench.report.tables import quantity_of, section_of, spreads, table
+from hpml_bench.records.numbers import MISSING, Cell, fact, rank, sentence_list
+from hpml_bench.select.comparability import grouped
 
 order = 55
 MOST_FACTS = 6

@@ -10,13 +10,13 @@ from statistics import median
 from typing import NamedTuple
 
 from hpml_bench import statistics
+from hpml_bench.judge.caveats import other_settings
+from hpml_bench.judge.results import Results, validation_of
+from hpml_bench.page.pictures.charts import axis, line_chart, styles
+from hpml_bench.page.tables import quantity_of, section_of, table
 from hpml_bench.plugins.blocks import Fold, Section, Table, Text
 from hpml_bench.plugins.picture import Picture, Series
-from hpml_bench.records.run import RunRecord
-from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
-from hpml_bench.report.caveats import other_settings
-from hpml_bench.report.comparability import differences, is_base, untrained
-from hpml_bench.report.numbers import (
+from hpml_bench.records.numbers import (
     MISSING,
     Cell,
     Quantity,
@@ -27,9 +27,9 @@ from hpml_bench.report.numbers import (
     titled,
     with_unit,
 )
-from hpml_bench.report.pictures.charts import axis, line_chart, styles
-from hpml_bench.report.results import Results, validation_of
-from hpml_bench.report.tables import quantity_of, section_of, table
+from hpml_bench.records.run import RunRecord
+from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
+from hpml_bench.select.comparability import differences, is_base, untrained
 from hpml_bench.suite.settings import method_identity
 from hpml_bench.system.text import sanitize
 

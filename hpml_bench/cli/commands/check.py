@@ -212,7 +212,7 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
         from hpml_bench.gate import outputs, selftest, verdicts
         from hpml_bench.gate.baseline import check as check_baseline
         from hpml_bench.gate.check import check as run_check
-        from hpml_bench.report.terminal import terminal
+        from hpml_bench.page.terminal import terminal
 
         request = workload.request(slowdown, counts_only)
         given = {"strict": strict, "counts-only": counts_only, **files} if self_test else {}
@@ -258,7 +258,7 @@ def print_report(report: CheckReport, console: Console) -> None:
 
     from hpml_bench.gate import page
     from hpml_bench.gate.verdicts import exit_status, of_step_time, overall
-    from hpml_bench.report.terminal import print_table
+    from hpml_bench.page.terminal import print_table
 
     console.print(
         Text(for_terminal(f"{page.side(report.candidate)} against {page.side(report.reference)}"))

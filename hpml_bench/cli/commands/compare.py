@@ -15,7 +15,7 @@ from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
     from hpml_bench.comparison.looks import Asked
-    from hpml_bench.report.scores import AlignedScores
+    from hpml_bench.judge.scores import AlignedScores
 
 MOST_NAMES = 3  # inputs that a title names
 
@@ -138,7 +138,7 @@ def show(
 ) -> None:
     from hpml_bench.cli.reporting import shown
     from hpml_bench.comparison.page import write
-    from hpml_bench.report.render import load_libraries
+    from hpml_bench.page.render import load_libraries
 
     load_libraries()
     written = write(found, out, wanted, margin, asked)

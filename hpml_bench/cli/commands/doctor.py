@@ -28,7 +28,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
     run here). Exit status 1 if any is fail.
     """
     from hpml_bench.doctor.checks import CHECKS, run_checks
-    from hpml_bench.report.terminal import WIDE
+    from hpml_bench.page.terminal import WIDE
     from hpml_bench.system.checklist import lines
 
     found = []

@@ -24,8 +24,8 @@ def plan(suite: str, detect: str, power: float, out: Path) -> None:
     """Plan the seeds, and hours, that SUITE needs to find differences of SIZE between methods,
     from recorded runs.
     """
-    from hpml_bench.report import seed_plan
-    from hpml_bench.report.terminal import print_table, terminal
+    from hpml_bench.page import seed_plan
+    from hpml_bench.page.terminal import print_table, terminal
     from hpml_bench.suite.suite import suite_name
 
     name = suite_name(load(suite).name if suite.endswith((".yaml", ".yml")) else suite)

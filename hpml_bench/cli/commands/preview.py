@@ -34,7 +34,7 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
     from hpml_bench.data.prepare import silence
 
     silence()  # before libraries that log are imported
-    from hpml_bench.report.terminal import terminal
+    from hpml_bench.page.terminal import terminal
     from hpml_bench.suite.devices import resolve_suite
 
     facts, prepared = prepared_rows(resolve_suite(load(suite, overrides)).settings, rows, split)

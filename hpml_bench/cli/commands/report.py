@@ -41,7 +41,7 @@ def report(
                 "a page over several suites is not published; name one folder, or leave the "
                 "trackers off"
             )
-        from hpml_bench.report.render import load, load_libraries, page_over, write_page
+        from hpml_bench.page.render import load, load_libraries, page_over, write_page
 
         every = [inner for folder in folders for inner in result_folders(folder)]
         out = out or Path("reports", "over-suites")

@@ -98,9 +98,9 @@ def run_all(
 
 
 def sweep(request: SweepRequest, trackers: Sequence[Tracker]) -> int:
+    from hpml_bench.page.model_card import write_card
+    from hpml_bench.page.terminal import terminal
     from hpml_bench.records.folder import RunFolder
-    from hpml_bench.report.model_card import write_card
-    from hpml_bench.report.terminal import terminal
     from hpml_bench.sweep.local import run_sweep
     from hpml_bench.system import disk
     from hpml_bench.system.signals import stoppable

@@ -174,7 +174,7 @@ def score(
     from hpml_bench.comparison.inputs import read
     from hpml_bench.comparison.page import FORMATS
     from hpml_bench.launch.server import Access
-    from hpml_bench.report.terminal import terminal
+    from hpml_bench.page.terminal import terminal
     from hpml_bench.sweep.scored import Scoring
     from hpml_bench.system import disk
     from hpml_bench.system.signals import stoppable

@@ -14,9 +14,9 @@ from hpml_bench.system.text import for_terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hpml_bench.records.numbers import Cell
     from hpml_bench.records.plan import Limits
     from hpml_bench.records.tuning import TuningRecord
-    from hpml_bench.report.numbers import Cell
 
 
 @click.command()
@@ -82,7 +82,7 @@ def tune(  # noqa: PLR0913, PLR0917 - a command's options
 
     Trials that are recorded are not repeated: call it again after a crash and it goes on.
     """
-    from hpml_bench.report.terminal import terminal
+    from hpml_bench.page.terminal import terminal
     from hpml_bench.sweep.plan import SweepRequest
     from hpml_bench.sweep.tune import TuningRequest, run_tuning
 
@@ -103,9 +103,9 @@ def show(record: TuningRecord, console: Console) -> None:
     """Print one row per method, then hints on choices to reconsider."""
     from rich.text import Text
 
-    from hpml_bench.report.numbers import Quantity
-    from hpml_bench.report.tables import table
-    from hpml_bench.report.terminal import print_table
+    from hpml_bench.page.tables import table
+    from hpml_bench.page.terminal import print_table
+    from hpml_bench.records.numbers import Quantity
 
     score = Quantity.of(record.headline)
     columns = (

@@ -30,7 +30,7 @@ def verify(context: click.Context, folder: Path) -> None:
     private paths. Each line is failed, not checked or ok. This shows consistency, not honesty:
     docs/submit.md. Exit status 1 if any failed.
     """
-    from hpml_bench.report.terminal import WIDE
+    from hpml_bench.page.terminal import WIDE
     from hpml_bench.system.checklist import lines
     from hpml_bench.verify.folder import VERIFIED
     from hpml_bench.verify.verify import verify as verified

@@ -28,8 +28,8 @@ from hpml_bench.comparison.inputs import (
     WHERE,
     InputScores,
 )
-from hpml_bench.report.comparability import grouped
-from hpml_bench.report.scores import ScoreDefinition
+from hpml_bench.judge.scores import ScoreDefinition
+from hpml_bench.select.comparability import grouped
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest, sanitize
 

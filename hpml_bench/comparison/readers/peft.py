@@ -34,9 +34,9 @@ from hpml_bench.comparison.inputs import (
     WHERE,
     InputScores,
 )
-from hpml_bench.report.comparability import grouped
-from hpml_bench.report.peft import HOLDS, HOSTS, PROTOCOL, TEST_ROWS, UNRANKED
-from hpml_bench.report.scores import CostDefinition, FailedRun, ScoreDefinition
+from hpml_bench.judge.scores import CostDefinition, FailedRun, ScoreDefinition
+from hpml_bench.page.peft import HOLDS, HOSTS, PROTOCOL, TEST_ROWS, UNRANKED
+from hpml_bench.select.comparability import grouped
 from hpml_bench.suite.base import Line
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import MAX_RECORD_BYTES

@@ -20,12 +20,12 @@ from hpml_bench.comparison.inputs import (
     WHERE,
     InputScores,
 )
+from hpml_bench.judge.from_results import facts_of
+from hpml_bench.judge.results import Results
+from hpml_bench.judge.scores import FailedRun
 from hpml_bench.records.files import AGREEMENT, PREDICTIONS, RECORD
 from hpml_bench.records.jobs import folders_with
-from hpml_bench.report.answer.from_results import facts_of
-from hpml_bench.report.comparability import hosts_of
-from hpml_bench.report.results import Results
-from hpml_bench.report.scores import FailedRun
+from hpml_bench.select.comparability import hosts_of
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_json
 from hpml_bench.system.text import sanitize

@@ -23,7 +23,7 @@ from hpml_bench.comparison.inputs import (
     WHERE,
     InputScores,
 )
-from hpml_bench.report.scores import CostDefinition, ScoreDefinition
+from hpml_bench.judge.scores import CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_bytes
 from hpml_bench.system.parquet import too_large

@@ -14,7 +14,7 @@ from hpml_bench.data.draw import training_rows
 from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.task import make_task
-from hpml_bench.report.comparability import is_base
+from hpml_bench.select.comparability import is_base
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import Unsupported

@@ -20,10 +20,10 @@ from sklearn.metrics import average_precision_score, brier_score_loss, f1_score,
 
 from helpers import tiny
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.page.pictures.charts import reliability_chart
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.predictions import Predictions, read_predictions, write_predictions
-from hpml_bench.report.pictures.charts import reliability_chart
 from hpml_bench.statistics import share_interval
 from hpml_bench.statistics.calibration import reliability
 from hpml_bench.suite import registry

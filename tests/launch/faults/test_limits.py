@@ -20,11 +20,11 @@ from helpers.quick_runs import arrange, suite_of
 from hpml_bench.cli import main
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher, preparation
+from hpml_bench.page.render import load_libraries, write_report
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.render import load_libraries, write_report
 from hpml_bench.sweep import local as sweep
 from hpml_bench.sweep import tune
 from hpml_bench.sweep.plan import SweepRequest

@@ -20,11 +20,11 @@ from faulty_runs import endless, faulty, send, when, when_training
 
 from helpers import control_groups, plugin_packages, tiny
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.page.render import write_report
 from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.load import load_record
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.render import write_report
 from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.system import cgroups, processes, temporary
 
