@@ -236,9 +236,9 @@ def _balanced(counts: NDArray[np.int64]) -> list[float]:
     """Return rows / (classes x rows of the class) of each class: those with rows weigh as much
     together.
 
-    scikit-learn's `compute_class_weight("balanced", ...)`, after King and Zeng 2001, Political
-    Analysis 9, Logistic Regression in Rare Events Data. A class without training rows is in no
-    training loss, and its weight without effect.
+    `sklearn.utils.class_weight.compute_class_weight("balanced", ...)`, whose documentation names
+    King and Zeng 2001, Logistic Regression in Rare Events Data, Political Analysis 9. A class
+    without training rows is in no training loss, and its weight without effect.
     """
     classes = np.count_nonzero(counts)
     weights = counts.sum() / (classes * np.maximum(counts, 1))
