@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from hpml_bench.data.numbers import MARKS, plain_number
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import disk_error
@@ -402,6 +403,12 @@ def _full(cells: Sequence[Any]) -> bool:
 
 
 def is_number(text: str) -> bool:
+    """Return whether a text is a number, with a decimal point or comma."""
+    return is_float(text) or any(plain_number(text, mark) is not None for mark in MARKS)
+
+
+def is_float(text: str) -> bool:
+    """Return whether Python reads a text as a number: with a decimal point, and no groups."""
     try:
         float(text)
     except ValueError:

@@ -2,7 +2,8 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
@@ -149,6 +150,19 @@ def read_whole(text: str, decimal_mark: DecimalMark) -> Number | None:
     return number if is_alone and is_number else None
 
 
+def plain_number(text: str, decimal_mark: DecimalMark) -> float | None:
+    """Return the number that a text is, with a sign at most: no currency, per cent or fraction;
+    None where it is anything else, or too large.
+    """
+    number = text.translate(DASHES).strip()
+    value = _number(number.lstrip("+-"), decimal_mark)
+    if value is None or number[1:2] in {"+", "-"}:
+        return None
+    with suppress(OverflowError):
+        return -float(value) if number.startswith("-") else float(value)
+    return None
+
+
 def same(answer: str, expected: str, decimal_mark: DecimalMark) -> bool:
     """Return whether an answer gives the number of an expected answer, and its unit where the
     expected answer is no more than a number with a unit.
@@ -179,21 +193,30 @@ class Notation(NamedTuple):
     ambiguous: str | None  # an answer that the other decimal mark would read as another number
 
 
-def notation_of(answers: Iterable[str]) -> Notation | None:
+def _whole_value(text: str, decimal_mark: DecimalMark) -> Value | None:
+    number = read_whole(text, decimal_mark)
+    return None if number is None else number.value
+
+
+def notation_of(
+    answers: Iterable[str],
+    value_of: Callable[[str, DecimalMark], Value | float | None] = _whole_value,
+) -> Notation | None:
     """Return how answers that are all no more than numbers are written; None where some are not.
 
+    `value_of` reads an answer by a decimal mark: with a currency or per cent, or `plain_number`.
     Where both marks read all of them, it is the point: an answer read by it never equals one that
     it is not, save where all of 1,234 are decimals.
     """
     possible: dict[DecimalMark, bool] = {"point": True, "comma": True}
     ambiguous: str | None = None
     for answer in answers:
-        read = {mark: read_whole(answer, mark) for mark in MARKS if possible[mark]}
-        for mark, number in read.items():
-            possible[mark] = number is not None
+        read = {mark: value_of(answer, mark) for mark in MARKS if possible[mark]}
+        for mark, value in read.items():
+            possible[mark] = value is not None
         if not any(possible.values()):
             return None
-        values = {number.value for number in read.values() if number is not None}
+        values = {value for value in read.values() if value is not None}
         if len(values) > 1 and ambiguous is None:
             ambiguous = answer
     if possible["point"] and possible["comma"]:

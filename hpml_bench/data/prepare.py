@@ -139,6 +139,7 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
             **loaded.warnings,
             "rows": counted + drawn,
             **lengths,
+            **task.notes(facts),
             **groups,
             "copies and near-copies": copies.note,
         },

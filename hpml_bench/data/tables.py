@@ -27,6 +27,7 @@ from hpml_bench.data.columns import (
 )
 from hpml_bench.data.conversations import as_conversations, find_turns
 from hpml_bench.data.draw import split_off_test
+from hpml_bench.data.numbers import MARKS, DecimalMark, plain_number
 from hpml_bench.plugins.dataset import GROUP, PAIR, LoadedData, Target
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import UserError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 BATCH = 1000
+DECIMAL_MARK = "task.options.decimal_mark"
 BAD_ROWS, SUSPECT = "bad rows left out", "labels that may be missing"  # names of warnings
 MISSING = frozenset({"nan", "none", "null", "n/a", "na", "<na>", "-", "?"})
 """Texts that often stand for a missing label."""
@@ -149,8 +151,9 @@ def load(
         between = "\n\n" if options.separator == " " else options.separator
         rows = partial(as_conversations, columns=columns, separator=between)
     else:
+        decimal_mark = settings.task.options.get("decimal_mark")
         with column_errors_as_user_errors(splits.train[1]):
-            names, row, types = _conversion(splits.train, columns, options)
+            names, row, types = _conversion(splits.train, columns, options, decimal_mark)
         rows = partial(converted, read=columns.read, row=row, types=types)
         missing = [
             name for name in names if columns.kind == "class" and name.strip().lower() in MISSING
@@ -184,15 +187,8 @@ def _loaded(
         reasons = found["bad"][:]
         if wrong := [reason for reason in reasons if reason]:
             bad.extend(wrong)
-            if not drop:
-                more = (
-                    f" ({len(wrong) - 1:,} more of {len(reasons):,} rows are bad)"
-                    if wrong[1:]
-                    else ""
-                )
-                raise UserError(
-                    f"{wrong[0]}{more}; task.options.bad_rows: drop leaves bad rows out"
-                )
+            if not drop or len(wrong) == len(reasons):
+                raise UserError(_bad_rows(wrong, len(reasons)))
             found = found.select([place for place, reason in enumerate(reasons) if not reason])
         if "unread" not in found.column_names:
             return found.remove_columns(["bad", "place"])
@@ -212,6 +208,17 @@ def _loaded(
     return LoadedData(train, validation, test, notes=notes, warnings=dropped)
 
 
+def _bad_rows(wrong: Sequence[str], rows: int) -> str:
+    """Return the sentence on a table's bad rows: the first of them, how many more, what to do."""
+    more = f" ({len(wrong) - 1:,} more of {rows:,} rows are bad)" if wrong[1:] else ""
+    if len(wrong) <= rows / 2:
+        return f"{wrong[0]}{more}; task.options.bad_rows: drop leaves bad rows out"
+    if DECIMAL_MARK in wrong[0]:
+        return f"{wrong[0]}{more}"
+    others = "dataset.options.text or dataset.options.label"
+    return f"{wrong[0]}{more}; if the columns are wrong, name others with {others}"
+
+
 def _groups(dataset: Dataset, file: str, column: str, numbers: Index) -> list[int]:
     """Return the number of each row's group; `numbers` has the groups of earlier tables, and
     gets the new ones.
@@ -229,7 +236,10 @@ def _groups(dataset: Dataset, file: str, column: str, numbers: Index) -> list[in
 
 
 def _conversion(
-    train: tuple[Dataset, str], columns: Columns, options: TableOptions
+    train: tuple[Dataset, str],
+    columns: Columns,
+    options: TableOptions,
+    decimal_mark: DecimalMark | None,
 ) -> tuple[tuple[str, ...], Row, dict[str, Any]]:
     """Return the labels' names, the function that converts a row's cells, and the types of what
     it returns.
@@ -250,7 +260,9 @@ def _conversion(
         )
         words_and_tags = partial(_words_and_tags, column=columns.text[0], index=index)
         return names, words_and_tags, {"words": [Value("string")], "tags": [Value("int64")]}
-    row = partial(_text_and_label, columns=columns, separator=options.separator)
+    row = partial(
+        _text_and_label, columns=columns, separator=options.separator, decimal_mark=decimal_mark
+    )
     texts = {name: Value("string") for name in ("text", *([PAIR] if columns.pair else []))}
     if columns.kind == "class":
         known = getattr(train[0].features[label], "names", None)  # a ClassLabel knows them
@@ -318,23 +330,18 @@ def _index(
 
 
 def _text_and_label(
-    *cells: Any, columns: Columns, separator: str, index: Index | None
+    *cells: Any,
+    columns: Columns,
+    separator: str,
+    index: Index | None,
+    decimal_mark: DecimalMark | None,
 ) -> tuple[str | float, ...]:
     *texts, label = cells
-    value, column = math.nan, columns.label or ""
+    column = columns.label or ""
     if index is not None:
-        value = _looked_up(label, index, "label", column)
-    elif label is None or (isinstance(label, str) and not label.strip()):
-        raise _empty("number", column)
+        value: float = _looked_up(label, index, "label", column)
     else:
-        with suppress(
-            TypeError, ValueError, OverflowError
-        ):  # Python's own `1_000` and truth values are refused
-            value = math.nan if isinstance(label, bool) or "_" in str(label) else float(label)
-        if not math.isfinite(value):
-            raise ValueError(
-                f"has '{short(str(label))}' in column '{column}', which is no finite number"
-            )
+        value = _finite(label, column, decimal_mark)
     text = separator.join(str(cell) for cell in texts[: len(columns.text)] if cell is not None)
     seconds = tuple("" if cell is None else str(cell) for cell in texts[len(columns.text) :])
     for part, names in (
@@ -344,6 +351,49 @@ def _text_and_label(
         if not part.strip():
             raise _empty("text", *names)
     return text, *seconds, value
+
+
+def _finite(cell: Any, column: str, decimal_mark: DecimalMark | None) -> float:
+    """Return the number of a cell, read by its decimal mark. Raises ValueError: it is none."""
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        raise _empty("number", column)
+    if decimal_mark == "comma" and isinstance(cell, float):
+        # 1.234 may have been written for a thousand, which its reader took for a decimal point
+        raise ValueError(
+            f"has {cell!r} in column '{column}', a number already, whose text {DECIMAL_MARK}: "
+            f"comma would have to read; leave {DECIMAL_MARK} out, or give the numbers as texts"
+        )
+    value = _as_float(cell, decimal_mark)
+    if not math.isfinite(value):
+        raise ValueError(
+            f"has '{short(str(cell))}' in column '{column}', which is no finite number"
+            f"{_readings(str(cell), decimal_mark)}"
+        )
+    return value
+
+
+def _as_float(cell: Any, decimal_mark: DecimalMark | None) -> float:
+    """Return a cell's number; NaN where it is none."""
+    if decimal_mark == "comma" and isinstance(cell, str):
+        number = plain_number(cell, decimal_mark)
+        return math.nan if number is None else number
+    # Python's own `1_000` and truth values are refused
+    if not isinstance(cell, bool) and "_" not in str(cell):
+        with suppress(TypeError, ValueError, OverflowError):
+            return float(cell)
+    number = plain_number(str(cell), "point") if decimal_mark == "point" else None
+    return math.nan if number is None else number
+
+
+def _readings(text: str, decimal_mark: DecimalMark | None) -> str:
+    """Return what the decimal marks that weren't chosen would read, as the end of a sentence."""
+    numbers = {mark: plain_number(text, mark) for mark in MARKS if mark != decimal_mark}
+    readings = [
+        f"with {DECIMAL_MARK}: {mark} it is {number:.12g}"
+        for mark, number in numbers.items()
+        if number is not None
+    ]
+    return f"; {', and '.join(readings)}" if readings else ""
 
 
 def _words_and_tags(

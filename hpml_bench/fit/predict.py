@@ -77,6 +77,7 @@ def _largest_rows(settings: Settings, model: Resolved, folder: Path) -> Prepared
         write_rows(folder / split, [batch], kind, task.extra_types())
     digests = Digests(weights="", tokenizer="", data="")
     facts = dict.fromkeys(("mean", "sd", "deviation", "baseline_mae"), 1.0)
+    facts |= {f"weight of {name}": 1.0 for name in names}
     backbone = str(model.folder_or_file)
     return Prepared(
         backbone=backbone,

@@ -138,6 +138,10 @@ def _head_options(view: View) -> tuple[Entry, ...]:
     return (Entry("pooling", pooling, (why,)),)
 
 
+def _regression_options(view: View) -> tuple[Entry, ...]:
+    return (*_head_options(view), *decimal_mark(view.learnt))
+
+
 def _names(view: View) -> tuple[Entry, ...]:
     """Return the names of classes or tags, unless the data set has its own."""
     names, train, classes = (
@@ -351,6 +355,18 @@ def _all_answers(view: View) -> Iterator[str]:
                 yield contents[-1]
 
 
+def decimal_mark(learnt: Learnt) -> tuple[Entry, ...]:
+    """Return how numbers to learn are written; nothing where Python alone reads them."""
+    notation = learnt.notation
+    if notation is None:
+        return ()
+    if sentence := ambiguous(notation, "numbers"):
+        return (Entry("decimal_mark", notation.decimal_mark, (sentence,)),)
+    example = "1,234.5 and 1 234.5" if notation.decimal_mark == "point" else "71,5 and 1.234,5"
+    why = f"as in {example}; every number of the column can be read so"
+    return (Entry("decimal_mark", notation.decimal_mark, (why,)),)
+
+
 def _number_options(answers: list[str], notation: Notation) -> tuple[Entry, ...]:
     """Return the scorer of answers that are all numbers, and how they write decimals."""
     marked = sum("####" in answer for answer in answers)
@@ -362,18 +378,20 @@ def _number_options(answers: list[str], notation: Notation) -> tuple[Entry, ...]
     if notation.decimal_mark == "comma":
         example = "comma: 1.234,5, 1 234,5 and 1'234,5; `point` can't read the answers"
     reasons = [example]
-    if sentence := ambiguous(notation):
+    if sentence := ambiguous(notation, "answers"):
         reasons.append(sentence)
     return scorer, Entry("decimal_mark", notation.decimal_mark, tuple(reasons))
 
 
-def ambiguous(notation: Notation) -> str | None:
-    """Return the sentence on a column whose numbers can be read in two ways; None for others."""
+def ambiguous(notation: Notation, what: str) -> str | None:
+    """Return the sentence on a column whose numbers, `what`, can be read in two ways; None for
+    others.
+    """
     if notation.ambiguous is None:
         return None
     number = short(notation.ambiguous.rpartition("####")[2].strip())
     return (
-        f"The answers don't say whether {number} has a decimal point or comma, or groups of "
+        f"The {what} don't say whether {number} has a decimal point or comma, or groups of "
         f"thousands: they are read with a decimal point; if that is wrong, set decimal_mark: comma."
     )
 
@@ -391,8 +409,21 @@ def _number_facts(view: View) -> tuple[str, ...]:
         f"The answers are numbers, which are read with a decimal {notation.decimal_mark} "
         f"(decimal_mark: {notation.decimal_mark})."
     )
-    doubt = ambiguous(notation)
+    doubt = ambiguous(notation, "answers")
     return (sentence, doubt) if doubt else (sentence,)
+
+
+def _mark_facts(view: View) -> tuple[str, ...]:
+    """Return the sentence on how numbers to learn are read, for the terminal."""
+    notation = view.learnt.notation
+    if notation is None:
+        return ()
+    if doubt := ambiguous(notation, "numbers"):
+        return (doubt,)
+    return (
+        f"The numbers are read with a decimal {notation.decimal_mark} "
+        f"(decimal_mark: {notation.decimal_mark}).",
+    )
 
 
 def _scorer_of_texts(answers: list[str]) -> Entry:
@@ -417,7 +448,7 @@ def _scorer_of_texts(answers: list[str]) -> Entry:
 
 KINDS: Mapping[Target, Kind] = {
     "class": Kind("sequence_classification", _head_options, names=_names, cautions=_rare_classes),
-    "number": Kind("regression", _head_options, facts=_spread),
+    "number": Kind("regression", _regression_options, facts=_spread, cautions=_mark_facts),
     "tags": Kind("token_classification", names=_names),
     "answer": Kind(TASK, _answer_options, cautions=_number_facts),
 }

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,13 @@ from hpml_bench.data.columns import (
     column_errors_as_user_errors,
     column_named,
     first_named,
-    is_number,
+    is_float,
     listed,
     short,
 )
 from hpml_bench.data.conversations import TURN_NAMES, find_turns, preferences
 from hpml_bench.data.files import file_of, read_file, read_repository, sentences_of
+from hpml_bench.data.numbers import Notation, notation_of, plain_number
 from hpml_bench.data.tables import SPLIT_NAMES, find, split_by, split_of
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.starter.model import Model, source_of
@@ -76,10 +77,15 @@ class Data:
     def numbers(self, name: str) -> set[float]:
         """Return the different numbers of a column; none where a cell is something else."""
         cells = [cell for cell in self.cells[name] if cell not in ("", None)]
-        plain = all(
-            not isinstance(cell, bool | list | dict) and is_number(str(cell)) for cell in cells
-        )
-        return set(map(float, cells)) if plain else set()
+        if any(isinstance(cell, bool | list | dict) for cell in cells):
+            return set()
+        if all(is_float(str(cell)) for cell in cells):
+            return set(map(float, cells))
+        notation = notation_of(map(str, cells), plain_number)
+        if notation is None:
+            return set()
+        numbers = (plain_number(str(cell), notation.decimal_mark) for cell in cells)
+        return {number for number in numbers if number is not None}
 
     def is_id(self, name: str) -> bool:
         values = self.numbers(name)
@@ -217,6 +223,8 @@ class Learnt:
     target: Target
     columns: Columns
     why: tuple[str, ...] = ("as given",)  # why this, and what else is possible
+    # of numbers that are texts: how they are written; None where others or none are learnt
+    notation: Notation | None = None
 
 
 def find_target(data: Data, model: Model) -> Learnt:
@@ -389,3 +397,29 @@ def _class_or_number(data: Data, label: str) -> Learnt:
         )
     target: Target = "class" if is_class else "number"
     return Learnt(target, data.find(target, label=label), why)
+
+
+def with_notation(data: Data, learnt: Learnt) -> Learnt:
+    """Return what is learnt with how its numbers are written, where Python alone wouldn't read
+    them, or where they can be read in two ways.
+
+    Raises UserError: nothing says which decimal mark the numbers have.
+    """
+    if learnt.target != "number":
+        return learnt
+    label = str(learnt.columns.label)
+    texts = [cell for cell in data.train[label] if str(cell or "").strip()]
+    if not all(isinstance(text, str) for text in texts):
+        return learnt
+    notation = notation_of(texts, plain_number)
+    if notation is None:
+        return learnt
+    if all(map(is_float, texts)):
+        return replace(learnt, notation=notation) if notation.ambiguous else learnt
+    if notation.ambiguous:
+        raise UserError(
+            f"{data.where}: the numbers in column '{short(label)}' don't say whether "
+            f"{short(notation.ambiguous.strip())} has decimals or groups of thousands; say "
+            f"which with task.options.decimal_mark: comma or task.options.decimal_mark: point"
+        )
+    return replace(learnt, notation=notation)

@@ -18,7 +18,7 @@ from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenize
 from hpml_bench.starter import estimates, kinds
 from hpml_bench.starter.entries import Entry, Rate, as_values, comment, overridden, written
 from hpml_bench.starter.model import Model, look_at_model
-from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows
+from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows, with_notation
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import default_ranks
 from hpml_bench.suite.registry import validated
@@ -126,6 +126,7 @@ def _drafted(
             f"on, validated and tested; give at least {LEAST_ROWS}, better some hundred"
         )
     kind, columns = kinds.KINDS[learnt.target], _columns(learnt, data)
+    task_options = given.get("task", {}).get("options", {})
     files = tuple(Entry(key, value, data.why.get(key, ())) for key, value in data.options.items())
 
     def drafted(
@@ -139,15 +140,18 @@ def _drafted(
         entries = overridden((_backbone(model), Entry("task", task), of_data, *more), given)
         return entries, validated(Settings, as_values(entries), "--set")
 
+    if "decimal_mark" not in task_options:
+        learnt = with_notation(data, learnt)
+    mark = kinds.decimal_mark(learnt)
     budget = {"global_batch": 1, "max_length": kinds.UNLIMITED} | (
         {} if "steps" in given else {"epochs": 1}
     )
-    _, draft = drafted((Entry("name", kind.task),), (), (Entry(*one) for one in budget.items()))
+    reading = (Entry("name", kind.task), *([Entry("options", mark)] * bool(mark)))
+    _, draft = drafted(reading, (), (Entry(*one) for one in budget.items()))
     loaded = make_loader(draft).load(draft, learnt.target)
     tokenizer = load_tokenizer(model.folder)
     ends = generation_ends(model.folder, tokenizer)
     encoder = Encoder(tokenizer, kinds.UNLIMITED, model.vocabulary or None, model.source, ends=ends)
-    task_options = given.get("task", {}).get("options", {})
     view = kinds.View(model, data, learnt, loaded, encoder, task_options)
     options, names = overridden(kind.options(view), task_options), kind.names(view)
     task = make_task(TaskSpec(name=kind.task, options=as_values(options)), loaded.label_names)

@@ -84,6 +84,13 @@ def test_the_command_needs_no_weights(suite: Path, monkeypatch: pytest.MonkeyPat
     assert "taken to have" not in done.stdout, "the rows are there"
 
 
+def test_class_weights_take_no_memory(suite: Path) -> None:
+    """The loss is traced with them, whatever the classes are called."""
+    weights = ("--set", "task.options.class_weights={red: 5}")
+    plain, weighted = (needs(suite, "--methods", "full", *words)["full"] for words in ((), weights))
+    assert weighted["step"] == pytest.approx(plain["step"], rel=0.01)
+
+
 def test_json_has_bytes_that_add_up(suite: Path) -> None:
     """Parts are numbers of bytes, and those of the step's peak add up to it."""
     found = needs(suite, "--methods", "lora,full")

@@ -213,6 +213,34 @@ CASES = {
         "sequence_classification",
         {"header": False, "text": [2, 3], "label": 1, "label_names": ["1", "2", "3"]},
     ),
+    "numbers with a decimal comma": Case(
+        csv("text;wert", TEXTS, [f"{row % 7},{row:02}" for row in range(60)], sep=";"),
+        "regression",
+        {"text": "text", "label": "wert"},
+        said=r"The numbers are read with a decimal comma \(decimal_mark: comma\)",
+        of_task={"decimal_mark": "comma"},
+    ),
+    "numbers with commas between thousands": Case(
+        csv("text;score", TEXTS, [f"1,{row:03}.5" for row in range(60)], sep=";"),
+        "regression",
+        {"text": "text", "label": "score"},
+        said=r"The numbers are read with a decimal point \(decimal_mark: point\)",
+        of_task={"decimal_mark": "point"},
+    ),
+    "numbers that may have a point between thousands": Case(
+        csv("text,score", TEXTS, [f"1.{row:03}" for row in range(60)]),
+        "regression",
+        {"text": "text", "label": "score"},
+        said=r"The numbers don't say whether 1\.000 has a decimal point or comma, or groups",
+        of_task={"decimal_mark": "point"},
+    ),
+    "a decimal mark that is given": Case(
+        csv("text;score", TEXTS, [f"1,{row:03}" for row in range(60)], sep=";"),
+        "regression",
+        {"text": "text", "label": "score"},
+        ("--set", "task.options.decimal_mark=comma"),
+        of_task={"decimal_mark": "comma"},
+    ),
     "steps": Case(
         csv("text,label", TEXTS, LABELS),
         "sequence_classification",
@@ -292,6 +320,13 @@ STRANGE: dict[str, tuple[str, str, str | bytes, str]] = {
         ".jsonl",
         lines(said=WORDS, marks=TAGS),
         "or .words. and .tags., or name the t",
+    ),
+    "a comma that may be a decimal mark": (
+        "bert",
+        ".csv",
+        csv("text;score", TEXTS, [f"1,{row:03}" for row in range(60)], sep=";"),
+        "column 'score' don't say whether 1,000 has decimals or groups of thousands; say "
+        "which with --set task.options.decimal_mark=comma or",
     ),
     "no row": ("llama", ".csv", "text,label\n", "has no rows; give a file with some"),
     "one row": (

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,14 @@ class Regression(TextTask):
     the target's unit; `test_loss` and all metrics are in that unit. Numbers are computed in
     float64: a large mean would swallow them in float32.
     """
+
+    class Options(TextTask.Options):
+        """Input of the head, form of the numbers, and treatment of bad rows."""
+
+        decimal_mark: Literal["point", "comma"] | None = None
+        """How texts write the numbers to learn: `point` as in 1,234.50 and 1'234.50, `comma` as in
+        1.234,50 and 1 234,50. Empty: with a decimal point, and nothing between thousands.
+        """
 
     title = "Regression"
     target = "number"

@@ -94,6 +94,13 @@ READ = {
         ("a", "b"),
         "text: what they said; label: stars",
     ),
+    "a first row with a decimal comma is no header": Read(
+        "fine wine;71,51\ndull wine;60,3\n",
+        {"text": ["fine wine", "dull wine"], "label": [1, 0]},
+        ("60,3", "71,51"),
+        "text: column 1; label: column 2",
+        options={"sep": ";", "label": 2},
+    ),
     "a first row that repeats below is no header": Read(
         "pos,it was good\nneg,it was bad\npos,fine\nneg,dull\n",
         {"label": [1, 0, 1, 0]},
@@ -351,6 +358,99 @@ def test_bad_rows_are_counted_and_may_be_left_out(
     assert data.warnings["bad rows left out"].startswith(
         f"4, such as {tmp_path / 'train'}{suffix}: row {first} has no"
     )
+
+
+def numbers(folder: Path, cells: list[str], bad_rows: str = "refuse", **options: Any) -> LoadedData:
+    """Load a file of numbers to learn, separated by semicolons."""
+    rows = "".join(f"text {row};{cell}\n" for row, cell in enumerate(cells))
+    file = folder / "train.csv"
+    file.write_text(f"text;wert\n{rows}")
+    asked = settings(task={"name": "regression", "options": {"bad_rows": bad_rows, **options}})
+    return read(asked, "number", train=f"path:{file}", test=f"path:{file}", label="wert")
+
+
+@pytest.mark.parametrize(
+    ("decimal_mark", "cells", "values"),
+    [
+        ("comma", ["71,51", "1.234,5", "1 234,5", "-0,5", "7", "1,5E-05"], None),
+        ("comma", ["1.234", "1,234"], [1234.0, 1.234]),
+        ("point", ["71.51", "1,234.5", "1 234.5", "-0.5", "007", "5."], None),
+        ("point", ["1,234", "1.234"], [1234.0, 1.234]),
+        (None, ["71.51", "-.5", "1e-05"], [71.51, -0.5, 1e-05]),
+    ],
+)
+def test_numbers_are_read_by_their_decimal_mark(
+    tmp_path: Path, decimal_mark: str | None, cells: list[str], values: list[float] | None
+) -> None:
+    """Each as the nearest float, groups of thousands too; without a mark as Python reads them."""
+    data = numbers(tmp_path, cells, decimal_mark=decimal_mark)
+    if values is None:
+        values = [71.51, 1234.5, 1234.5, -0.5, 7.0, float(cells[-1].replace(",", "."))]
+    assert data.train["label"][:] == values
+
+
+@pytest.mark.parametrize(
+    ("decimal_mark", "cell", "advice"),
+    [
+        (None, "71,51", "; with task.options.decimal_mark: comma it is 71.51"),
+        (
+            None,
+            "1,234",
+            "; with task.options.decimal_mark: point it is 1234, and with "
+            "task.options.decimal_mark: comma it is 1.234",
+        ),
+        ("comma", "71.51", "; with task.options.decimal_mark: point it is 71.51"),
+        ("point", "71,51", "; with task.options.decimal_mark: comma it is 71.51"),
+        (None, "5 %", "; task.options.bad_rows: drop leaves bad rows out"),
+        ("comma", "1,5e999", "; task.options.bad_rows: drop leaves bad rows out"),
+    ],
+)
+def test_a_number_that_is_not_read_is_named_with_what_would_read_it(
+    tmp_path: Path, decimal_mark: str | None, cell: str, advice: str
+) -> None:
+    """The sentence has the cell, its column and its row, and the value by the other mark."""
+    with pytest.raises(UserError) as refused:
+        numbers(tmp_path, ["1", "2", cell], decimal_mark=decimal_mark)
+    start = f"{tmp_path / 'train.csv'}: row 3 has '{cell}' in column 'wert', which is no finite"
+    assert str(refused.value).startswith(f"{start} number{advice}")
+
+
+def test_a_number_that_was_read_before_has_no_decimal_mark(tmp_path: Path) -> None:
+    """A reader of JSON may have taken the 1.234 of a thousand for a decimal: a comma is refused."""
+    file = tmp_path / "train.jsonl"
+    file.write_text(lines({"text": "one", "label": 1.5}, {"text": "two", "label": 2.5}))
+    asked = settings(task={"name": "regression", "options": {"decimal_mark": "comma"}})
+    with pytest.raises(UserError, match=r"row 1 has 1\.5 in column 'label', a number already"):
+        read(asked, "number", train=f"path:{file}", test=f"path:{file}")
+    asked = settings(task={"name": "regression", "options": {"decimal_mark": "point"}})
+    data = read(asked, "number", train=f"path:{file}", test=f"path:{file}")
+    assert data.train["label"][:] == [1.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        (
+            ["71,51", "60,3", "7"],
+            r"it is 71.51 \(1 more of 3 rows are bad\)$",
+        ),
+        (
+            ["good", "bad", "7"],
+            r"no finite number \(1 more of 3 rows are bad\); if the columns are wrong, name others "
+            r"with dataset.options.text or dataset.options.label$",
+        ),
+    ],
+)
+def test_nobody_is_told_to_leave_most_rows_out(tmp_path: Path, cells: list[str], says: str) -> None:
+    """Where more than half of the rows are bad, the columns or the decimal mark are wrong."""
+    with pytest.raises(UserError, match=says):
+        numbers(tmp_path, cells)
+
+
+def test_where_all_rows_are_bad_none_are_left_out(tmp_path: Path) -> None:
+    """A table without rows would be refused later, for a reason that isn't the cause."""
+    with pytest.raises(UserError, match=r"decimal_mark: comma it is 71.51 \(1 more of 2 rows"):
+        numbers(tmp_path, ["71,51", "60,3"], bad_rows="drop")
 
 
 def test_labels_that_can_be_no_classes_are_told(tmp_path: Path) -> None:
