@@ -92,7 +92,7 @@ class Until(Frozen):
 class Suite(Growing):
     """A comparison: one set of settings, several methods, several seeds."""
 
-    later: ClassVar[tuple[str, ...]] = ("looks", "prior")
+    later: ClassVar[tuple[str, ...]] = ("looks", "prior", "requested")
 
     name: str = Field(pattern=NAME)
     """Results go to a folder of this name; the file's own name where it is left out."""
@@ -118,6 +118,10 @@ class Suite(Growing):
     prior: Prior | None = None
     """Variance over seeds that earlier suites lend, as `run-all --prior DIR` writes it to
     suite.json; no setting.
+    """
+    requested: tuple[str, ...] | None = None
+    """Methods that the last `run-all` chose by --methods, which writes them to suite.json for
+    `status`; no setting.
     """
     methods: dict[str, MethodEntry] = Field(max_length=MAX_METHODS)
     """The methods to compare, each under the name the report shows."""
