@@ -94,6 +94,11 @@ class Profile(Frozen):
         return value
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether its jobs may be on other machines than this one."""
+        return self.engine != "local"
+
+    @property
     def seconds(self) -> float | None:
         match = TIME.match(self.time or "")
         if match is None:
