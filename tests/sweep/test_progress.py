@@ -19,7 +19,7 @@ from helpers.fake_slurm import asked, record_of, resolved
 from helpers.made_records import failed, sweep
 from helpers.quick_runs import arrange, suite_of
 from helpers.waiting import until
-from hpml_bench.records.files import PLAN, POINTS, SUITE
+from hpml_bench.records.files import NOT_SAVED, PLAN, POINTS, SUITE
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.points import Tail
 from hpml_bench.records.run import RunRecord
@@ -54,6 +54,29 @@ def test_a_tail_gives_whole_lines_once(tmp_path: Path) -> None:
         ):
             file.write(written)
             assert tail.lines() == lines
+
+
+def test_a_job_whose_run_left_a_checkpoint_unused_says_why(tmp_path: Path) -> None:
+    """Its log isn't followed here, so that the reason comes from the record, with its line."""
+    console = Console(file=io.StringIO(), width=200)
+    why = "checkpoints/24 is not used: it was saved by 2 ranks, and there are 4"
+    record = made_records.record("lora", 0).model_copy(update={"unused_checkpoints": (why,)})
+    with SweepProgress(console, 1) as progress:
+        progress.finished_elsewhere(record)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines()[-1] == f"  {why}"
+
+
+@pytest.mark.parametrize("line", ["checkpoints/24 is not used: damaged", "rank 1: damaged"])
+def test_a_line_on_checkpoints_is_shown_to_everyone(line: str, tmp_path: Path) -> None:
+    """Also where the log isn't: such a run does steps again, or can't go on later."""
+    console = Console(file=io.StringIO(), width=200)
+    record = made_records.record("lora", 0)
+    log = tmp_path / "rank0.log"
+    with SweepProgress(console, 1) as progress, progress.run(record.spec, tmp_path, 10):
+        log.write_text(f"loading\n{NOT_SAVED}{line}\n")
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == [f"  rank 0: no checkpoint: {line}"]
 
 
 @pytest.mark.parametrize("status", ["ok", "failed"])
