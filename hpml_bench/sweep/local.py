@@ -31,7 +31,7 @@ from hpml_bench.sweep.execute import Ending, Execution, SweepProgress
 from hpml_bench.sweep.jobs import refuse_if_jobs_live
 from hpml_bench.sweep.plan import SweepRequest, places
 from hpml_bench.sweep.resolve import ResolvedSuite, resolve
-from hpml_bench.system import disk, environment
+from hpml_bench.system import descriptors, disk, environment
 from hpml_bench.system.files import remove
 from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import utc_now
@@ -122,6 +122,7 @@ def _run_missing(
 
     settings = resolved.suite.settings
     progress = execution.progress
+    descriptors.allow(settings.world_size or 1)
     fork_server.start_fork_server()
     # while the server imports torch on another core: later, this would disturb a run
     load_libraries()
