@@ -116,6 +116,7 @@ class JobPlan(Frozen):
     stopped: bool = (
         False  # whether the sweep was stopped since; a waiting process then submits nothing more
     )
+    superseded: bool = False  # whether run-all was called without jobs since
     submitted: tuple[Submission, ...] = Field(default=(), exclude=True)
     """Submissions whose jobs may live, for an engine's `live`; kept in a file of their own."""
 
@@ -224,6 +225,15 @@ def own_plan(folder: Path) -> JobPlan | None:
         return None
     plan = read_plan(folder)
     return plan if plan.id == plan_id(folder) else None
+
+
+def supersede(folder: Path) -> None:
+    """Write into the plan of a results folder, if it has one, that run-all was called without jobs
+    since; UserError if it can't be read.
+    """
+    if not (folder / PLAN).exists():
+        return
+    write_plan(folder, read_plan(folder).model_copy(update={"superseded": True}))
 
 
 def write_job(folder: Path, job: Job) -> None:

@@ -185,6 +185,8 @@ class Outcome(Frozen):
     checks: tuple[Check, ...] = ()
     segments: tuple[Segment, ...] = ()
     """Its parts, where it went on from a checkpoint."""
+    unused_checkpoints: tuple[Line, ...] = ()
+    """Why checkpoints of earlier starts weren't used, a clause each, the newest first."""
 
 
 def headline_in_words(run: Any) -> str:

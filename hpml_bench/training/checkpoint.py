@@ -255,6 +255,9 @@ class Checkpoints:
         self._earlier: tuple[Segment, ...] = ()
         self._repeated: list[float] = []
         self.begun = 0  # step after which this start goes on
+        self.unused: tuple[str, ...] = ()
+        """Why checkpoints of earlier starts weren't used, a clause each."""
+        self._failure = ""  # why this rank's part of what all ranks did last has failed
 
     @cached_property
     def _key(self) -> str:
@@ -286,21 +289,30 @@ class Checkpoints:
         """
         found = self._folder.glob("*/") if self._points and self._request.limits.checkpoints else ()
         steps = sorted(int(path.name) for path in found if path.name.isdecimal())
-        unused = False
         while step := int(self._group.gather(torch.tensor([steps.pop() if steps else 0]))[0]):
             state = self._all(partial(self._read, step))
             if state is not None:
                 self._go_on(step, state)
                 return state
-            unused = True
+            self.unused = (*self.unused, self._first_failure())
             if self._points:  # else it would count as the run's progress
                 remove(self._folder / str(step))
         if self._points:
-            if unused:
+            if self.unused:
                 print("no checkpoint can be used: the run starts anew")
             remove(self._folder)
             self._points.cut(0)
         return None
+
+    def _first_failure(self) -> str:
+        """Return why the first rank that failed did; rank 0 prints it too, for those who follow its
+        log alone.
+        """
+        failures = distributed.gathered(self._group, self._failure)
+        rank, failure = next(item for item in enumerate(failures) if item[1])
+        if self._points and rank > 0:
+            print(f"{NOT_SAVED}rank {rank}: {failure}")
+        return failure
 
     def _go_on(self, step: int, state: State) -> None:
         self.begun = self._tried = step
@@ -426,10 +438,13 @@ class Checkpoints:
         fails prints why.
         """
         result: T | None = None
+        self._failure = ""
         try:
             result = work()
         except CheckpointError as error:
-            print(f"{NOT_SAVED}{error}")
+            self._failure = str(error)
         except FAILURES as error:
-            print(f"{NOT_SAVED}{type(error).__name__}: {error}")
+            self._failure = f"{type(error).__name__}: {error}"
+        if self._failure:
+            print(f"{NOT_SAVED}{self._failure}")
         return result if self._group.gather(torch.tensor([result is not None])).all() else None

@@ -212,6 +212,7 @@ def _measured(
         status="ok",
         environment=described,
         segments=segments,
+        unused_checkpoints=checkpoints.unused,
         headline=run.task.headline,
         definitions=definitions,
         metrics=metrics,

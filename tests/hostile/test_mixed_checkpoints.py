@@ -15,7 +15,7 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.records.files import CHECKPOINTS, POINTS
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.points import PointWriter
-from hpml_bench.training import checkpoint
+from hpml_bench.training import checkpoint, distributed
 from hpml_bench.training.checkpoint import Checkpoints
 from hpml_bench.training.trainer import Trainer
 
@@ -223,6 +223,26 @@ def test_what_does_not_belong_together_is_not_used(
     assert told[0].startswith("no checkpoint: ")
     assert words in told[0]
     assert told[1].startswith(f"going on after step {OLDER}")
+
+
+def test_rank_0_says_what_another_rank_could_not_read(
+    room: Room,
+    runs: tuple[Path, Prepared, Group],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The terminal shows its log alone, and its record has the reason."""
+    failures = ["", "checkpoints/24 is not used: damaged"]
+    monkeypatch.setattr(distributed, "gathered", lambda *_: failures)
+    _, prepared, group = runs
+    writer = PointWriter(room.folder)
+    request = tiny.request(SPEC, prepared, room.folder, LIMITS)
+    checkpoints = Checkpoints(request, group, ["here"], 0.0, writer)
+    room.file(RANK).unlink()  # stands for the other rank's
+    assert checkpoints.newest() is not None
+    writer.close()
+    assert checkpoints.unused == (failures[1],)
+    assert f"no checkpoint: rank 1: {failures[1]}" in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize("kind", SPOILED_POINTS)

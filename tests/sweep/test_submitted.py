@@ -122,8 +122,8 @@ def test_no_word_of_a_results_folder_reaches_slurm(
 
 
 def test_a_plan_of_another_folder_ends_no_jobs(tmp_path: Path, slurm: Path) -> None:
-    """Such as of a copy: `stop` and `status` refuse it, and run-all makes a plan of this
-    folder's own.
+    """Such as of a copy: `stop` refuses it, `status` asks no engine about it, and run-all makes a
+    plan of this folder's own.
     """
     sweep = opened(tmp_path)
     assert sweep.submit(again=True) == (0,)
@@ -131,12 +131,12 @@ def test_a_plan_of_another_folder_ends_no_jobs(tmp_path: Path, slurm: Path) -> N
     moved = tmp_path / "elsewhere" / "quickstart"
     moved.parent.mkdir()
     sweep.folder.rename(moved)
-    for command in ("stop", "status"):
-        told = called(command, moved, status=2)
-        assert (
-            "its plan was made for another folder; run-all --on PROFILE makes one here"
-            in told.output
-        )
+    told = called("stop", moved, status=2)
+    assert (
+        "its plan was made for another folder; run-all --on PROFILE makes one here" in told.output
+    )
+    (slurm / "squeue").write_text("#!/bin/bash\nexit 1\n")
+    assert "its jobs, if any live, belong to that one" in called("status", moved).output
     assert not (slurm / "cancelled").exists()
     assert opened(moved.parent).plan.id != sweep.plan.id
 
