@@ -318,6 +318,9 @@ STRANGE: dict[str, tuple[str, str, str | bytes, str]] = {
         PLAIN.encode("utf-16"),
         "name its encoding with --encoding, such as utf-16",
     ),
+    "a workbook": ("bert", ".xlsx", b"PK", r"is a spreadsheet, .* export it as CSV and give rows"),
+    "a sheet of LibreOffice": ("bert", ".ods", b"PK", "export it as CSV and give rows.csv"),
+    "a sheet of old Excel": ("bert", ".XLS", b"PK", "export it as CSV and give rows.csv"),
     "nested json": (
         "llama",
         ".json",
