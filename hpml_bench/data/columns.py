@@ -296,14 +296,20 @@ def some(values: Sequence[str], most: int = 30) -> str:
     return ", ".join([*values[:most], *(["..."] if len(values) > most else [])])
 
 
-def _find_label(names: list[str], sample: Mapping[str, list[Any]], where: str) -> str:
+def label_candidates(names: Sequence[str], sample: Mapping[str, list[Any]]) -> list[str]:
+    """Return the columns with few different values, the fewest first, which may be classes."""
     most = min(MOST_CLASSES, len(next(iter(sample.values()), [])) // 2)
-    few = {
-        name: count
-        for name in names
-        if 2 <= (count := len({*map(str, sample[name])})) <= most and _full(sample[name])
-    }
-    if not few:
+    counts = {}
+    for name in names:
+        count = len({*map(str, sample[name])})
+        if 2 <= count <= most and _full(sample[name]):
+            counts[name] = count
+    return sorted(counts, key=counts.__getitem__)
+
+
+def _find_label(names: list[str], sample: Mapping[str, list[Any]], where: str) -> str:
+    candidates = label_candidates(names, sample)
+    if not candidates:
         sep = (
             "; if its cells are separated otherwise, say how with dataset.options.sep"
             if len(sample) == 1
@@ -313,7 +319,7 @@ def _find_label(names: list[str], sample: Mapping[str, list[Any]], where: str) -
             f"{where}: no column looks like a label; name it with dataset.options.label "
             f"({listed(list(sample))}){sep}"
         )
-    return min(few, key=few.__getitem__)
+    return candidates[0]
 
 
 def _find_number(names: list[str], sample: Mapping[str, list[Any]], where: str) -> str:

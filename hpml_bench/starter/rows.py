@@ -22,6 +22,7 @@ from hpml_bench.data.columns import (
     column_named,
     first_named,
     is_number,
+    label_candidates,
     listed,
     short,
 )
@@ -256,6 +257,24 @@ def find_target(data: Data, model: Model) -> Learnt:
         f"and one called 'label' with classes or numbers{others}, or name the task, and the "
         f"columns with dataset.options.text and dataset.options.label{sep}"
     )
+
+
+def other_labels(data: Data, learnt: Learnt) -> list[str]:
+    """Return the columns that could be the label as well as the one that was guessed; none where
+    it was given, or no other has a label's name, or else few different values.
+    """
+    label = learnt.columns.label
+    if label is None or learnt.target not in {"class", "number"}:
+        return []
+    if data.read.label is not None or label == data.label:
+        return []
+    rest = [name for name in data.cells if name not in learnt.columns.read and not data.is_id(name)]
+    known = {*LABEL_NAMES, *NUMBER_NAMES}
+    if label.strip().lower() in known:
+        return [name for name in rest if name.strip().lower() in known]
+    if learnt.target == "number":  # the only column of numbers
+        return []
+    return label_candidates(rest, data.cells)
 
 
 def _cannot_answer(data: Data, model: Model) -> UserError:

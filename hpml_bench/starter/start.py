@@ -1,6 +1,7 @@
 """A commented suite from a model and rows: the steps in their order, and the suite file."""
 
 import math
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hpml_bench import statistics
+from hpml_bench.data.columns import LABEL_NAMES, NUMBER_NAMES, short, some
 from hpml_bench.data.prepare import prepare, silence
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import make_loader
@@ -18,7 +20,7 @@ from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenize
 from hpml_bench.starter import estimates, kinds
 from hpml_bench.starter.entries import Entry, Rate, as_values, comment, overridden, written
 from hpml_bench.starter.model import Model, look_at_model
-from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows
+from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows, other_labels
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import default_ranks
 from hpml_bench.suite.registry import validated
@@ -196,7 +198,11 @@ def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
             Entry("text_pair", as_given(columns.pair), ("the second text of each pair",))
         )
     if columns.label is not None:
-        entries.append(Entry("label", as_given(columns.label), ("found by name or content",)))
+        others = [str(as_given(name)) for name in other_labels(data, learnt)]
+        how = "found by name or content"
+        if others:
+            how = f"guessed; also possible: {some(others, 12)}"
+        entries.append(Entry("label", as_given(columns.label), (how,)))
     if not data.named:
         why = "the first row is data: a cell of it is a number, or occurs again below"
         entries.insert(0, Entry("header", False, (why,)))
@@ -211,6 +217,7 @@ def _facts(found: SuiteDraft) -> Iterator[str]:
         if name.startswith("columns")
     ]
     yield f"{found.task.title} with {found.view.model}; {'; '.join(columns)}"
+    yield from _guessed_label(found.view)
     tests, shown = found.prepared.rows["test"], ""
     if found.task.binary and tests >= statistics.LEAST_ROWS:
         evidence = statistics.OverRows(
@@ -227,6 +234,22 @@ def _facts(found: SuiteDraft) -> Iterator[str]:
         )
     yield f"rows: {found.rows}.{shown}"
     yield from found.cost
+
+
+def _guessed_label(view: kinds.View) -> Iterator[str]:
+    """Yield the sentence on a label column that was guessed while others are possible."""
+    data, label = view.data, view.learnt.columns.label
+    others = other_labels(data, view.learnt)
+    if label is None or not others:
+        return
+    known = others[0].strip().lower() in {*LABEL_NAMES, *NUMBER_NAMES}
+    why = "its name" if known else "having the fewest different values"
+    first = others[0] if data.named else str(data.train.column_names.index(others[0]) + 1)
+    listing = some([f"'{short(name)}'" for name in others], 12)
+    yield (
+        f"The label column '{short(label)}' is guessed, by {why}; also possible: {listing}; use "
+        f"--label {shlex.quote(first)}."
+    )
 
 
 def _page(found: SuiteDraft) -> str:

@@ -372,6 +372,52 @@ def test_a_refusal_is_one_sentence(name: str, bert: Path, llama: Path, tmp_path:
     assert re.search(says, sentence), sentence
 
 
+GUESSED = {
+    "by the fewest values": (
+        csv(
+            "Message,Channel,Queue,Id",
+            TEXTS,
+            LABELS,
+            [("sales", "law", "tech")[row % 3] for row in range(60)],
+            range(60),
+        ),
+        "The label column 'Channel' is guessed, by having the fewest different values; also "
+        "possible: 'Queue'; use --label Queue.",
+        "label: Channel  # guessed; also possible: Queue",
+    ),
+    "by name": (
+        csv("text,my id,score,topic", TEXTS, range(60), [row % 5 for row in range(60)], LABELS),
+        "The label column 'topic' is guessed, by its name; also possible: 'score'; use --label "
+        "score.",
+        "label: topic  # guessed; also possible: score",
+    ),
+    "without names of columns": (
+        "".join(f"{1 + row % 3},{text},{7 * (row % 2)}\n" for row, text in enumerate(TEXTS)),
+        "also possible: 'column 1'; use --label 1.",
+        "label: 3  # guessed; also possible: 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GUESSED)
+def test_a_guessed_label_is_called_one(name: str, bert: Path, tmp_path: Path) -> None:
+    """Where other columns could be the label too, the terminal and the suite name them; a label
+    that is given, or the only one that is possible, is no guess.
+    """
+    content, said, written = GUESSED[name]
+    file = tmp_path / "rows.csv"
+    file.write_text(content)
+    result = init(bert, file)
+    assert said in result.stderr
+    assert written in result.stdout
+    other = said.partition("use --label ")[2].removesuffix(".")
+    given = init(bert, file, "--label", other)
+    assert "also possible" not in given.stderr + given.stdout
+    file.write_text(csv("text,kind", TEXTS, LABELS))
+    only = init(bert, file)
+    assert "also possible" not in only.stderr + only.stdout
+
+
 def test_of_many_rows_some_are_drawn(
     bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
