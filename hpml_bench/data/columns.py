@@ -83,6 +83,10 @@ class TableOptions(Frozen):
     """Names of classes or tags, in the order of the sorted label values; empty to take the
     values themselves.
     """
+    normalize_labels: bool = False
+    """Whether classes or tags that differ only in case or white space are one, named by its most
+    frequent spelling unless `label_names` names it.
+    """
     group: Column | None = None
     """Column that says which rows belong together (the questions of one document, near-copies),
     by name or by position from 1: they stay in one split where splits are drawn, and test rows

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hpml_bench.data.chat_template import REASONING, THINKING, chat_template
 from hpml_bench.data.columns import short, some
 from hpml_bench.data.numbers import Notation, notation_of
+from hpml_bench.data.tables import SPELLINGS, normalized
 from hpml_bench.plugins.dataset import LoadedData, Target
 from hpml_bench.plugins.task import KEPT, Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder
@@ -136,6 +137,15 @@ def _head_options(view: View) -> tuple[Entry, ...]:
             "method head. BERT's paper takes `first`."
         )
     return (Entry("pooling", pooling, (why,)),)
+
+
+def spells_labels_apart(loaded: LoadedData, data: Data) -> bool:
+    """Return whether labels have several spellings that are to be joined, as nothing was given
+    that says otherwise and two labels or more are left.
+    """
+    given = {"normalize_labels", "label_names"} & data.read.model_fields_set
+    left = {normalized(name) for name in loaded.label_names}
+    return SPELLINGS in loaded.warnings and not given and len(left) > 1
 
 
 def _names(view: View) -> tuple[Entry, ...]:

@@ -14,7 +14,8 @@ from hpml_bench import statistics
 from hpml_bench.data.columns import LABEL_NAMES, NUMBER_NAMES, short, some
 from hpml_bench.data.prepare import prepare, silence
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.plugins.dataset import make_loader
+from hpml_bench.data.tables import SPELLINGS
+from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenizer
 from hpml_bench.starter import estimates, kinds
@@ -41,6 +42,10 @@ GROUP = Entry(
 # share of the test rows that one of two methods alone gets right, where it is told what rows can
 # show
 DIFFER = 0.1
+JOINED = (
+    "Labels that differ only in case or white space are taken for one each. To keep them apart, "
+    "delete this line and label_names."
+)
 LEAST_ROWS = 8  # fewest rows of which some can be trained on, validated and tested
 
 
@@ -144,8 +149,16 @@ def _drafted(
     budget = {"global_batch": 1, "max_length": kinds.UNLIMITED} | (
         {} if "steps" in given else {"epochs": 1}
     )
-    _, draft = drafted((Entry("name", kind.task),), (), (Entry(*one) for one in budget.items()))
-    loaded = make_loader(draft).load(draft, learnt.target)
+
+    def loaded_with(rows: tuple[Entry, ...]) -> LoadedData:
+        entries = (Entry(key, value) for key, value in budget.items())
+        _, draft = drafted((Entry("name", kind.task),), rows, entries)
+        return make_loader(draft).load(draft, learnt.target)
+
+    loaded, joined = loaded_with(()), tuple[Entry, ...]()
+    if kinds.spells_labels_apart(loaded, data):
+        joined = (Entry("normalize_labels", True, (JOINED,)),)
+        loaded = loaded_with(joined)
     tokenizer = load_tokenizer(model.folder)
     ends = generation_ends(model.folder, tokenizer)
     encoder = Encoder(tokenizer, kinds.UNLIMITED, model.vocabulary or None, model.source, ends=ends)
@@ -169,7 +182,7 @@ def _drafted(
         _limit(lengths, model, task, options),
         *_usual(task),
     )
-    entries, settings = drafted(of_task, names, more)
+    entries, settings = drafted(of_task, (*joined, *names), more)
     prepared = prepare(settings)
     memory = estimates.predict_memory(settings, recipe.methods, file)
     found = SuiteDraft(
@@ -218,6 +231,12 @@ def _facts(found: SuiteDraft) -> Iterator[str]:
     ]
     yield f"{found.task.title} with {found.view.model}; {'; '.join(columns)}"
     yield from _guessed_label(found.view)
+    joined = found.view.loaded.notes.get(SPELLINGS)
+    if joined:
+        yield (
+            f"Labels that differ only in case or white space are {joined}. To keep them apart, "
+            f"delete normalize_labels and label_names in {found.file}."
+        )
     tests, shown = found.prepared.rows["test"], ""
     if found.task.binary and tests >= statistics.LEAST_ROWS:
         evidence = statistics.OverRows(

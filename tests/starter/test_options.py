@@ -418,6 +418,29 @@ def test_a_guessed_label_is_called_one(name: str, bert: Path, tmp_path: Path) ->
     assert "also possible" not in only.stderr + only.stdout
 
 
+def test_spellings_of_a_label_are_joined(bert: Path, tmp_path: Path) -> None:
+    """Labels that differ only in case or white space are one in the suite, which the terminal
+    says; two classes that would be one stay apart, and so do those that are given so.
+    """
+    file, made = tmp_path / "rows.csv", tmp_path / "made.yaml"
+    labels = ["Billing", "billing", "Tech", "Billing", "Tech", "TECH"] * 10
+    file.write_text(csv("text,label", TEXTS, labels))
+    said = init(bert, file, "--out", str(made)).stderr
+    assert (
+        "Labels that differ only in case or white space are taken for one each: 'Billing' (20 "
+        "rows) and 'billing' (10), 'Tech' (20 rows) and 'TECH' (10). To keep them apart, delete "
+        f"normalize_labels and label_names in {made}." in said
+    )
+    options = load_suite(str(made)).settings.dataset.options
+    assert options["normalize_labels"] is True
+    assert options["label_names"] == ["Billing", "Tech"]
+    apart = init(bert, file, "--set", "dataset.options.normalize_labels=false").stderr
+    assert "each spelling is a label of its own: 'Billing' (20 rows) and 'billing' (10)" in apart
+    assert "taken for one each" not in apart
+    file.write_text(csv("text,label", TEXTS, ["x", "X"] * 30))
+    assert "normalize_labels: true\n" not in init(bert, file).stdout
+
+
 def test_of_many_rows_some_are_drawn(
     bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
