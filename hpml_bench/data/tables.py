@@ -312,7 +312,7 @@ class Spelling(NamedTuple):
     """One of several texts of a label, and the number of cells that have it."""
 
     text: str
-    count: int
+    cells: int
 
 
 Spellings = tuple[Spelling, ...]  # of one label, the most frequent first
@@ -331,7 +331,7 @@ def spellings_of(labels: Iterable[Any]) -> list[Spellings]:
     for text, count in sorted(counts.items()):
         by_label.setdefault(normalized(text), []).append(Spelling(text, count))
     return [
-        tuple(sorted(spellings, key=lambda spelling: -spelling.count))
+        tuple(sorted(spellings, key=lambda spelling: -spelling.cells))
         for spellings in by_label.values()
         if len(spellings) > 1
     ]
@@ -342,8 +342,8 @@ def _told(spellings: Sequence[Spellings], unit: str) -> str:
     lines = []
     for first, *others in spellings:
         more = " and ".join(f"'{short(text)}' ({count:,})" for text, count in others)
-        plural = "" if first.count == 1 else "s"
-        lines.append(f"'{short(first.text)}' ({first.count:,} {unit}{plural}) and {more}")
+        plural = "" if first.cells == 1 else "s"
+        lines.append(f"'{short(first.text)}' ({first.cells:,} {unit}{plural}) and {more}")
     return some(lines, 12)
 
 
