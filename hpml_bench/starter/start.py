@@ -233,7 +233,7 @@ def _drafted(
     found = SuiteDraft(
         view, entries, settings, lengths, recipe.methods, prepared, task, memory, file
     )
-    return _page(found), [*_facts(found), *kind.cautions(view), *prepared.warnings]
+    return _page(found), [*_facts(found), *kind.cautions(view, prepared), *prepared.warnings]
 
 
 def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:

@@ -14,6 +14,7 @@ from click.testing import Result
 
 from helpers import starters
 from helpers.commands import called
+from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.suite import load_suite
 
 pytestmark = pytest.mark.usefixtures("without_estimates")
@@ -415,6 +416,48 @@ def test_a_guessed_label_is_called_one(name: str, bert: Path, tmp_path: Path) ->
     file.write_text(csv("text,kind", TEXTS, LABELS))
     only = init(bert, file)
     assert "also possible" not in only.stderr + only.stdout
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_rare_positives_are_counted(
+    weights: bool, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two classes, one of which is rare, the terminal says the rare one's training and test
+    rows, the metric that suits it, and the weights of classes where the task has them.
+    """
+
+    class Options(Frozen):
+        """Options of a task with or without weights of classes."""
+
+    class Weighted(Options):
+        """Options of a task with them."""
+
+        class_weights: str | None = None
+
+    monkeypatch.setattr(
+        "hpml_bench.starter.kinds.options_class", lambda *_: Weighted if weights else Options
+    )
+    files = []
+    for split, count, rare in (("train", 300, 12), ("test", 100, 3), ("dev", 50, 1)):
+        labels = ["no"] * (count - rare) + ["yes"] * rare
+        files.append(tmp_path / f"{split}.csv")
+        files[-1].write_text(csv("text,label", starters.texts(count, len(split)), labels))
+    said = called("init", "--model", bert, "--data", *files).stderr
+    sentence = (
+        "Of the class yes there are 12 training rows and 3 test rows, too few to tell methods "
+        "apart by them; rank_by: average_precision ranks the methods by how well they find it"
+    )
+    more = "; task.options.class_weights: balanced lets both classes weigh the same in training"
+    assert f"{sentence}{more if weights else ''}." in said
+
+
+def test_classes_without_a_test_row_are_named(bert: Path, tmp_path: Path) -> None:
+    """Of given test rows that lack a class."""
+    files = [tmp_path / "train.csv", tmp_path / "test.csv"]
+    files[0].write_text(csv("text,label", TEXTS, ["a", "b", "c"] * 20))
+    files[1].write_text(csv("text,label", TEXTS, ["a", "b", "b"] * 20))
+    said = called("init", "--model", bert, "--data", *files).stderr
+    assert "Classes without a test row: c." in said
 
 
 def test_spellings_of_a_label_are_joined(bert: Path, tmp_path: Path) -> None:
