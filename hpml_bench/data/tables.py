@@ -22,6 +22,7 @@ from hpml_bench.data.columns import (
     column_errors_as_user_errors,
     column_named,
     converted,
+    is_number,
     short,
     some,
 )
@@ -425,8 +426,11 @@ def _text_and_label(
         ):  # Python's own `1_000` and truth values are refused
             value = math.nan if isinstance(label, bool) or "_" in str(label) else float(label)
         if not math.isfinite(value):
+            advice = ""
+            if "," in str(label) and is_number(str(label).replace(",", ".")):
+                advice = "; write it with a decimal point"
             raise ValueError(
-                f"has '{short(str(label))}' in column '{column}', which is no finite number"
+                f"has '{short(str(label))}' in column '{column}', which is no finite number{advice}"
             )
     text = separator.join(str(cell) for cell in texts[: len(columns.text)] if cell is not None)
     seconds = tuple("" if cell is None else str(cell) for cell in texts[len(columns.text) :])

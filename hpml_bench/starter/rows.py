@@ -28,6 +28,7 @@ from hpml_bench.data.columns import (
 )
 from hpml_bench.data.conversations import TURN_NAMES, find_turns, preferences
 from hpml_bench.data.files import file_of, read_file, read_repository, sentences_of
+from hpml_bench.data.numbers import notation_of
 from hpml_bench.data.tables import SPLIT_NAMES, find, split_by, split_of
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.starter.model import Model, source_of
@@ -81,6 +82,18 @@ class Data:
             not isinstance(cell, bool | list | dict) and is_number(str(cell)) for cell in cells
         )
         return set(map(float, cells)) if plain else set()
+
+    def decimal_comma(self, name: str) -> str | None:
+        """Return the first number with a decimal comma of a column that holds nothing else than
+        numbers written so; None for other columns.
+        """
+        cells = [cell for cell in self.cells[name] if cell not in ("", None)]
+        if not cells or not all(isinstance(cell, str) for cell in cells):
+            return None
+        notation = notation_of(cells)
+        if notation is None or notation.decimal_mark != "comma":
+            return None
+        return next((cell for cell in cells if "," in cell), None)
 
     def is_id(self, name: str) -> bool:
         values = self.numbers(name)
@@ -353,7 +366,22 @@ def _label(data: Data) -> Learnt | None:
             f"{data.where}: {len(numeric)} columns hold numbers; name the one to learn with "
             f"dataset.options.label ({listed(numeric)})"
         )
-    return _class_or_number(data, numeric[0]) if numeric else None
+    if numeric:
+        return _class_or_number(data, numeric[0])
+    for name in names:
+        _check_decimals(data, name)
+    return None
+
+
+def _check_decimals(data: Data, name: str) -> None:
+    """Raise a UserError if a column holds numbers with a decimal comma, which no task reads."""
+    number = data.decimal_comma(name)
+    if number is not None:
+        raise UserError(
+            f"{data.where}: column '{short(name)}' holds numbers with a decimal comma, such as "
+            f"{short(number)}; write them with a decimal point and name the column with "
+            f"dataset.options.label, or name the task sequence_classification if they are classes"
+        )
 
 
 def _texts(data: Data, model: Model) -> Learnt | None:
@@ -384,6 +412,8 @@ def _class_or_number(data: Data, label: str) -> Learnt:
         len({*map(str, data.cells[label])}),
     )
     what = f"Column '{short(label)}'" if data.named else short(label).capitalize()
+    if not data.read.label_names:
+        _check_decimals(data, label)
     whole = bool(values) and all(map(float.is_integer, values))
     few = whole and len(values) <= MOST_NUMBERED and label.strip().lower() not in ONLY_NUMBERS
     is_class = bool(data.read.label_names) or not values or few

@@ -213,6 +213,13 @@ CASES = {
         "sequence_classification",
         {"header": False, "text": [2, 3], "label": 1, "label_names": ["1", "2", "3"]},
     ),
+    "classes that look like decimals": Case(
+        csv("text\tsection", TEXTS, [f"{row % 3},5" for row in range(60)], sep="\t"),
+        "sequence_classification",
+        {"text": "text", "label": "section"},
+        ("--task", "sequence_classification"),
+        ".tsv",
+    ),
     "steps": Case(
         csv("text,label", TEXTS, LABELS),
         "sequence_classification",
@@ -321,6 +328,18 @@ STRANGE: dict[str, tuple[str, str, str | bytes, str]] = {
     "a workbook": ("bert", ".xlsx", b"PK", r"is a spreadsheet, .* export it as CSV and give rows"),
     "a sheet of LibreOffice": ("bert", ".ods", b"PK", "export it as CSV and give rows.csv"),
     "a sheet of old Excel": ("bert", ".XLS", b"PK", "export it as CSV and give rows.csv"),
+    "decimal commas": (
+        "bert",
+        ".csv",
+        csv("beschreibung;preis", TEXTS, [f"{row + 1},5" for row in range(60)], sep=";"),
+        "'preis' holds numbers with a decimal comma, such as 1,5; write .* name .*--label",
+    ),
+    "decimal commas of a label": (
+        "bert",
+        ".tsv",
+        csv("text\tscore", TEXTS, [f"{row % 9},5" for row in range(60)], sep="\t"),
+        "'score' holds .* or name the task sequence_classification if they are classes",
+    ),
     "nested json": (
         "llama",
         ".json",

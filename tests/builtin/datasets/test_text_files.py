@@ -408,6 +408,14 @@ def test_labels_of_several_spellings_are_told_and_joined(tmp_path: Path) -> None
         load(tmp_path, "label,text\n1,a\n", target="number", normalize_labels=True)
 
 
+def test_a_decimal_comma_is_called_one(tmp_path: Path) -> None:
+    """A number with one is refused with what to write; another text is not said to have one."""
+    for cell, end in (("1,5", "number; write it with a decimal point"), ("a, b", "number")):
+        rows = f"text\tscore\none\t1\ntwo\t{cell}\n"
+        with pytest.raises(UserError, match=rf"row 2 has '{cell}' .* no finite {end}; task"):
+            load(tmp_path, rows, suffix=".tsv", target="number")
+
+
 def test_tags_of_several_spellings_are_told_and_joined(tmp_path: Path) -> None:
     """As classes are, counted in words."""
     anna = {"tokens": ["Anna", "Bob", "met"], "ner_tags": ["B-PER", "b-per", "O"]}
