@@ -51,6 +51,8 @@ PAIR_NAMES = (
 PAIRED = re.compile(
     r"(.+?)[ _-]?([12ab])", re.IGNORECASE
 )  # sentence1 and sentence2, text_a and text_b
+DATE = re.compile(r"\s*(\d{4}([-./])\d\d?\2\d\d?|\d\d?([-./])\d\d?\3\d{4})(?!\d)")
+"""Start of a date, which a time may follow."""
 LONG_TEXT, MOSTLY, VARIED = 5, 0.5, 0.2
 """Words of a long text in the mean; share of rows from which on most have something; least share
 of different texts among those of a pair.
@@ -301,13 +303,16 @@ def some(values: Sequence[str], most: int = 30) -> str:
 
 
 def label_candidates(names: Sequence[str], sample: Mapping[str, list[Any]]) -> list[str]:
-    """Return the columns with few different values, the fewest first, which may be classes."""
+    """Return the columns with few different values, the fewest first, which may be classes; dates
+    are none.
+    """
     most = min(MOST_CLASSES, len(next(iter(sample.values()), [])) // 2)
     counts = {}
     for name in names:
-        count = len({*map(str, sample[name])})
-        if 2 <= count <= most and _full(sample[name]):
-            counts[name] = count
+        values = {*map(str, sample[name])}
+        dates = all(DATE.match(value) for value in values - {"", "None"})
+        if 2 <= len(values) <= most and _full(sample[name]) and not dates:
+            counts[name] = len(values)
     return sorted(counts, key=counts.__getitem__)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -57,6 +57,7 @@ FREQUENT, FEW_OF_CLASS = 0.8, 10
 """Share of rows from which on a class is so frequent that accuracy hides the others; rows below
 which one is rare.
 """
+SEPARATORS = "|;,"  # what may join several labels of a row
 MOST_NAMES = 60  # most names that are written out
 
 
@@ -205,6 +206,7 @@ def _rare_classes(view: View, prepared: Prepared) -> tuple[str, ...]:
     rare = [
         f"{names[label]} ({train[label]:,})" for label in by_rows if train[label] < FEW_OF_CLASS
     ]
+    found.extend(_joined_labels(view.loaded.label_names))
     if rare:
         found.append(
             f"Classes with fewer than {FEW_OF_CLASS} training rows, too few to learn or test: "
@@ -214,6 +216,21 @@ def _rare_classes(view: View, prepared: Prepared) -> tuple[str, ...]:
     if untested:
         found.append(f"Classes without a test row: {some(untested, 12)}.")
     return tuple(found)
+
+
+def _joined_labels(names: Sequence[str]) -> Iterator[str]:
+    """Yield the sentence on names that are several labels of a row, as their parts return in other
+    names.
+    """
+    for separator in SEPARATORS:
+        joined = [name for name in names if separator in name]
+        parts = {part.strip() for name in names for part in name.split(separator)}
+        if joined and len(parts) < len(names):
+            yield (
+                f"Labels such as '{short(joined[0])}' look like several that are joined by "
+                f"'{separator}': each combination is a class of its own, as no task learns several "
+                f"labels of a row."
+            )
 
 
 def _rows_of_classes(prepared: Prepared, split: str) -> NDArray[np.int64]:

@@ -470,6 +470,18 @@ def test_rare_positives_are_counted(
     assert f"{sentence}{more if weights else ''}." in said
 
 
+def test_several_labels_of_a_row_are_named(bert: Path, tmp_path: Path) -> None:
+    """Combinations of labels are classes of their own, which the terminal says; a name with a
+    comma alone is no combination.
+    """
+    file = tmp_path / "rows.csv"
+    file.write_text(csv("text,label", TEXTS, ["a", "a|b", "b", "a|b|c", "c", "b|c"] * 10))
+    said = init(bert, file).stderr
+    assert "Labels such as 'a|b' look like several that are joined by '|': each" in said
+    file.write_text(csv("text,label", TEXTS, ['"Health, Beauty"', "Sport", "Food"] * 20))
+    assert "look like several" not in init(bert, file).stderr
+
+
 def test_classes_without_a_test_row_are_named(bert: Path, tmp_path: Path) -> None:
     """Of given test rows that lack a class."""
     files = [tmp_path / "train.csv", tmp_path / "test.csv"]

@@ -408,6 +408,24 @@ def test_labels_of_several_spellings_are_told_and_joined(tmp_path: Path) -> None
         load(tmp_path, "label,text\n1,a\n", target="number", normalize_labels=True)
 
 
+DAYS = {
+    "year first": ("2024-05-01", "2024-05-02", False),
+    "year last, with a time": ("01.05.2024 10:00", "2.5.2024 11:30", False),
+    "some missing": ("5/1/2024", "", False),
+    "versions, which are no dates": ("1.5.2", "1.5.3", True),
+}
+
+
+@pytest.mark.parametrize("name", DAYS)
+def test_dates_are_no_classes(tmp_path: Path, name: str) -> None:
+    """A column of few dates isn't taken for the label, whatever the number of its values."""
+    first, second, taken = DAYS[name]
+    cells = [(first, second)[row % 2] for row in range(12)]
+    rows = "".join(f"{cell}\tthe text {n}\t{'abc'[n % 3]}\n" for n, cell in enumerate(cells))
+    data = load(tmp_path, f"day\tquestion\tkind\n{rows}", suffix=".tsv")
+    assert data.label_names == ((first, second) if taken else ("a", "b", "c"))
+
+
 def test_a_decimal_comma_is_called_one(tmp_path: Path) -> None:
     """A number with one is refused with what to write; another text is not said to have one."""
     for cell, end in (("1,5", "number; write it with a decimal point"), ("a, b", "number")):
