@@ -46,6 +46,7 @@ TAGGED = (
     ".iob2",
     ".txt",
 )  # suffixes of files that may have a word a line
+SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 DOCUMENT = "-DOCSTART-"
 TAG = re.compile(r"O|[BIESLU]-\S+")
 SENTENCE_NAMES = ("sentence #", "sentence", "sentence_id", "sentence_idx", "sentence id", "sent_id")
@@ -113,6 +114,11 @@ def file_of(uri: str) -> Path:
     """
     path = fetch(uri).folder_or_file
     known = [*SEPARATED, *OTHER, *TAGGED]
+    if path.suffix.lower() in SPREADSHEETS:
+        raise UserError(
+            f"{path}: is a spreadsheet, which can't be read; export it as CSV and give "
+            f"{path.stem}.csv"
+        )
     if not path.is_file() or path.suffix.lower() not in known:
         raise UserError(f"{path}: is no file that can be read; it must end in {', '.join(known)}")
     if not path.stat().st_size:

@@ -7,9 +7,10 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,12 +19,16 @@ from numpy.typing import NDArray
 from hpml_bench.data.chat_template import REASONING, THINKING, chat_template
 from hpml_bench.data.columns import short, some
 from hpml_bench.data.numbers import Notation, notation_of
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.data.tables import SPELLINGS, normalized
 from hpml_bench.plugins.dataset import LoadedData, Target
+from hpml_bench.plugins.rows import read_rows
 from hpml_bench.plugins.task import KEPT, Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.starter.entries import Entry, as_values
 from hpml_bench.starter.model import Model
 from hpml_bench.starter.rows import Data, Learnt
+from hpml_bench.suite.registry import options_class
 from hpml_bench.suite.settings import TaskSpec
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.packages import install_extras
@@ -40,7 +45,7 @@ default.
 """
 STEP = 8  # lengths are multiples of this
 VIRTUAL = 32  # positions left for the virtual tokens of prompt methods
-TASK = "causal_lm"
+TASK, CLASSES = "causal_lm", "sequence_classification"
 MOST_ANSWERS = 1000  # answers by which a scorer is chosen
 SHORT_WORDS = 4  # most words of an answer that has to match exactly
 NINE_TENTHS = 0.9
@@ -52,6 +57,7 @@ FREQUENT, FEW_OF_CLASS = 0.8, 10
 """Share of rows from which on a class is so frequent that accuracy hides the others; rows below
 which one is rare.
 """
+SEPARATORS = "|;,"  # what may join several labels of a row
 MOST_NAMES = 60  # most names that are written out
 
 
@@ -113,8 +119,8 @@ class Kind(NamedTuple):
         lambda _: ()
     )  # returns the data set's options on names of labels
     facts: Callable[[View], tuple[str, ...]] = lambda _: ()  # returns sentences on what is learnt
-    cautions: Callable[[View], tuple[str, ...]] = (
-        lambda _: ()
+    cautions: Callable[[View, Prepared], tuple[str, ...]] = (
+        lambda *_: ()
     )  # returns sentences on what makes scores hard to read
 
 
@@ -140,6 +146,15 @@ def _head_options(view: View) -> tuple[Entry, ...]:
 
 def _regression_options(view: View) -> tuple[Entry, ...]:
     return (*_head_options(view), *decimal_mark(view.learnt))
+
+
+def spells_labels_apart(loaded: LoadedData, data: Data) -> bool:
+    """Return whether labels have several spellings that are to be joined, as nothing was given
+    that says otherwise and two labels or more are left.
+    """
+    given = {"normalize_labels", "label_names"} & data.read.model_fields_set
+    left = {normalized(name) for name in loaded.label_names}
+    return SPELLINGS in loaded.warnings and not given and len(left) > 1
 
 
 def _names(view: View) -> tuple[Entry, ...]:
@@ -174,31 +189,72 @@ def _names(view: View) -> tuple[Entry, ...]:
     return (Entry("label_names", names, tuple(reasons)),)
 
 
-def _rare_classes(view: View) -> tuple[str, ...]:
-    """Return a caution where one class is nearly all rows, and one where classes have too few
-    rows to be learnt.
+def _rare_classes(view: View, prepared: Prepared) -> tuple[str, ...]:
+    """Return cautions where one class is nearly all rows, and where classes have too few rows to
+    be learnt or none to be tested.
     """
-    names, counts = view.loaded.label_names, Counter(view.loaded.train["label"])
-    counts.update(dict.fromkeys(range(len(names)), 0))  # classes of other rows alone
-    (most, count), total = counts.most_common(1)[0], sum(counts.values())
-    rare = [
-        f"{short(names[label])} ({number:,})"
-        for label, number in counts.most_common()
-        if number < FEW_OF_CLASS
-    ]
+    names = [*map(short, view.loaded.label_names)]
+    train, test = (_rows_of_classes(prepared, split) for split in ("train", "test"))
+    most = int(train.argmax())
+    share = train[most] / train.sum()
     found = []
-    if count > FREQUENT * total:
+    if share > FREQUENT:
         found.append(
-            f"{percent(count / total)} % of the training rows are of the class "
-            f"{short(names[most])}: always answering "
-            "it has about that accuracy; rank_by: macro_f1 ranks the methods by all classes alike."
+            f"{percent(share)} % of the training rows are of the class {names[most]}: always "
+            "answering it has about that accuracy; rank_by: macro_f1 ranks the methods by all "
+            "classes alike."
         )
+        if len(names) == 2:
+            found.append(_positives(names[1 - most], int(train[1 - most]), int(test[1 - most])))
+    by_rows = np.argsort(-train, kind="stable")
+    rare = [
+        f"{names[label]} ({train[label]:,})" for label in by_rows if train[label] < FEW_OF_CLASS
+    ]
+    found.extend(_joined_labels(view.loaded.label_names))
     if rare:
         found.append(
             f"Classes with fewer than {FEW_OF_CLASS} training rows, too few to learn or test: "
             f"{some(rare, 12)}."
         )
+    untested = [names[label] for label in by_rows if not test[label]]
+    if untested:
+        found.append(f"Classes without a test row: {some(untested, 12)}.")
     return tuple(found)
+
+
+def _joined_labels(names: Sequence[str]) -> Iterator[str]:
+    """Yield the sentence on names that are several labels of a row, as their parts return in other
+    names.
+    """
+    for separator in SEPARATORS:
+        joined = [name for name in names if separator in name]
+        parts = {part.strip() for name in names for part in name.split(separator)}
+        if joined and len(parts) < len(names):
+            yield (
+                f"Labels such as '{short(joined[0])}' look like several that are joined by "
+                f"'{separator}': each combination is a class of its own, as no task learns several "
+                f"labels of a row."
+            )
+
+
+def _rows_of_classes(prepared: Prepared, split: str) -> NDArray[np.int64]:
+    """Return the number of rows of each class in a prepared split, [classes]."""
+    labels = read_rows(Path(prepared.data) / split).column("label").to_numpy()
+    return np.bincount(labels, minlength=len(prepared.label_names))
+
+
+def _positives(name: str, train: int, test: int) -> str:
+    """Return the sentence on the rows of the rarer of two classes, and what suits it."""
+    few = ", too few to tell methods apart by them" if test < FEW_OF_CLASS else ""
+    sentence = (
+        f"Of the class {name} there are {train:,} training rows and {test:,} test rows{few}; "
+        f"rank_by: average_precision ranks the methods by how well they find it"
+    )
+    if "class_weights" in options_class("tasks", CLASSES).model_fields:
+        sentence += (
+            "; task.options.class_weights: balanced lets both classes weigh the same in training"
+        )
+    return f"{sentence}."
 
 
 def _spread(view: View) -> tuple[str, ...]:
@@ -396,7 +452,7 @@ def ambiguous(notation: Notation, what: str) -> str | None:
     )
 
 
-def _number_facts(view: View) -> tuple[str, ...]:
+def _number_facts(view: View, _: Prepared) -> tuple[str, ...]:
     """Return the sentences on how numbers in answers are read, for the terminal."""
     if view.given.get("scorer", "number") != "number" or "decimal_mark" in view.given:
         return ()
@@ -413,7 +469,7 @@ def _number_facts(view: View) -> tuple[str, ...]:
     return (sentence, doubt) if doubt else (sentence,)
 
 
-def _mark_facts(view: View) -> tuple[str, ...]:
+def _mark_facts(view: View, _: Prepared) -> tuple[str, ...]:
     """Return the sentence on how numbers to learn are read, for the terminal."""
     notation = view.learnt.notation
     if notation is None:
@@ -447,7 +503,7 @@ def _scorer_of_texts(answers: list[str]) -> Entry:
 
 
 KINDS: Mapping[Target, Kind] = {
-    "class": Kind("sequence_classification", _head_options, names=_names, cautions=_rare_classes),
+    "class": Kind(CLASSES, _head_options, names=_names, cautions=_rare_classes),
     "number": Kind("regression", _regression_options, facts=_spread, cautions=_mark_facts),
     "tags": Kind("token_classification", names=_names),
     "answer": Kind(TASK, _answer_options, cautions=_number_facts),

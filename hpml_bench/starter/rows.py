@@ -22,6 +22,7 @@ from hpml_bench.data.columns import (
     column_named,
     first_named,
     is_float,
+    label_candidates,
     listed,
     short,
 )
@@ -266,6 +267,24 @@ def find_target(data: Data, model: Model) -> Learnt:
     )
 
 
+def other_labels(data: Data, learnt: Learnt) -> list[str]:
+    """Return the columns that could be the label as well as the one that was guessed; none where
+    it was given, or no other has a label's name, or else few different values.
+    """
+    label = learnt.columns.label
+    if label is None or learnt.target not in {"class", "number"}:
+        return []
+    if data.read.label is not None or label == data.label:
+        return []
+    rest = [name for name in data.cells if name not in learnt.columns.read and not data.is_id(name)]
+    known = {*LABEL_NAMES, *NUMBER_NAMES}
+    if label.strip().lower() in known:
+        return [name for name in rest if name.strip().lower() in known]
+    if learnt.target == "number":  # the only column of numbers
+        return []
+    return label_candidates(rest, data.cells)
+
+
 def _cannot_answer(data: Data, model: Model) -> UserError:
     return UserError(
         f"{data.where}: holds conversations, and {model} reads both ways and can't answer; give a "
@@ -342,7 +361,9 @@ def _label(data: Data) -> Learnt | None:
             f"{data.where}: {len(numeric)} columns hold numbers; name the one to learn with "
             f"dataset.options.label ({listed(numeric)})"
         )
-    return _class_or_number(data, numeric[0]) if numeric else None
+    if numeric:
+        return _class_or_number(data, numeric[0])
+    return None
 
 
 def _texts(data: Data, model: Model) -> Learnt | None:

@@ -233,7 +233,16 @@ def test_a_suite_is_not_overwritten(bert: Path, tmp_path: Path) -> None:
         result = init(bert, rows, out=tmp_path / name, status=2)
         assert result.stderr.startswith(f"hpml-bench: --out {tmp_path / name}")
         assert says in result.stderr
+        assert ("--overwrite replaces it" in result.stderr) == (name == "there.yaml")
     assert (tmp_path / "there.yaml").read_text() == "mine"
+
+
+def test_a_suite_is_overwritten_where_that_is_wanted(bert: Path, tmp_path: Path) -> None:
+    """With --overwrite the file that is there becomes the suite."""
+    rows = starters.classes(tmp_path / "a.csv", 40)
+    (tmp_path / "there.yaml").write_text("mine")
+    called("init", "--model", bert, "--data", rows, "--out", tmp_path / "there.yaml", "--overwrite")
+    assert load_suite(str(tmp_path / "there.yaml")).settings.task.name == "sequence_classification"
 
 
 TEXTS = starters.texts(60)
@@ -362,8 +371,8 @@ def test_preferences_are_not_learnt(
 def test_a_few_test_rows_show_nothing(llama: Path, tmp_path: Path) -> None:
     """No difference above the score's range is named."""
     said = init(llama, starters.jsonl(tmp_path / "a.jsonl", asked("bank")[:30])).stderr
-    assert "3 test rows are too few to show that two methods differ" in said
-    assert "points or more" not in said
+    assert "3 test rows are too few to show that two of 3 methods differ." in said
+    assert "in four cases of five" not in said
 
 
 @pytest.mark.parametrize("name", WRITTEN)

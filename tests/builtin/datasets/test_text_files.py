@@ -474,6 +474,73 @@ def test_labels_that_can_be_no_classes_are_told(tmp_path: Path) -> None:
     assert load(tmp_path, "id,label,text\n1,a,one\n2,b,two\n").notes["columns not read"] == "id"
 
 
+SPELT = "label,text\nBilling,a\nbilling,b\nBilling,c\nTech  nical,d\ntech nical,e\nAccount,f\n"
+
+
+def test_labels_of_several_spellings_are_told_and_joined(tmp_path: Path) -> None:
+    """Those that differ only in case or white space are named with their rows; `normalize_labels`
+    takes them for one, named by the most frequent spelling, of test rows too.
+    """
+    name = "labels that differ only in case or white space"
+    apart = load(tmp_path, SPELT)
+    assert len(apart.label_names) == 5
+    assert apart.warnings[name] == (
+        "each spelling is a label of its own: 'Billing' (2 rows) and 'billing' (1), 'Tech  nical' "
+        "(1 row) and 'tech nical' (1); dataset.options.normalize_labels: true joins them"
+    )
+    joined = load(tmp_path, SPELT, "label,text\nBILLING,a\n account ,b\n", normalize_labels=True)
+    assert joined.label_names == ("Account", "Billing", "Tech  nical")
+    assert joined.train["label"][:] == [1, 1, 1, 2, 2, 0]
+    assert joined.test["label"][:] == [1, 0]
+    assert name not in joined.warnings
+    assert joined.notes[name].startswith("taken for one each: 'Billing' (2 rows) and 'billing'")
+    names = ("Account", "BILLING", "Technical")
+    given = SPELT.replace("Tech  nical", "technical").replace("tech nical", "TECHNICAL")
+    assert (
+        load(tmp_path, given, label_names=names, normalize_labels=True).train["label"][:]
+        == joined.train["label"][:]
+    )
+    with pytest.raises(UserError, match="holds a name twice: Billing, billing"):
+        load(tmp_path, SPELT, label_names=("Billing", "billing"), normalize_labels=True)
+    with pytest.raises(UserError, match=r"BILLING.*normalize_labels: true takes it for 'Billing'"):
+        load(tmp_path, SPELT, "label,text\nBILLING,a\n")
+    with pytest.raises(UserError, match="normalize_labels is for classes or tags; leave it out"):
+        load(tmp_path, "label,text\n1,a\n", target="number", normalize_labels=True)
+
+
+DAYS = {
+    "year first": ("2024-05-01", "2024-05-02", False),
+    "year last, with a time": ("01.05.2024 10:00", "2.5.2024 11:30", False),
+    "some missing": ("5/1/2024", "", False),
+    "versions, which are no dates": ("1.5.2", "1.5.3", True),
+}
+
+
+@pytest.mark.parametrize("name", DAYS)
+def test_dates_are_no_classes(tmp_path: Path, name: str) -> None:
+    """A column of few dates isn't taken for the label, whatever the number of its values."""
+    first, second, taken = DAYS[name]
+    cells = [(first, second)[row % 2] for row in range(12)]
+    rows = "".join(f"{cell}\tthe text {n}\t{'abc'[n % 3]}\n" for n, cell in enumerate(cells))
+    data = load(tmp_path, f"day\tquestion\tkind\n{rows}", suffix=".tsv")
+    assert data.label_names == ((first, second) if taken else ("a", "b", "c"))
+
+
+def test_tags_of_several_spellings_are_told_and_joined(tmp_path: Path) -> None:
+    """As classes are, counted in words."""
+    anna = {"tokens": ["Anna", "Bob", "met"], "ner_tags": ["B-PER", "b-per", "O"]}
+    rows = lines(anna, anna)
+    name = "labels that differ only in case or white space"
+    apart = load(tmp_path, rows, suffix=".jsonl", target="tags")
+    assert apart.warnings[name].endswith(
+        "of its own: 'B-PER' (2 words) and 'b-per' (2); dataset.options.normalize_labels: true "
+        "joins them"
+    )
+    joined = load(tmp_path, rows, suffix=".jsonl", target="tags", normalize_labels=True)
+    assert joined.label_names == ("B-PER", "O")
+    assert joined.train["tags"][:] == [[0, 0, 1]] * 2
+
+
 NUMBERS = {
     "": "no number in column 'score'",
     " ": "no number in column 'score'",
@@ -619,7 +686,8 @@ def test_a_mistake_is_named(
     ("name", "content", "says"),
     [
         ("a.csv", b"", "is empty"),
-        ("a.xlsx", b"x", "must end in .csv"),
+        ("a.pdf", b"x", "must end in .csv"),
+        ("a.xlsx", b"x", "is a spreadsheet, .* export it as CSV and give a.csv"),
         ("a.json", b"{", "can't be read as json"),
         (
             "b.csv",
