@@ -19,6 +19,7 @@ from filelock import Timeout
 from hpml_bench.records import files, jobs
 from hpml_bench.records.load import changed, digests_of, kept_digests, load_record, read_record
 from hpml_bench.records.plan import RETRIED, Plan
+from hpml_bench.records.points import MOST_BYTES
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk, temporary
@@ -26,6 +27,7 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import (
     end_of,
     is_plain_file,
+    open_plain,
     read_json,
     remove,
     sync_folder,
@@ -59,7 +61,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         for path in self.path.iterdir():
             if path.name not in {files.CHECKPOINTS, files.POINTS}:
-                remove(path) if path.is_dir() else path.unlink()
+                remove(path)
 
     @property
     def saved(self) -> int:
@@ -108,7 +110,7 @@ class RunFolder:
 
     def give(self, folder: Path) -> None:
         if not any(folder.iterdir()):
-            shutil.copytree(self.path / files.KEPT, folder, dirs_exist_ok=True)
+            shutil.copytree(self.path / files.KEPT, folder, ignore=_odd, dirs_exist_ok=True)
 
     def damage(self) -> str | None:
         """Return the first damage of its files, in words; None if there is none, or no record:
@@ -231,7 +233,7 @@ class SharedResults(ResultsFolder):
         if newest.saved > own.saved:  # its checkpoints, and the points that they need
             own.path.mkdir(exist_ok=True)
             with suppress(OSError):  # its process may live: then this attempt begins anew
-                shutil.copyfile(newest.path / files.POINTS, own.path / files.POINTS)
+                _copy_points(newest.path / files.POINTS, own.path / files.POINTS)
                 remove(own.path / files.CHECKPOINTS)
                 (newest.path / files.CHECKPOINTS).rename(own.path / files.CHECKPOINTS)
         return own
@@ -285,6 +287,24 @@ class SharedResults(ResultsFolder):
     def _aside(self, folder: Path) -> None:
         with suppress(FileNotFoundError):  # another process was first
             RunFolder(folder).set_aside(self.path, "superseded")
+
+
+def _odd(folder: str, names: list[str]) -> list[str]:
+    """Return the names in a folder that are links, or neither files nor folders."""
+    odd = []
+    for name in names:
+        path = Path(folder, name)
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            odd.append(name)
+    return odd
+
+
+def _copy_points(source: Path, target: Path) -> None:
+    with open_plain(source) as points:
+        if os.fstat(points.fileno()).st_size > MOST_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(source))
+        with target.open("wb") as copy:
+            shutil.copyfileobj(points, copy)
 
 
 def _set_aside(run: RunFolder, say: Say, why: str = "") -> None:

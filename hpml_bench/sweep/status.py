@@ -6,6 +6,7 @@ In comes a results folder, with the plan and jobs of a sweep by jobs (`state`), 
 Nothing is written.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -110,7 +111,7 @@ def plain_sweep(path: Path) -> Path | None:
     jobs.
     """
     folders = folders_with(path, SUITE)
-    without_plan = [folder for folder in folders if not (folder / PLAN).exists()]
+    without_plan = [folder for folder in folders if not os.path.lexists(folder / PLAN)]
     if len(without_plan) > 1:
         raise UserError(
             f"{path} holds several sweeps; name one of "
@@ -129,6 +130,10 @@ def local_state(folder: Path) -> tuple[str, list[Row]]:
     try:
         suite = Suite.model_validate(read_json(folder / SUITE))
     except ValidationError:
+        if os.path.lexists(folder / SUITE):
+            raise UserError(
+                f"{folder / SUITE}: can't be read as a suite; the same run-all writes it anew"
+            ) from None
         raise UserError(
             f"{folder}: no sweep was begun here; hpml-bench run-all begins one"
         ) from None
