@@ -193,7 +193,7 @@ class ResultsFolder:
         return tuple(record for spec in specs if (record := self.run_folder(spec).record()))
 
     def forget_measured(self) -> None:
-        (self.path / files.MEASURED_SETTINGS).unlink(missing_ok=True)
+        remove(self.path / files.MEASURED_SETTINGS)
 
     def clear(self, specs: Iterable[RunSpec] | None = None) -> None:
         """Remove these runs, or all runs and the jobs' files; other files of the folder stay."""
@@ -327,6 +327,8 @@ def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
     lock, holder = folder / ".lock", folder / ".lock-holder.json"
     if lock.is_symlink():
         raise UserError(f"{lock} is a link, and none is followed; remove it, or give another --out")
+    if os.path.lexists(lock) and not is_plain_file(lock):
+        raise UserError(f"{lock} is no regular file; remove it, or give another --out")
     with ExitStack() as held:
         try:
             held.enter_context(disk.lock_held(lock, "give an --out on another one", seconds))
@@ -336,6 +338,7 @@ def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
                 f"{folder} is in use by process {owner.get('pid', '?')} on "
                 f"{owner.get('host', 'another machine')}; wait for it, or give another --out"
             ) from None
+        remove(holder)  # left by a killed process
         held.callback(holder.unlink, missing_ok=True)
         write_atomically(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield

@@ -317,8 +317,7 @@ def clear(folder: Path) -> None:
     """Remove the jobs' files from a results folder whose runs are repeated; claims of jobs that
     may still work stay.
     """
-    (folder / RESOLVED).unlink(missing_ok=True)
-    for name in (ATTEMPTS, JOBS, RUNNING):
+    for name in (RESOLVED, ATTEMPTS, JOBS, RUNNING):
         remove(folder / name)
     for owner in filter(ended_here, claims(folder)):
         remove(folder / CLAIMS / str(owner.unit))

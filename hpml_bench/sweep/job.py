@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import Field
+
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher, preparation
 from hpml_bench.launch.agent import OverNodes
@@ -367,7 +369,7 @@ def _left(until: float | None) -> float:
 class Running(Frozen):
     """A run under way, in a file that it removes at its end."""
 
-    run: str
+    run: str = Field(pattern=RUN_ID)
     hosts: tuple[str, ...]
     owner: Job
 
@@ -401,6 +403,14 @@ class Neighbours:
             run=self._run, hosts=tuple(sorted(self._hosts)), owner=self._results.job
         )
         write_atomically(self._file, registration.model_dump_json())
+        try:
+            self._look_for_others()
+        except UserError:  # this run doesn't begin
+            _remove(self._file)
+            raise
+        return self
+
+    def _look_for_others(self) -> None:
         # names of the jobs that hold a unit
         working = {owner.name for owner in claims(self._results.path)}
         for path in self._file.parent.glob("*.json"):
@@ -415,7 +425,6 @@ class Neighbours:
             self._others.add(other.run)
             with _arrivals_readable(path):
                 append(_arrivals(path), f"{self._run}\n")
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Collect the runs that have begun since, and remove this run's files."""

@@ -96,7 +96,7 @@ class JobSweep:
             if request.fresh:
                 sweep.watch.forget_submissions()
             if not _has_usable_settings(folder, before, plan, say):
-                (folder / plans.RESOLVED).unlink(missing_ok=True)
+                remove(folder / plans.RESOLVED)
             results.write_suite(request.suite.model_dump_json(indent=1))
             plans.write_plan(folder, plan)
         return sweep

@@ -48,7 +48,7 @@ def file_sha256(path: Path) -> str:
     facts = path.stat()
     key = [str(path.resolve()), facts.st_size, facts.st_mtime_ns]
     memo = cache_folder() / "hashes" / digest(key[0])
-    with suppress(OSError, ValueError, TypeError):
+    with suppress(OSError, ValueError, TypeError, RecursionError):
         *known, value = json.loads(read_bytes(memo))
         if known == key:
             return str(value)

@@ -74,8 +74,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder if it exists, or what lies in its place; of a link only the link, not its
-    target.
+    """Remove a folder or a file, or what lies in its place, if it exists; of a link only the link,
+    not its target.
     """
     if folder.is_dir() and not folder.is_symlink():
         shutil.rmtree(folder)
