@@ -343,7 +343,7 @@ def read_resolved(folder: Path, plan: JobPlan) -> Settings | None:
     """Return the settings as the first job resolved them, None before; UserError if damaged, or
     not the plan's.
     """
-    if not (folder / RESOLVED).exists():
+    if not os.path.lexists(folder / RESOLVED):
         return None
     found = read_model(folder / RESOLVED, Settings)
     wrong = "can't be read"

@@ -65,6 +65,13 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return suite, room / "out" / "colours"
 
 
+def test_the_count_is_that_of_the_docs() -> None:
+    """docs/security.md says in how many hostile folders the command is started."""
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    assert f"`run-all` is started in\n{len(CASES)} such folders" in page
+    assert len(QUICK) == 69 - 65
+
+
 def run_all(suite: Path, out: Path) -> Result:
     options = ("--methods", "head", "--seeds", "1", "--wandb", "off")
     return called("run-all", suite, "--out", out, *options, status=None)
