@@ -116,7 +116,7 @@ class RunFolder:
         """Return the first damage of its files, in words; None if there is none, or no record:
         it is unfinished.
         """
-        if not (self.path / files.RECORD).exists():
+        if not os.path.lexists(self.path / files.RECORD):
             return None
         try:
             record = load_record(self.path / files.RECORD)
@@ -134,7 +134,7 @@ class RunFolder:
         parent.mkdir(exist_ok=True)
         free = (parent / f"{self.path.name}.{number}" for number in count(1))
         target = self.path.rename(next(path for path in free if not os.path.lexists(path)))
-        if not target.is_symlink() and (target / files.RECORD).exists():
+        if not target.is_symlink() and os.path.lexists(target / files.RECORD):
             (target / files.RECORD).replace(target / f"{files.RECORD}.{mark}")
         return target
 
