@@ -24,6 +24,7 @@ from hpml_bench.data.sources import fetch
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, disk_error, locked
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import open_plain, read_bytes
 from hpml_bench.system.text import digest, first_line
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ LOOKED_AT = (
     100  # first lines of a .txt file that decide whether it has a word per line or plain text
 )
 PATTERNS = ("*.parquet", "*.csv", "*.jsonl")  # files with rows in a repository of a data set
+MOST_TAGGED = 200_000_000  # bytes of a file with a word a line, which is read at once
+MOST_JSON = 4_000_000_000  # bytes of a .json file: as one value it may be decoded at once
+LONGEST_LINE = 100_000_000  # bytes of the first line of a file that is read line by line
 MAX_CARD = 200_000  # most characters of settings at the head of such a repository's README.md
 MAX_OBJECT = 16 * 2**20  # most characters of a json file that is one object with rows in it
 ORANGE_TYPES = {
@@ -124,6 +128,30 @@ def file_of(uri: str) -> Path:
     if not path.stat().st_size:
         raise UserError(f"{path}: the file is empty")
     return path
+
+
+def refuse_large(file: Path) -> None:
+    """Raise UserError where a file isn't read in parts and is too large to be read at once.
+
+    A file with holes may be of any size and take no room on the disk: its first line has no end.
+    """
+    suffix = file.suffix.lower()
+    if suffix == ".parquet":
+        return
+    if suffix == ".json":
+        if file.stat().st_size > MOST_JSON:
+            raise UserError(
+                f"{file}: is larger than {MOST_JSON:,} bytes; write it as jsonl, which is read in "
+                "parts"
+            )
+        return
+    with open_plain(file, follow=True) as lines:
+        first_line_bytes = len(lines.readline(LONGEST_LINE + 1))
+    if first_line_bytes > LONGEST_LINE:
+        raise UserError(
+            f"{file}: its first line is longer than {LONGEST_LINE:,} bytes; give a file with a row "
+            "a line"
+        )
 
 
 def _layout(file: Path, form: Format) -> Layout:
@@ -222,6 +250,7 @@ def read_file(file: Path, form: Format) -> tuple[Dataset, Layout | None]:
     suffix, layout = file.suffix.lower(), None
     arguments: dict[str, Any] = {}
     cache, builder = str(cache_folder() / "datasets"), (OTHER | TEXT).get(suffix, "csv")
+    refuse_large(file)
     try:
         if suffix in TAGGED and (tagged := read_tagged(file, form.encoding)):
             return tagged, None
@@ -306,14 +335,15 @@ def read_tagged(file: Path, encoding: str) -> Dataset | None:
     An empty line ends a sentence. Comments (# before a sentence) and lines between documents are
     left out.
     """
-    lines = [
-        line.split()
-        for line in file.read_text(encoding=encoding).removeprefix("\ufeff").split("\n")
-    ]
-    first = [cells for cells in lines if cells][:LOOKED_AT]
-    tagged = sum(len(cells) > 1 and bool(TAG.fullmatch(cells[-1])) for cells in first)
-    if file.suffix.lower() == ".txt" and tagged <= len(first) / 2:
+    if file.suffix.lower() == ".txt" and not _begins_with_tags(file, encoding):
         return None
+    if file.stat().st_size > MOST_TAGGED:
+        raise UserError(
+            f"{file}: is larger than {MOST_TAGGED:,} bytes; give a part of its sentences"
+        )
+    text = read_bytes(file, MOST_TAGGED, follow=True).decode(encoding)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = [line.split() for line in text.removeprefix("\ufeff").split("\n")]
     sentences: list[list[int]] = [[]]
     for number, cells in enumerate(lines):
         if not cells or cells[0] == DOCUMENT:
@@ -330,6 +360,21 @@ def read_tagged(file: Path, encoding: str) -> Dataset | None:
         "tags": [(cells or [""])[-1] for cells in lines],
     }
     return _grouped(ends, sentences)
+
+
+def _begins_with_tags(file: Path, encoding: str) -> bool:
+    """Return whether most of a file's first `LOOKED_AT` lines that aren't empty end in a tag."""
+    looked_at = 0
+    tagged = 0
+    with file.open(encoding=encoding) as lines:
+        while looked_at < LOOKED_AT and (line := lines.readline(LONGEST_LINE)):
+            cells = line.removeprefix("\ufeff").split()
+            if not cells:
+                continue
+            looked_at += 1
+            if len(cells) > 1 and TAG.fullmatch(cells[-1]):
+                tagged += 1
+    return tagged > looked_at / 2
 
 
 def sentences_of(rows: Dataset) -> Dataset:
@@ -411,13 +456,23 @@ def split_in(splits: Mapping[str, Dataset], name: str, uri: str) -> Dataset:
     return splits[name]
 
 
+def _text_of_card(card: Path) -> str:
+    """Return a card's text, empty where there is none."""
+    try:
+        return read_bytes(card, follow=True).decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise UserError(f"{card}: the card can't be read: {error.strerror}") from None
+
+
 def _outside(card: Path) -> str | None:
     """Return a file outside the dataset that its card names, and `datasets` would fetch or read;
     None without one.
     """
     import yaml
 
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    text = _text_of_card(card)
     head = re.match(r"\s*---[ \t]*\n(.*?)\n---", text, re.DOTALL)
     if head is None:
         return None

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from hpml_bench.records.files import POINTS
 from hpml_bench.records.run import Point
-from hpml_bench.system.files import is_plain_file
+from hpml_bench.system.files import open_plain
 
 # of points and of predictions: a larger file is not read, since one with holes takes no room
 MOST_BYTES = 4_000_000_000
@@ -56,7 +56,7 @@ class PointWriter:
         """Return whether the file begins with what was written when a checkpoint was saved."""
         size = os.fstat(self._file.fileno()).st_size
         return (
-            written.size <= size
+            written.size <= size <= MOST_BYTES
             and self._digest_of_first(written.size).hexdigest() == written.digest
         )
 
@@ -87,10 +87,13 @@ def iterate_points(folder: Path) -> Iterator[Point]:
     """Yield the points of a run in their order; incomplete lines (a crash, or a write in
     progress) are skipped.
     """
-    path = folder / POINTS
-    if is_plain_file(path) and path.stat().st_size <= MOST_BYTES:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            yield from _whole_lines(file)
+    try:
+        file = open_plain(folder / POINTS)
+    except OSError:
+        return
+    with io.TextIOWrapper(file, encoding="utf-8", errors="replace") as lines:
+        if os.fstat(file.fileno()).st_size <= MOST_BYTES:
+            yield from _whole_lines(lines)
 
 
 def _whole_lines(file: IO[str]) -> Iterator[Point]:
@@ -108,8 +111,8 @@ def read_points(folder: Path) -> list[Point]:
 
 
 class Tail:
-    """Reads the complete lines added to a file since the last call; stays open: a redacted log
-    would be read anew.
+    """Reads the complete lines added to a file since the last call, up to `MOST_BYTES`; stays open:
+    a redacted log would be read anew.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,7 +123,9 @@ class Tail:
     def lines(self) -> list[str]:
         """Return the new complete lines; none while there is no file."""
         try:
-            self._file = self._file or self._path.open("rb")
+            self._file = self._file or open_plain(self._path)
+            if os.fstat(self._file.fileno()).st_size > MOST_BYTES:
+                return []
             new = self._file.read()
         except OSError:
             return []

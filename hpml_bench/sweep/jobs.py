@@ -29,7 +29,7 @@ from hpml_bench.sweep.plan import SweepRequest, plan_jobs, recorded_specs
 from hpml_bench.sweep.watch import UNANSWERED_SECONDS, Watcher
 from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import absolute_keeping_links, remove
+from hpml_bench.system.files import absolute_keeping_links, end_of, is_plain_file, remove
 from hpml_bench.system.redaction import redacted, without_assigned
 
 POLL_SECONDS = 60.0
@@ -96,7 +96,7 @@ class JobSweep:
             if request.fresh:
                 sweep.watch.forget_submissions()
             if not _has_usable_settings(folder, before, plan, say):
-                (folder / plans.RESOLVED).unlink(missing_ok=True)
+                remove(folder / plans.RESOLVED)
             results.write_suite(request.suite.model_dump_json(indent=1))
             plans.write_plan(folder, plan)
         return sweep
@@ -364,7 +364,8 @@ class JobSweep:
     def _reason_by_logs(self, last_of_unit: Mapping[int, Job]) -> str | None:
         """Return what the jobs' logs say where no job has begun its work; None if nothing."""
         folder = self.folder / plans.LOGS
-        logs = sorted(folder.glob("*"), key=lambda log: log.stat().st_mtime_ns)
+        plain_logs = filter(is_plain_file, folder.glob("*"))
+        logs = sorted(plain_logs, key=lambda log: log.stat().st_mtime_ns)
         if not logs:
             if self.watch.refused or plans.read_plan(self.folder).stopped:
                 return None  # no job was begun, and that is known
@@ -375,7 +376,7 @@ class JobSweep:
         if last_of_unit:
             return None
         # such as a line of `setup` that fails
-        last_line = logs[-1].read_text(errors="replace").strip().rpartition("\n")[2]
+        last_line = end_of(logs[-1]).strip().rpartition("\n")[2]
         return f"no job began its work; the last line of {logs[-1].name} is: {redacted(last_line)}"
 
     # Locks and stopping

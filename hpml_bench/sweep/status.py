@@ -6,6 +6,7 @@ with those of another folder (`local_state`). Out go a sentence and the rows of 
 `hpml-bench status` prints them. Nothing is written.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -132,7 +133,7 @@ def _is_done_by_jobs(folder: Path) -> bool:
     """Return whether the last call of run-all in a folder has planned jobs, and for this folder; a
     plan that can't be read counts as one.
     """
-    if not (folder / PLAN).exists():
+    if not os.path.lexists(folder / PLAN):
         return False
     try:
         plan = own_plan(folder)
@@ -155,12 +156,16 @@ def _requested(folder: Path) -> _Requested:
     """Return what was requested of a folder in which no jobs work; UserError if there is no sweep,
     or its files can't be read.
     """
-    plan = read_plan(folder) if (folder / PLAN).exists() else None
+    plan = read_plan(folder) if os.path.lexists(folder / PLAN) else None
     if plan is not None and not plan.superseded:
         return _requested_elsewhere(folder, plan)
     try:
         suite = Suite.model_validate(read_json(folder / SUITE))
     except ValidationError:
+        if os.path.lexists(folder / SUITE):
+            raise UserError(
+                f"{folder / SUITE}: can't be read as a suite; the same run-all writes it anew"
+            ) from None
         raise UserError(
             f"{folder}: no sweep was begun here; hpml-bench run-all begins one"
         ) from None

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from hpml_bench.system import temporary
+from hpml_bench.system.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -50,9 +51,17 @@ def written_beside(path: Path, content: str | bytes) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file atomically: a crash leaves the whole old file or the whole new one."""
+    """Write a file atomically: a crash leaves the whole old file or the whole new one.
+
+    Raises UserError where a folder lies in its place.
+    """
     with written_beside(path, content) as fresh:
-        fresh.replace(path)
+        try:
+            fresh.replace(path)
+        except IsADirectoryError:
+            raise UserError(
+                f"{path}: is a folder, and a file is written there; move it away"
+            ) from None
     sync_folder(path.parent)  # the new name itself must survive a crash
 
 
@@ -65,11 +74,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder if it exists; of a link only the link, not its target."""
-    if folder.is_symlink():
-        folder.unlink()
-    elif folder.exists():
+    """Remove a folder or a file, or what lies in its place, if it exists; of a link only the link,
+    not its target.
+    """
+    if folder.is_dir() and not folder.is_symlink():
         shutil.rmtree(folder)
+    elif os.path.lexists(folder):
+        folder.unlink(missing_ok=True)
 
 
 def real_path(path: Path) -> Path:
@@ -82,6 +93,11 @@ def real_path(path: Path) -> Path:
 def is_plain_file(path: Path) -> bool:
     """Return whether a path is a regular file: no link, pipe or device."""
     return path.is_file() and not path.is_symlink()
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError for what is no regular file, and no link to one, before a library opens it."""
+    _refuse_odd(path, path.stat())
 
 
 def open_plain(path: Path, *, follow: bool = False) -> io.BufferedReader:
@@ -103,6 +119,18 @@ def open_plain(path: Path, *, follow: bool = False) -> io.BufferedReader:
         file.close()
         raise
     return file
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a regular file, which is made where there is none.
+
+    Raises OSError as `open_plain` does.
+    """
+    # without a reader, a pipe that is opened to write waits for one, and is refused with O_NONBLOCK
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    with os.fdopen(os.open(path, flags, 0o644), "wb") as file:
+        _refuse_odd(path, os.fstat(file.fileno()))
+        file.write(text.encode())
 
 
 def _refuse_odd(path: Path, facts: os.stat_result) -> None:

@@ -36,9 +36,13 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand-ins for Slurm's commands, in a folder: `queue` has the lines of squeue, `given` the
     scripts for sbatch.
     """
+    return stand_ins(tmp_path / "slurm", monkeypatch)
+
+
+def stand_ins(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Write the stand-ins into a new folder, which comes first in PATH; return it."""
     # A job gets the number 7, then 8, ...; more than `most` of them, if there is such a file, are
     # refused. `output7` has the file to which job 7 writes, if it isn't the one in its script.
-    folder = tmp_path / "slurm"
     folder.mkdir()
     answers = {
         "squeue": "cat queue 2>/dev/null; true",
@@ -53,7 +57,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, answer in answers.items():
         (folder / name).write_text(f"#!/bin/bash\ncd {folder}\n{answer}\n")
         (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    patch.setenv("PATH", str(folder), prepend=os.pathsep)
     return folder
 
 
