@@ -127,6 +127,15 @@ def test_a_wrong_row_is_told(names: tuple[str, ...], label: Any, says: str) -> N
         task(names).check("test", rows.column("tags").combine_chunks(), rows)
 
 
+def test_a_wrong_row_of_many_words_is_cut_behind_one() -> None:
+    """And an ellipsis says so."""
+    words = [["representatives"] * 9]
+    rows = pa.table({"tags": pa.array([[9]], pa.list_(pa.int64())), "words": words})
+    shown = "representatives representatives representatives…"
+    with pytest.raises(UserError, match=f": '{shown}'$"):
+        task().check("test", rows.column("tags").combine_chunks(), rows)
+
+
 def test_rows_without_an_entity_are_refused() -> None:
     """Where all is O there is nothing to learn."""
     rows = Dataset.from_dict({"words": [["a", "b"], ["c"]], "tags": [[0, 0], [0]]})
