@@ -32,6 +32,7 @@ from hpml_bench.fit.limits import (
     keeps_freed,
     limit_of,
     machine,
+    memory_of_processes,
     occupied_card,
 )
 from hpml_bench.fit.trace import Footprint, blocks_that_tell, trace
@@ -259,6 +260,9 @@ class Predictor:
         return need.model_copy(update={"largest_micro_batch": largest, "advice": advice})
 
     def _advice(self, method: MethodSpec, found: Settings | None) -> str:
+        if found is None and self.limit(self.settings).tensors <= 0:
+            alone = gigabytes(memory_of_processes(self.settings))
+            return f"the processes alone take {alone}, before any tensor; give more memory"
         if found is None:
             if can_quantise():
                 return (

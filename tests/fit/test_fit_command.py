@@ -166,7 +166,9 @@ def test_advice_names_the_package_that_is_missing(
     """Where nothing helps and 4-bit weights could not be tried."""
     monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda _: None)
     monkeypatch.setattr("hpml_bench.fit.predict.advise", lambda *_: None)
-    done = fit(suite, "--methods", "full", "--memory", str(COMMAND + 1), status=1)
+    words = (suite, "--methods", "full")
+    short = needs(*words)["full"]["peak"] + COMMAND - SHARED - 10**5
+    done = fit(*words, "--memory", str(short), status=1)
     assert "4-bit weights were not tried: pip install 'bitsandbytes" in " ".join(
         done.stdout.split()
     )
@@ -210,6 +212,26 @@ def test_the_precision_left_open_is_the_one_that_a_run_measures(
     }
     monkeypatch.setattr("hpml_bench.system.environment.has_bf16", lambda _device: False)
     assert "cpu, fp32, micro-batch" in fit(*words, "precision=auto").stdout
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_memory_below_that_of_the_processes_is_told(device: str, suite: Path) -> None:
+    """With what they take, and no advice on settings, of which none could help; a little more is
+    for tensors.
+    """
+    words = (suite, "--methods", "head", "--device", device)
+    said = " ".join(fit(*words, "--memory", "50MB", status=1).stdout.split())
+    taken = re.search(
+        r"Memory of a rank: none for tensors, as the processes alone take (\d+) MB", said
+    )
+    assert taken
+    assert f"head: the processes alone take {taken[1]} MB, before any tensor; give more" in said
+    assert "micro-batch, checkpointing" not in said
+    settled = limits.fill_in_devices(load_suite(str(suite)).settings, 10**9)
+    settings = settled.model_copy(update={"device": device})
+    alone = limits.memory_of_processes(settings)
+    assert limits.limit_of(settings, alone).tensors == pytest.approx(0, abs=1)
+    fit(*words, "--memory", str(alone + 10**7))
 
 
 @pytest.mark.parametrize("width", ["-32", "1e999", "100000000000"])
