@@ -214,6 +214,33 @@ def test_the_precision_left_open_is_the_one_that_a_run_measures(
     assert "cpu, fp32, micro-batch" in fit(*words, "precision=auto").stdout
 
 
+@pytest.mark.parametrize(
+    ("quantised", "said"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "stored quantised by gptq ("),
+        ({"quant_method": "fp8"}, "stored quantised by fp8 ("),
+        ({"bits": 8}, "stored quantised ("),
+    ],
+)
+def test_quantised_weights_are_not_taken_for_floats(
+    quantised: dict[str, Any], said: str, suite: Path, tmp_path: Path
+) -> None:
+    """A checkpoint of GPTQ, FP8 or another kind is refused by name, and `run-all` warns of no size
+    of floats.
+    """
+    model = shutil.copytree(suite.parent / "model", tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    config["quantization_config"] = quantised
+    (model / "config.json").unlink()
+    (tmp_path / "blob").write_text(json.dumps(config))
+    (model / "config.json").symlink_to(tmp_path / "blob")  # as in the hub's cache
+    done = fit(suite, "--set", f"backbone=path:{model}", status=2)
+    assert said in done.output
+    assert "quantization_config in config.json), and their memory isn't predicted" in done.output
+    loaded = load_suite(str(suite), settings={"backbone": f"path:{model}"})
+    assert too_large(loaded.model_dump_json(), ["head"], 10**6) is None
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_memory_below_that_of_the_processes_is_told(device: str, suite: Path) -> None:
     """With what they take, and no advice on settings, of which none could help; a little more is
