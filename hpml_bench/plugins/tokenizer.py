@@ -167,9 +167,9 @@ def _first_tokens(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> l
         of_character += [-1] * spaces + [place] * (len(word) - spaces) + [-1]
     numbers, taken = [], -1
     for start, end in offsets:
-        word = max(of_character[start:end], default=-1)
-        numbers.append(word if word > taken else -1)
-        taken = max(word, taken)
+        number = max(of_character[start:end], default=-1)
+        numbers.append(number if number > taken else -1)
+        taken = max(number, taken)
     return numbers
 
 
