@@ -296,7 +296,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def short(value: str) -> str:
-    return value if len(value) <= 60 else f"{value[:59]}…"
+    return shortened(value, 60)
 
 
 def some(values: Sequence[str], most: int = 30) -> str:

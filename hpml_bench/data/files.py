@@ -25,7 +25,7 @@ from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, disk_error, locked
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import open_plain, read_bytes
-from hpml_bench.system.text import digest, first_line
+from hpml_bench.system.text import digest, first_line, shortened
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -349,9 +349,9 @@ def read_tagged(file: Path, encoding: str) -> Dataset | None:
         if not cells or cells[0] == DOCUMENT:
             sentences.append([])
         elif len(cells) == 1:
+            word = shortened(cells[0], 60)
             raise UserError(
-                f"{file}: line {number + 1} has '{cells[0][:60]}' without a tag; a line has a "
-                f"word and one"
+                f"{file}: line {number + 1} has '{word}' without a tag; a line has a word and one"
             )
         elif sentences[-1] or cells[0] != "#" or TAG.fullmatch(cells[-1]):
             sentences[-1].append(number)
@@ -435,14 +435,13 @@ def read_repository(
             f"not run"
         )
     if elsewhere := _outside(folder / "README.md"):
-        raise UserError(
-            f"{uri}: its card names files outside it ({elsewhere[:200]}), which are not read"
-        )
+        names = shortened(elsewhere, 200)
+        raise UserError(f"{uri}: its card names files outside it ({names}), which are not read")
     try:
         splits = load_dataset(str(folder), config, cache_dir=str(cache_folder() / "datasets"))
     except Exception as error:
         cause = error.__cause__ or error
-        reason = " ".join(str(cause).split())[:300] or type(cause).__name__
+        reason = shortened(" ".join(str(cause).split()), 300) or type(cause).__name__
         unreadable = UserError(
             f"{uri}: can't be loaded (dataset.options.config is {config}): {reason}"
         )

@@ -129,6 +129,17 @@ def limit_of(settings: Settings, memory: int | None) -> Limit:
     return Limit(total, outside, "of each card" if ranks > 1 else "")
 
 
+def memory_of_processes(settings: Settings) -> int:
+    """Return the bytes of a card, or on a CPU of a machine, in which ranks have nothing for
+    tensors.
+    """
+    ranks, outside = settings.world_size or 1, limit_of(settings, memory=1).outside
+    if settings.device == "cpu":
+        private = WITH_CUDA_PRIVATE if _torch_has_cuda() else 0
+        return COMMAND + private + ranks * (outside - SHARED - private)
+    return round(outside / (1 - FRAGMENTATION))
+
+
 @cache
 def _torch_has_cuda() -> bool:
     """Return whether the installed torch is a build with CUDA, by its file of versions; torch

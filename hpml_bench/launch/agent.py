@@ -32,6 +32,7 @@ from hpml_bench.system import child, descriptors, environment, network, processe
 from hpml_bench.system.errors import UserError, lost_peer
 from hpml_bench.system.files import absolute_keeping_links, end_of, read_model
 from hpml_bench.system.signals import Stop, stoppable
+from hpml_bench.system.text import shortened
 from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
@@ -85,9 +86,8 @@ class OverNodes:
             line for line in lines if line.startswith("hpml-bench:")
         ]  # an agent's own message
         telling += [*(line for line in lines if "error" in line.lower()), *lines[-1:], ""]
-        end = merged(
-            self._reports(meeting), meeting.texts("host", self.count), self.count, telling[0][:300]
-        )
+        cause = shortened(telling[0], 300)
+        end = merged(self._reports(meeting), meeting.texts("host", self.count), self.count, cause)
         return launcher.outcome_of(folder, end)
 
     def _reports(self, meeting: Meeting) -> list[Report]:

@@ -16,6 +16,7 @@ from hpml_bench.plugins.text_task import TextTask
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,9 +103,10 @@ class Regression(TextTask):
             first_true(pc.invert(pc.is_finite(labels))) if pa.types.is_floating(labels.type) else 0
         )
         if row is not None:
+            text = sanitize(rows.column("text")[row].as_py(), 60)
             raise UserError(
                 f"a {split} row has the target {labels[row].as_py()!r}, which is no finite number: "
-                f"{rows.column('text')[row].as_py()[:60]!r}"
+                f"{text!r}"
             )
 
     def facts(self, train: Dataset) -> dict[str, float]:

@@ -25,6 +25,7 @@ from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
 from hpml_bench.suite import registry
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -119,9 +120,10 @@ class SequenceClassification(TextTask):
             else 0
         )
         if row is not None:
+            text = sanitize(rows.column("text")[row].as_py(), 60)
             raise UserError(
                 f"a {split} row has the label {labels[row].as_py()!r}, outside the {known} names "
-                f"({', '.join(self.label_names)}): {rows.column('text')[row].as_py()[:60]!r}"
+                f"({', '.join(self.label_names)}): {text!r}"
             )
 
     def facts(self, train: Dataset) -> dict[str, float]:

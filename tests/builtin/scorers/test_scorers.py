@@ -483,6 +483,54 @@ def test_rouge_l_of_english_is_googles(answer: str, expected: str) -> None:
     )
 
 
+WRITTEN = (
+    "fi",
+    "ﬁ",
+    "FI",
+    "ss",
+    "ß",
+    "ẞ",
+    "İ",
+    "i̇",
+    "I",
+    "ς",
+    "Σ",
+    "１",
+    "1",
+    "x\u00adx",
+    "xX",
+    "é",
+)
+"""Words that NFKC, case folding or the loss of an invisible character makes the same."""
+
+
+@given(st.lists(st.sampled_from(WRITTEN)), st.lists(st.sampled_from(WRITTEN)))
+@example(["ß"], ["SS"])
+@example(["ﬁ", "1"], ["FI", "１"])
+def test_rouge_l_is_the_formula_of_its_definition(answer: list[str], expected: list[str]) -> None:
+    """Twice the longest common subsequence over the words of both, compared as the definition
+    says.
+    """
+
+    def compared(word: str) -> str:
+        folded = unicodedata.normalize("NFKC", word).casefold().replace("\u00ad", "")
+        return unicodedata.normalize("NFKC", folded)
+
+    ours, theirs = ([compared(word) for word in words] for words in (answer, expected))
+    longest = [[0] * (len(theirs) + 1) for _ in range(len(ours) + 1)]
+    for row, word in enumerate(ours, 1):
+        for column, other in enumerate(theirs, 1):
+            if word == other:
+                longest[row][column] = longest[row - 1][column - 1] + 1
+            else:
+                longest[row][column] = max(longest[row - 1][column], longest[row][column - 1])
+    f_measure = 2 * longest[-1][-1] / max(1, len(ours) + len(theirs))
+    assert score("rouge_l", " ".join(answer), " ".join(expected)) == pytest.approx(f_measure)
+    definition = make_scorer("rouge_l").definition
+    assert "Unicode's NFKC and case folding" in definition
+    assert "without invisible characters" in definition
+
+
 @pytest.mark.parametrize(
     "text",
     [
