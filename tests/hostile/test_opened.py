@@ -157,6 +157,8 @@ def in_turn(pattern: str, kind: str) -> bool:
 def needed(pattern: str, kind: str, command: str) -> bool:
     """Return whether a command must name a row's file of a kind."""
     row = ROWS[pattern]
+    if command == "verify" and kind == "a folder":
+        return "verify" in row.named_by and not row.ignored  # another folder is no fault
     if command == "verify" and kind in NO_FILES:
         return pattern not in UNCOUNTED
     return command in row.named_by and (not row.ignored or kind in NO_FILES)
