@@ -413,15 +413,24 @@ class JobSweep:
     def stop(self) -> int:
         """End all jobs, and remove their claims; return their number. A process that waits for
         them resubmits none.
+
+        Raises UserError where the engine doesn't answer. The submissions are then kept, by which
+        another call finds their jobs.
         """
         with self._submitting():
             # first: a process that waits reads it before it submits anything again
             stopped = plans.read_plan(self.folder).model_copy(update={"stopped": True})
             plans.write_plan(self.folder, stopped)
-            count = self.engine.stop(self.watch.plan, self.watch.recent())
-            deadline = time.monotonic() + STOP_SECONDS
-            while self.watch.live() and time.monotonic() < deadline:
-                time.sleep(0.5)
+            try:
+                count = self.engine.stop(self.watch.plan, self.watch.recent())
+                deadline = time.monotonic() + STOP_SECONDS
+                while self.watch.live() and time.monotonic() < deadline:
+                    time.sleep(0.5)
+            except UserError as error:
+                raise UserError(
+                    f"{error}; jobs of the sweep may still wait or run: once {self.engine.title} "
+                    f"answers, end them with hpml-bench stop {self.folder}"
+                ) from None
             self.watch.forget_submissions()
         holders(self.folder, self.engine, release=True)
         return count

@@ -289,6 +289,27 @@ def test_an_owner_is_dead_only_where_slurm_knows_it(
     assert asked.read_text().count("squeue") == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", True),
+        ("echo 'Job 7 not found'; exit 1", True),
+        ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", False),
+        ("exit 1", False),
+    ],
+)
+def test_only_slurms_own_word_says_that_there_is_no_such_job(
+    answer: str, known: bool, answering: Answering
+) -> None:
+    """Any other failure of scontrol leaves open whether a job that was submitted lives."""
+    asked = answering(squeue="true", scontrol=answer, scancel="true")
+    made = engine()
+    refused = pytest.raises(UserError, match="isn't known whether job 7 belongs to the sweep")
+    with nullcontext() if known else refused:
+        assert made.stop(batch(made).plan, ["7"]) == 0
+    assert "scancel" not in asked.read_text()
+
+
 def test_a_thousand_units_and_more_are_several_arrays(answering: Answering) -> None:
     """Slurm's indexes end at 1,000 by default: an array for each thousand, with the numbers of its
     units.
