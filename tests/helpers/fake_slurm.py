@@ -37,8 +37,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     scripts for sbatch.
     """
     # A job gets the number 7, then 8, ...; more than `most` of them, if there is such a file, are
-    # refused. `output7` has the file to which job 7 writes, if it isn't the one in its script. Where
-    # there is a file `silent`, scontrol doesn't reach the controller.
+    # refused. `output7` has the file to which job 7 writes, if it isn't the one in its script.
+    # Where there is a file `silent`, scontrol doesn't reach the controller.
     folder = tmp_path / "slurm"
     folder.mkdir()
     answers = {
@@ -51,7 +51,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "[ ! -e silent ] || { echo 'slurm_load_jobs error: Unable to contact slurm controller "
         "(connect failure)' >&2; exit 1; }\n"
         '[ -e output$number ] && { echo "   StdOut=$(cat output$number)"; exit; }\n'
-        "[ -e given$number ] || { echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1; }\n"
+        "[ -e given$number ] || { echo 'slurm_load_jobs error: Invalid job id specified' >&2; "
+        "exit 1; }\n"
         "sed -n 's/^#SBATCH --output=/   StdOut=/p' given$number",
     }
     for name, answer in answers.items():

@@ -19,7 +19,6 @@ from pydantic import Field, field_validator, model_validator
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
 from hpml_bench.records.jobs import LOGS, Job, JobPlan, Kind, plan_id
 from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child
 from hpml_bench.system import environment as jobs
 from hpml_bench.system.errors import UserError
@@ -58,7 +57,7 @@ stands the cluster.
 """
 OURS = re.compile(r"([a-z0-9-]+):(units|prepare|report)(?::(\d+))?")
 """Comment of a job: id of the plan, kind of job, and for units the one from which the array
-counts.
+counts. A site may write words of its own before and behind it.
 """
 OUTPUT = re.compile(r"^\s*StdOut=(.+)$", re.MULTILINE)
 """File of a job's output, in what scontrol shows of it; one for each task of an array."""
@@ -256,14 +255,20 @@ class Slurm(Engine):
         """
         # The number that `submit` returned counts before the comment, which a site may rewrite; by
         # the comment a job is known whose number was lost.
-        hint = OURS.search(comment)
-        has_own_comment = hint is not None and hint[1] == plan.id
-        known = {submission.name: submission for submission in plan.submitted}
-        if group in known and (has_own_comment or self._writes_here(group, plan)):
-            return known[group].kind, known[group].first
-        if hint is None or not has_own_comment:
+        submissions = {submission.name: submission for submission in plan.submitted}
+        submission = submissions.get(group)
+        mention = OURS.search(comment)
+        mentions_plan = mention is not None and mention[1] == plan.id
+        part: tuple[Kind, int]
+        if submission is not None:
+            part = submission.kind, submission.first
+        elif mention is not None and mentions_plan:
+            part = cast(Kind, mention[2]), int(mention[3] or 0)
+        else:
             return None
-        return cast(Kind, hint[2]), int(hint[3] or 0)
+        # a site may add words to the comment, and the comment of any other job may mention a plan
+        is_own_comment = mentions_plan and OURS.fullmatch(comment) is not None
+        return part if is_own_comment or self._writes_here(group, plan) else None
 
     def _writes_here(self, number: str, plan: JobPlan) -> bool:
         """Return whether Slurm says that a job's output goes to the logs of this plan's folder.
