@@ -460,13 +460,21 @@ def _has_usable_settings(folder: Path, before: JobPlan | None, plan: JobPlan, sa
 def find(path: Path, say: Say) -> JobSweep:
     """Return the sweep of a results folder with a plan, or of the only one in `path`; UserError
     if there is not one.
+
+    A link in `path` is named and left out; `path` itself may be one.
     """
     if not path.is_dir():
         raise UserError(
             f"{path}: there is no such folder; name the results folder of a sweep, or a folder of "
             f"some"
         )
-    folders = plans.folders_with(path, PLAN)
+    folders = []
+    for folder in plans.folders_with(path, PLAN):
+        # whoever wrote a folder could put a link to any sweep into it, whose jobs `stop` would end
+        if folder != path and folder.is_symlink():
+            say(f"{folder}: is a link, and left out; name it to have the sweep that it leads to")
+        else:
+            folders.append(folder)
     if not folders:
         raise UserError(
             f"{path}: there is no sweep by jobs here, as run-all --on makes it; one on this "

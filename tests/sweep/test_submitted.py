@@ -64,6 +64,21 @@ def test_a_number_that_slurm_gave_anew_is_not_ours(tmp_path: Path, slurm: Path) 
     )
 
 
+def test_a_link_in_a_folder_leads_to_no_other_sweep(tmp_path: Path, slurm: Path) -> None:
+    """`stop` names it and ends nothing; the folder that its user names may be a link itself."""
+    sweep = opened(tmp_path)
+    assert sweep.submit(again=True) == (0,)
+    (slurm / "queue").write_text(line(sweep, "7_0"))
+    link = tmp_path / "other" / "faq"
+    link.parent.mkdir()
+    link.symlink_to(sweep.folder)
+    told = called("stop", link.parent, status=2).output
+    assert f"{link}: is a link, and left out" in told
+    assert f"{link.parent}: there is no sweep by jobs here" in told
+    assert not (slurm / "cancelled").exists()
+    assert called("stop", link).output == "1 jobs were ended\n"
+
+
 def test_stop_keeps_submissions_that_slurm_says_nothing_of(tmp_path: Path, slurm: Path) -> None:
     """An array that squeue doesn't list yet may live where scontrol fails: `stop` says so, and
     ends it when it is called again.
