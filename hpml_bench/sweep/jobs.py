@@ -502,18 +502,27 @@ def refuse_if_jobs_live(
     them.
 
     Without its `engine` a machine that has none of the engine's commands is asked for nothing.
+    An engine that doesn't answer is a refusal too: it isn't known that no job lives.
     """
+    if engine is None:
+        try:
+            engine = make_engine(plan.profile)
+        except UserError:  # its plug-in isn't installed here
+            return
+        if engine.lacks() is not None:
+            return
+    owners = holders(folder, engine, release=True)
+    watch = Watcher(folder, plan, engine, say)
     try:
-        plan_engine = engine or make_engine(plan.profile)
-        owners = holders(folder, plan_engine, release=True)
-        watch = Watcher(folder, plan, plan_engine, say)
-        names = {owner.job for owner in owners}
-        names |= {job.name for job in watch.live()}
-        names |= set(watch.recent())
-    except (UserError, OSError):
-        if engine is not None:
-            raise
-        return
+        live = watch.live()
+    except UserError as error:
+        raise UserError(
+            f"{folder}: it isn't known whether jobs of an earlier plan work in it ({error}); try "
+            f"again once {engine.title} answers, or give another --out"
+        ) from None
+    names = {owner.job for owner in owners}
+    names |= {job.name for job in live}
+    names |= set(watch.recent())
     if not names:
         return
     living = sorted(names)
