@@ -414,15 +414,24 @@ class JobSweep:
     def stop(self) -> int:
         """End all jobs, and remove their claims; return their number. A process that waits for
         them resubmits none.
+
+        Raises UserError where the engine doesn't answer. The submissions are then kept, by which
+        another call finds their jobs.
         """
         with self._submitting():
             # first: a process that waits reads it before it submits anything again
             stopped = plans.read_plan(self.folder).model_copy(update={"stopped": True})
             plans.write_plan(self.folder, stopped)
-            count = self.engine.stop(self.watch.plan, self.watch.recent())
-            deadline = time.monotonic() + STOP_SECONDS
-            while self.watch.live() and time.monotonic() < deadline:
-                time.sleep(0.5)
+            try:
+                count = self.engine.stop(self.watch.plan, self.watch.recent())
+                deadline = time.monotonic() + STOP_SECONDS
+                while self.watch.live() and time.monotonic() < deadline:
+                    time.sleep(0.5)
+            except UserError as error:
+                raise UserError(
+                    f"{error}; jobs of the sweep may still wait or run: once {self.engine.title} "
+                    f"answers, end them with hpml-bench stop {self.folder}"
+                ) from None
             self.watch.forget_submissions()
         holders(self.folder, self.engine, release=True)
         return count
@@ -452,13 +461,21 @@ def _has_usable_settings(folder: Path, before: JobPlan | None, plan: JobPlan, sa
 def find(path: Path, say: Say) -> JobSweep:
     """Return the sweep of a results folder with a plan, or of the only one in `path`; UserError
     if there is not one.
+
+    A link in `path` is named and left out; `path` itself may be one.
     """
     if not path.is_dir():
         raise UserError(
             f"{path}: there is no such folder; name the results folder of a sweep, or a folder of "
             f"some"
         )
-    folders = plans.folders_with(path, PLAN)
+    folders = []
+    for folder in plans.folders_with(path, PLAN):
+        # whoever wrote a folder could put a link to any sweep into it, whose jobs `stop` would end
+        if folder != path and folder.is_symlink():
+            say(f"{folder}: is a link, and left out; name it to have the sweep that it leads to")
+        else:
+            folders.append(folder)
     if not folders:
         raise UserError(
             f"{path}: there is no sweep by jobs here, as run-all --on makes it; one on this "
@@ -486,18 +503,27 @@ def refuse_if_jobs_live(
     them.
 
     Without its `engine` a machine that has none of the engine's commands is asked for nothing.
+    An engine that doesn't answer is a refusal too: it isn't known that no job lives.
     """
+    if engine is None:
+        try:
+            engine = make_engine(plan.profile)
+        except UserError:  # its plug-in isn't installed here
+            return
+        if engine.lacks() is not None:
+            return
+    owners = holders(folder, engine, release=True)
+    watch = Watcher(folder, plan, engine, say)
     try:
-        plan_engine = engine or make_engine(plan.profile)
-        owners = holders(folder, plan_engine, release=True)
-        watch = Watcher(folder, plan, plan_engine, say)
-        names = {owner.job for owner in owners}
-        names |= {job.name for job in watch.live()}
-        names |= set(watch.recent())
-    except (UserError, OSError):
-        if engine is not None:
-            raise
-        return
+        live = watch.live()
+    except UserError as error:
+        raise UserError(
+            f"{folder}: it isn't known whether jobs of an earlier plan work in it ({error}); try "
+            f"again once {engine.title} answers, or give another --out"
+        ) from None
+    names = {owner.job for owner in owners}
+    names |= {job.name for job in live}
+    names |= set(watch.recent())
     if not names:
         return
     living = sorted(names)

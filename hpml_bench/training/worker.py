@@ -307,7 +307,8 @@ def run_error(error: BaseException, rank: int) -> RunError:
     if errors.without_cublas_handle(message) and lacked_memory(error):
         kind = "OutOfMemoryError"  # by which the parent, which reads this record, tells it too
     else:
-        message += errors.hint(message)
+        # NVML's errors say of what they are by their class
+        message += errors.hint(f"{kind}: {message}")
     record = RunError(
         kind=kind,
         message=message,

@@ -64,6 +64,61 @@ def test_a_number_that_slurm_gave_anew_is_not_ours(tmp_path: Path, slurm: Path) 
     )
 
 
+def test_a_link_in_a_folder_leads_to_no_other_sweep(tmp_path: Path, slurm: Path) -> None:
+    """`stop` names it and ends nothing; the folder that its user names may be a link itself."""
+    sweep = opened(tmp_path)
+    assert sweep.submit(again=True) == (0,)
+    (slurm / "queue").write_text(line(sweep, "7_0"))
+    link = tmp_path / "other" / "faq"
+    link.parent.mkdir()
+    link.symlink_to(sweep.folder)
+    told = called("stop", link.parent, status=2).output
+    assert f"{link}: is a link, and left out" in told
+    assert f"{link.parent}: there is no sweep by jobs here" in told
+    assert not (slurm / "cancelled").exists()
+    assert called("stop", link).output == "1 jobs were ended\n"
+
+
+def test_stop_keeps_submissions_that_slurm_says_nothing_of(tmp_path: Path, slurm: Path) -> None:
+    """An array that squeue doesn't list yet may live where scontrol fails: `stop` says so, and
+    ends it when it is called again.
+    """
+    sweep = opened(tmp_path, lag=60)
+    assert sweep.submit(again=True) == (0,)
+    (slurm / "silent").touch()
+    told = called("stop", sweep.folder, status=2).output
+    assert "it isn't known whether job 7 belongs to the sweep: scontrol: slurm_load_jobs" in told
+    assert f"once Slurm answers, end them with hpml-bench stop {sweep.folder}" in told
+    assert not (slurm / "cancelled").exists()
+    (slurm / "silent").unlink()
+    assert called("stop", sweep.folder).output == "1 jobs were ended\n"
+    assert (slurm / "cancelled").read_text() == "--quiet -- 7\n"
+
+
+def test_a_controller_that_does_not_answer_makes_no_job_absent(tmp_path: Path, slurm: Path) -> None:
+    """Where a site rewrites comments, a listed array is the sweep's until Slurm says otherwise:
+    its units aren't submitted again.
+    """
+    sweep = opened(tmp_path)
+    assert sweep.submit(again=True) == (0,)
+    (slurm / "queue").write_text(line(sweep, "7_0", comment="(null)"))
+    (slurm / "silent").touch()
+    with pytest.raises(UserError, match=r"whether job 7 .*Unable to contact slurm controller"):
+        sweep.watch.live()
+
+
+def test_a_number_given_anew_while_a_process_waits_is_seen(tmp_path: Path, slurm: Path) -> None:
+    """Slurm is asked at each look whose a job is, and once more before jobs are cancelled."""
+    sweep = opened(tmp_path)
+    assert sweep.submit(again=True) == (0,)
+    (slurm / "queue").write_text(line(sweep, "7_0", comment="(null)"))
+    assert len(sweep.watch.live()) == 1
+    (slurm / "output7").write_text("/home/user/other/logs/7.log")
+    assert sweep.watch.live() == ()
+    assert sweep.stop() == 0
+    assert not (slurm / "cancelled").exists()
+
+
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "not yet listed"])
 @pytest.mark.parametrize("output", ["/home/user/train.log", "/home/user/x/logs/5.log", None])
 @pytest.mark.parametrize("age", [0.0, 7200.0])
