@@ -8,12 +8,13 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from hpml_bench.comparison.inputs import MOST_BYTES as MOST_TABLE
+from hpml_bench.comparison.inputs import MOST_CELLS
 from hpml_bench.data.files import LONGEST_LINE, MOST_JSON, MOST_TAGGED
 from hpml_bench.data.sources import MOST_CONFIG, MOST_TOKENIZER
 from hpml_bench.records.points import MOST_BYTES
 from hpml_bench.suite.yaml import MAX_BYTES as MAX_SUITE
 from hpml_bench.system.files import MAX_LOG_BYTES, MAX_RECORD_BYTES
-from hpml_bench.system.parquet import MOST_VALUES
+from hpml_bench.system.parquet import MOST_DECODED, MOST_FILE
 from hpml_bench.verify.files import MOST_LOOKED_AT
 
 OURS = "a command of hpml-bench, or whoever gave the folder"
@@ -134,7 +135,7 @@ RESULTS = (
         "*/predictions.parquet",
         "answers of a run",
         OURS,
-        f"{MOST_BYTES:,} bytes, {MOST_VALUES:,} values",
+        f"{MOST_FILE:,} bytes, {MOST_DECODED:,} bytes decoded",
         "SHA-256 in the record; its columns",
         (*ON_RECORDS, "run-all"),
     ),
@@ -236,7 +237,7 @@ GIVEN = (
         "compare *.parquet",
         "scores of others",
         USER,
-        f"{MOST_VALUES:,} values",
+        f"{MOST_FILE:,} bytes, {MOST_DECODED:,} bytes decoded, {MOST_CELLS:,} values",
         "the same",
         ("compare",),
     ),

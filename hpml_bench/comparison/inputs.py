@@ -38,6 +38,7 @@ costs of a seed are compared on one; for messages, file and line that a line cam
 """
 MOST_MAPPING = 50_000_000  # bytes of a file that is one object of JSON
 MOST_BYTES = 1_000_000_000  # of a table, or of the samples of one task
+MOST_CELLS = 5_000_000  # rows times columns of a table
 LONGEST = 100  # characters of a name; a longer one is cut
 
 

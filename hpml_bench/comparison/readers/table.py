@@ -26,7 +26,7 @@ from hpml_bench.comparison.inputs import (
 from hpml_bench.report.scores import CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_bytes
-from hpml_bench.system.parquet import too_large
+from hpml_bench.system.parquet import is_number, is_text, read_table
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
@@ -104,13 +104,27 @@ def read(
 
 
 def _parquet(path: Path) -> pd.DataFrame:
-    from pyarrow import parquet
+    import pyarrow as pa
 
-    with parquet.ParquetFile(path) as file:
-        if (why := too_large(file.metadata)) is not None:
-            raise ValueError(f"it has {why}")
-        frame: pd.DataFrame = file.read().to_pandas()
+    table = read_table(path, _may_be, inputs.MOST_CELLS, follow=True)
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(place, field.name, table.column(place).cast(pa.string()))
+    frame: pd.DataFrame = table.to_pandas()
     return frame
+
+
+def _may_be(_: str, kind: Any) -> bool:
+    """Return whether a column of a table may have this `pyarrow.DataType`."""
+    import pyarrow as pa
+
+    return bool(
+        is_text(kind)
+        or is_number(kind)
+        or pa.types.is_null(kind)
+        or pa.types.is_temporal(kind)
+        or pa.types.is_decimal(kind)
+    )
 
 
 def of_frame(frame: pd.DataFrame, metric: str | None = None) -> InputScores:
