@@ -17,6 +17,7 @@ from hpml_bench.system.files import open_plain
 
 # of points and of predictions: a larger file is not read, since one with holes takes no room
 MOST_BYTES = 4_000_000_000
+MOST_CUT = 20_000_000  # of points that are done again, which are only counted
 MAX_LINE = 10_000  # characters of a line of points.jsonl; a longer one is skipped
 LARGEST_STEP = 2**63 - 1
 
@@ -56,17 +57,18 @@ class PointWriter:
         """Return whether the file begins with what was written when a checkpoint was saved."""
         size = os.fstat(self._file.fileno()).st_size
         return (
-            written.size <= size <= MOST_BYTES
+            0 <= written.size <= size <= MOST_BYTES
             and self._digest_of_first(written.size).hexdigest() == written.digest
         )
 
     def cut(self, size: int) -> list[Point]:
         """Leave the first `size` bytes, of at least as many; return the points behind them that
-        are whole.
+        are whole, of at most `MOST_CUT` bytes.
         """
         with self._path.open("rb") as file:
             file.seek(size)
-            lost = list(_whole_lines(io.TextIOWrapper(file, encoding="utf-8", errors="replace")))
+            tail = io.BytesIO(file.read(MOST_CUT))
+        lost = list(_whole_lines(io.TextIOWrapper(tail, encoding="utf-8", errors="replace")))
         os.ftruncate(self._file.fileno(), size)
         self._digest = self._digest_of_first(size)
         return lost
