@@ -127,7 +127,7 @@ RESULTS = (
         "*/points.jsonl",
         "points of a run",
         OURS,
-        f"{MOST_BYTES:,} bytes, 10,000 characters a line",
+        f"{MOST_BYTES:,} bytes, no holes, 10,000 characters a line",
         "SHA-256 in the record; in a checkpoint that of its beginning",
         (*ON_RECORDS, "run-all"),
     ),

@@ -79,7 +79,10 @@ def _too_large(evidence: Evidence) -> Iterator[Finding]:
     """Yield the files that are too large to be hashed, or to look for secrets in them."""
     for path in evidence.files:
         size, weights = path.stat().st_size, path.suffix == ".safetensors"
-        if not evidence.hashed(path):
+        if evidence.holes(path):
+            what = f"is of {size:,} bytes, most of which are holes, and isn't hashed"
+            yield failed(evidence.name(path), what)
+        elif not evidence.hashed(path):
             what = f"is of {size:,} bytes, and at most {MOST_BYTES:,} are hashed"
             state: State = "not checked" if weights else "failed"
             yield Finding(state, f"{evidence.name(path)}: {what}")

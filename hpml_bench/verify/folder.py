@@ -29,7 +29,7 @@ from hpml_bench.report.selection import Selection
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import checklist
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import is_plain_file, read_model
+from hpml_bench.system.files import is_plain_file, mostly_holes, open_plain, read_model
 from hpml_bench.system.text import digest
 
 State = Literal["ok", "failed", "not checked"]
@@ -273,9 +273,20 @@ class Evidence:
         return tuple(filter(is_plain_file, self.entries))
 
     def hashed(self, path: Path) -> bool:
-        """Whether a file is hashed: trained parts are of any size, others of a bounded one."""
+        """Whether a file is hashed: trained parts are of any size, others of a bounded one; none
+        is that is mostly holes.
+        """
         parts = path.relative_to(self.folder).parts
-        return KEPT in parts[1:2] or path.stat().st_size <= MOST_BYTES
+        bounded = KEPT in parts[1:2] or path.stat().st_size <= MOST_BYTES
+        return bounded and not self.holes(path)
+
+    def holes(self, path: Path) -> bool:
+        """Whether a file is mostly holes; not where it can't be opened."""
+        try:
+            with open_plain(path) as file:
+                return mostly_holes(file)
+        except OSError:
+            return False
 
     def name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
