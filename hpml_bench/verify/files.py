@@ -40,6 +40,7 @@ SECRETS = {
 COMMON = frozenset({"root", "user", "ubuntu", "admin", "runner", "nobody", "work"})
 """Names of users that identify nobody, and of folders that many machines have."""
 MOST_LOOKED_AT = 500_000_000  # bytes of a file in which secrets are looked for
+LONGEST_SHOWN = 200  # characters of the path of a folder that lies deep
 MOST = 3  # places that are named of a file, of each kind
 FORMATS = {"html": "report.html", "md": "report.md", "csv": "tables/*.csv", "tex": "tables/*.tex"}
 """Format -> files that show it was written."""
@@ -63,6 +64,10 @@ def plain_files(evidence: Evidence) -> Iterator[Finding]:
             yield failed(
                 evidence.name(path), f"is {'a link' if path.is_symlink() else 'no regular file'}"
             )
+    for error in evidence.unseen:
+        place = evidence.name(Path(error.filename))
+        shown = place if len(place) <= LONGEST_SHOWN else f"{place[:LONGEST_SHOWN]}..."
+        yield failed(shown, f"can't be listed: {error.strerror}")
     yield from _too_large(evidence)
     for place in (
         evidence.tracking

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +42,8 @@ VERIFIED = "verified.json"
 VARIED = (
     10  # unlike steps from which two seeds don't have one order by chance: it is below 1 in 10!
 )
+MOST_LEVELS = 100  # of folders in a results folder: `os.walk` calls itself for each
+LONGEST_FOLDER = 3_800  # bytes of its path: with a name of 255 it may have 4,096, by Linux
 UNCOUNTED = frozenset({VERIFIED, ".lock", ".lock-holder.json"})
 """Files at the top of a results folder that are no part of the result."""
 
@@ -253,12 +256,27 @@ class Evidence:
         """All that lies in the folder but folders and `tracking`, sorted by path; links are not
         followed.
         """
-        found = set[Path]()
-        for place, folders, names in os.walk(self.folder):
+        return self._walked[0]
+
+    @property
+    def unseen(self) -> tuple[OSError, ...]:
+        """Why folders in it can't be listed, such as for lack of permission."""
+        return self._walked[1]
+
+    @cached_property
+    def _walked(self) -> tuple[tuple[Path, ...], tuple[OSError, ...]]:
+        found, unseen = set[Path](), list[OSError]()
+        for place, folders, names in os.walk(self.folder, onerror=unseen.append):
+            levels = len(Path(place).relative_to(self.folder).parts)
+            if levels > MOST_LEVELS or len(os.fsencode(place)) > LONGEST_FOLDER:
+                unseen.append(OSError(errno.ENAMETOOLONG, "it lies too deep", place))
+                folders.clear()
+                continue
             folders[:] = [name for name in folders if Path(place) / name not in self.tracking]
             found |= {Path(place, name) for name in names}
             found |= {Path(place, name) for name in folders if Path(place, name).is_symlink()}
-        return tuple(sorted(found - {self.folder / name for name in UNCOUNTED}, key=self.name))
+        counted = found - {self.folder / name for name in UNCOUNTED}
+        return tuple(sorted(counted, key=self.name)), tuple(unseen)
 
     @cached_property
     def tracking(self) -> tuple[Path, ...]:
