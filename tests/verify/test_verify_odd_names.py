@@ -1,6 +1,8 @@
 """`verify` of folders that lie deep, can't be listed, or hold names that aren't UTF-8."""
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,10 @@ from hpml_bench.verify.verify import Verified, verify
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return made_records.write(tmp_path, made_records.sweep(("lora", "full"), 1))
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield made_records.write(tmp_path / "made", made_records.sweep(("lora", "full"), 1))
+    # pytest's own removal of old folders calls itself for each level
+    subprocess.run(["rm", "-rf", tmp_path / "made"], check=True)
 
 
 def plain_files(verified: Verified) -> list[str]:
