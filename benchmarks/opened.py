@@ -7,8 +7,7 @@ hostile files for each of its rows.
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from hpml_bench.comparison.inputs import MOST_BYTES as MOST_TABLE
-from hpml_bench.comparison.inputs import MOST_CELLS
+from hpml_bench.comparison.inputs import MOST_CELLS, MOST_TABLE
 from hpml_bench.data.files import LONGEST_LINE, MOST_JSON, MOST_TAGGED
 from hpml_bench.data.sources import MOST_CONFIG, MOST_TOKENIZER
 from hpml_bench.records.points import MOST_BYTES
@@ -229,7 +228,7 @@ GIVEN = (
         "compare *.csv, *.tsv, *.jsonl",
         "scores of others",
         USER,
-        f"{MOST_TABLE:,} bytes",
+        f"{MOST_TABLE:,} bytes, {MOST_CELLS:,} values",
         "columns, numbers, rows",
         ("compare",),
     ),

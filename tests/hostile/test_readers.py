@@ -17,6 +17,7 @@ import pytest
 from helpers import fake_slurm, hostile_files, made_records
 from helpers.fake_slurm import slurm
 from helpers.hostile_files import KINDS, NO_FILES
+from hpml_bench.comparison.readers.table import read as read_table
 from hpml_bench.data.files import LONGEST_LINE, Format, read_file
 from hpml_bench.data.sources import refuse_odd_files
 from hpml_bench.launch.server import _kept
@@ -256,3 +257,28 @@ def test_only_the_last_points_tell_the_newest_step(tmp_path: Path) -> None:
     points = read_last_points(tmp_path)
     assert points[-1].step == 49_999
     assert 1_000 < len(points) < 10_000
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_tables_of_many_values(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table is named once it holds more values than are read."""
+    monkeypatch.setattr("hpml_bench.comparison.inputs.MOST_CELLS", 20)
+    place = tmp_path / f"scores.{suffix}"
+    lines = {"csv": ["system,score"] + ["a,1"] * 11, "jsonl": ['{"system": "a", "score": 1}'] * 11}
+    place.write_text("\n".join(lines[suffix]) + "\n")
+    with pytest.raises(UserError, match=rf"scores\.{suffix}: .* more than 20 values"):
+        read_table(place, None)
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(190_000_000, "a line of more than 10,000,000"), (990_000_000, "larger")]
+)
+def test_tables_of_holes(size: int, words: str, tmp_path: Path) -> None:
+    """A file whose first line has no end is refused, and at most a part of it is read."""
+    place = tmp_path / "scores.csv"
+    place.touch()
+    os.truncate(place, size)
+    with pytest.raises(UserError, match=rf"scores\.csv.*{words}"):
+        read_table(place, None)
