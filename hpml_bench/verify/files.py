@@ -65,8 +65,8 @@ def plain_files(evidence: Evidence) -> Iterator[Finding]:
                 evidence.name(path), f"is {'a link' if path.is_symlink() else 'no regular file'}"
             )
     for error in evidence.unseen:
-        place = evidence.name(Path(error.filename))
-        shown = place if len(place) <= LONGEST_SHOWN else f"{place[:LONGEST_SHOWN]}..."
+        unseen = evidence.name(Path(error.filename))
+        shown = unseen if len(unseen) <= LONGEST_SHOWN else f"{unseen[:LONGEST_SHOWN]}..."
         yield failed(shown, f"can't be listed: {error.strerror}")
     yield from _too_large(evidence)
     for place in (
