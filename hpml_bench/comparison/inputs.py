@@ -39,7 +39,7 @@ costs of a seed are compared on one; for messages, file and line that a line cam
 MOST_MAPPING = 50_000_000  # bytes of a file that is one object of JSON
 MOST_BYTES = 1_000_000_000  # of the samples of one task
 MOST_TABLE = 200_000_000  # bytes of a table of text
-MOST_CELLS = 5_000_000  # rows times columns of a table
+MOST_CELLS = 3_000_000  # rows times columns of a table
 LONGEST = 100  # characters of a name; a longer one is cut
 
 

@@ -87,7 +87,7 @@ TABLES: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda path: write(path, probabilities=LISTS),
         "'probabilities' is of type fixed_size",
     ),
-    "many rows": (many_rows, "it has 3,000,000 rows of 2 columns, and at most 5,000,000 values"),
+    "many rows": (many_rows, "it has 3,000,000 rows of 2 columns, and at most 3,000,000 values"),
     "a huge file": (long_footer, "it is larger than 500,000,000 bytes"),
     "a long footer": (claimed_footer, "its footer claims 399,000,000 bytes"),
 }
