@@ -7,13 +7,13 @@ hostile files for each of its rows.
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from hpml_bench.comparison.inputs import MOST_BYTES as MOST_TABLE
+from hpml_bench.comparison.inputs import MOST_CELLS, MOST_TABLE
 from hpml_bench.data.files import LONGEST_LINE, MOST_JSON, MOST_TAGGED
 from hpml_bench.data.sources import MOST_CONFIG, MOST_TOKENIZER
 from hpml_bench.records.points import MOST_BYTES
 from hpml_bench.suite.yaml import MAX_BYTES as MAX_SUITE
 from hpml_bench.system.files import MAX_LOG_BYTES, MAX_RECORD_BYTES
-from hpml_bench.system.parquet import MOST_VALUES
+from hpml_bench.system.parquet import MOST_DECODED, MOST_FILE
 from hpml_bench.verify.files import MOST_LOOKED_AT
 
 OURS = "a command of hpml-bench, or whoever gave the folder"
@@ -126,7 +126,7 @@ RESULTS = (
         "*/points.jsonl",
         "points of a run",
         OURS,
-        f"{MOST_BYTES:,} bytes, 10,000 characters a line",
+        f"{MOST_BYTES:,} bytes, no holes, 10,000 characters a line",
         "SHA-256 in the record; in a checkpoint that of its beginning",
         (*ON_RECORDS, "run-all"),
     ),
@@ -134,7 +134,7 @@ RESULTS = (
         "*/predictions.parquet",
         "answers of a run",
         OURS,
-        f"{MOST_BYTES:,} bytes, {MOST_VALUES:,} values",
+        f"{MOST_FILE:,} bytes, {MOST_DECODED:,} bytes decoded",
         "SHA-256 in the record; its columns",
         (*ON_RECORDS, "run-all"),
     ),
@@ -228,7 +228,7 @@ GIVEN = (
         "compare *.csv, *.tsv, *.jsonl",
         "scores of others",
         USER,
-        f"{MOST_TABLE:,} bytes",
+        f"{MOST_TABLE:,} bytes, {MOST_CELLS:,} values",
         "columns, numbers, rows",
         ("compare",),
     ),
@@ -236,7 +236,7 @@ GIVEN = (
         "compare *.parquet",
         "scores of others",
         USER,
-        f"{MOST_VALUES:,} values",
+        f"{MOST_FILE:,} bytes, {MOST_DECODED:,} bytes decoded, {MOST_CELLS:,} values",
         "the same",
         ("compare",),
     ),

@@ -2,6 +2,7 @@
 the reason.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,13 @@ from hpml_bench.records.run import (
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import MAX_RECORD_BYTES, is_plain_file, open_plain, read_bytes
+from hpml_bench.system.files import (
+    MAX_RECORD_BYTES,
+    is_plain_file,
+    mostly_holes,
+    open_plain,
+    read_bytes,
+)
 
 MAX_DEPTH = 32  # levels of nesting in a record
 LARGEST_INTEGER = 2**63 - 1
@@ -131,7 +138,10 @@ def kept_digests(folder: Path) -> dict[str, str]:
 
 
 def sha256(path: Path) -> str:
+    """Return a file's SHA-256; raises OSError as `open_plain`, and for one that is mostly holes."""
     with open_plain(path) as file:
+        if mostly_holes(file):
+            raise OSError(errno.EINVAL, "most of it is holes", str(path))
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -29,7 +29,7 @@ from hpml_bench.records.jobs import (
     read_resolved,
 )
 from hpml_bench.records.load import headlines
-from hpml_bench.records.points import read_points
+from hpml_bench.records.points import read_last_points
 from hpml_bench.records.run import FAILED, FINAL
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
@@ -284,7 +284,7 @@ def _under_way(folder: Path, spec: RunSpec) -> str:
                 beats.append(beat)
     if not beats:
         return ""
-    points = read_points(run_folder)
+    points = read_last_points(run_folder)
     if not points:
         return beats[0].where
 

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,6 +21,8 @@ Model = TypeVar("Model", bound=BaseModel)
 # bytes of a file of JSON: as objects of Python it takes up to thirty times as many
 MAX_RECORD_BYTES = 10_000_000
 MAX_LOG_BYTES = 1_000_000  # of a log, from its end
+MOST_HOLES = 50_000_000  # bytes up to which a file may be of holes: they are read in no time
+BLOCK = 512  # bytes of a block of `st_blocks`, whatever the file system's own are
 
 
 def absolute_keeping_links(path: Path) -> Path:
@@ -138,6 +140,21 @@ def _refuse_odd(path: Path, facts: os.stat_result) -> None:
         raise OSError(errno.ELOOP, "it is a link, and none is followed", str(path))
     if not stat.S_ISREG(facts.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def mostly_holes(file: BinaryIO) -> bool:
+    """Return whether a large file is mostly holes, which take no room and are read as zeros: no
+    program of ours leaves any.
+    """
+    facts = os.fstat(file.fileno())
+    # of a compressed file the blocks are fewer, too, and it has no holes; a file system that knows
+    # of none says that the first one lies at the end
+    if facts.st_size <= MOST_HOLES or facts.st_blocks * BLOCK * 10 > facts.st_size:
+        return False
+    position = file.tell()
+    first_hole = os.lseek(file.fileno(), 0, os.SEEK_HOLE)
+    file.seek(position)
+    return first_hole < facts.st_size
 
 
 def read_bytes(path: Path, most: int = MAX_RECORD_BYTES, *, follow: bool = False) -> bytes:

@@ -17,12 +17,15 @@ import pytest
 from helpers import fake_slurm, hostile_files, made_records
 from helpers.fake_slurm import slurm
 from helpers.hostile_files import KINDS, NO_FILES
+from hpml_bench.comparison.readers.table import read as read_table
 from hpml_bench.data.files import LONGEST_LINE, Format, read_file
 from hpml_bench.data.sources import refuse_odd_files
 from hpml_bench.launch.server import _kept
+from hpml_bench.records.files import POINTS, RECORD
 from hpml_bench.records.folder import SharedResults
 from hpml_bench.records.jobs import RUNNING, Job
-from hpml_bench.records.points import Tail, iterate_points
+from hpml_bench.records.load import changed, load_record
+from hpml_bench.records.points import Tail, iterate_points, read_last_points
 from hpml_bench.sweep.job import Neighbours, Running
 from hpml_bench.system.cache import cache_folder, file_sha256
 from hpml_bench.system.errors import UserError
@@ -30,6 +33,7 @@ from hpml_bench.system.files import MAX_LOG_BYTES, is_plain_file
 from hpml_bench.system.redaction import MAX_REDACTED, redact_files
 from hpml_bench.system.text import digest
 from hpml_bench.training.saving import RUN, TENSORS, read_saved
+from hpml_bench.verify.verify import verify
 
 __all__ = ["slurm"]
 HANGS = 60  # seconds of the clock
@@ -225,3 +229,56 @@ def test_files_of_a_model(kind: str, tmp_path: Path) -> None:
     KINDS[kind](place, b"")
     with pytest.raises(UserError, match=re.escape(str(place))):
         refuse_odd_files(tmp_path)
+
+
+def test_points_of_holes_are_neither_read_nor_hashed(tmp_path: Path) -> None:
+    """A file below the bound that is mostly holes can't be read, also not to compare its digest."""
+    run = min(path.parent for path in holes_of(tmp_path).glob("*/run.json"))
+    record = load_record(run / RECORD)
+    (run / POINTS).unlink(missing_ok=True)
+    (run / POINTS).touch()
+    os.truncate(run / POINTS, 990_000_000)
+    assert changed(run, record) == f"{POINTS} can't be read: most of it is holes"
+    assert list(iterate_points(run)) == []
+    told = [check for check in verify(run.parent).checks if check.name == "plain files"]
+    assert [check.finding for check in told] == [
+        f"{run.name}/{POINTS}: is of 990,000,000 bytes, most of which are holes, and isn't hashed"
+    ]
+
+
+def holes_of(folder: Path) -> Path:
+    return made_records.write(folder, made_records.sweep(("lora", "full"), 1))
+
+
+def test_only_the_last_points_tell_the_newest_step(tmp_path: Path) -> None:
+    """They are those of the end of a long file, whose first line may be cut."""
+    lines = [f'{{"step":{step},"metric":"step_seconds","value":1.0}}\n' for step in range(50_000)]
+    (tmp_path / POINTS).write_text("".join(lines))
+    points = read_last_points(tmp_path)
+    assert points[-1].step == 49_999
+    assert 1_000 < len(points) < 10_000
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_tables_of_many_values(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table is named once it holds more values than are read."""
+    monkeypatch.setattr("hpml_bench.comparison.inputs.MOST_CELLS", 20)
+    place = tmp_path / f"scores.{suffix}"
+    lines = {"csv": ["system,score"] + ["a,1"] * 11, "jsonl": ['{"system": "a", "score": 1}'] * 11}
+    place.write_text("\n".join(lines[suffix]) + "\n")
+    with pytest.raises(UserError, match=rf"scores\.{suffix}: .* more than 20 values"):
+        read_table(place, None)
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(190_000_000, "a line of more than 10,000,000"), (990_000_000, "larger")]
+)
+def test_tables_of_holes(size: int, words: str, tmp_path: Path) -> None:
+    """A file whose first line has no end is refused, and at most a part of it is read."""
+    place = tmp_path / "scores.csv"
+    place.touch()
+    os.truncate(place, size)
+    with pytest.raises(UserError, match=rf"scores\.csv.*{words}"):
+        read_table(place, None)
