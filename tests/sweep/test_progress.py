@@ -269,7 +269,7 @@ def test_status_finds_the_only_sweep(folder: Path) -> None:
     assert "jobs" not in shown.output
     (folder / PLAN).unlink()
     (folder / SUITE).write_text("{")
-    with pytest.raises(UserError, match="can.t be read as a suite"):
+    with pytest.raises(UserError, match=r"can.t be read as a suite"):
         local_state(folder)
 
 
