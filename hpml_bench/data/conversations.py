@@ -100,6 +100,8 @@ def find_turns(
         if answer is None:
             return Columns(kind="text", text=given)
     if not (given or answer) and (turns := first_named(names, TURN_NAMES)):
+        if sentence := preferences(dataset):
+            raise UserError(f"{where}: {sentence}")
         return Columns(kind="turns", text=(turns,), system=system, tools=tools)
     answer = answer or first_named(names, ANSWER_NAMES)
     if not given:
@@ -110,7 +112,7 @@ def find_turns(
         return Columns(
             kind="prompt", text=given, label=answer, choices=choices, system=system, tools=tools
         )
-    if sentence := preferences(names):
+    if sentence := preferences(dataset):
         raise UserError(f"{where}: {sentence}")
     if plain := first_named(names, TEXT_NAMES):
         return Columns(kind="text", text=(plain,))
@@ -122,21 +124,43 @@ def find_turns(
     )
 
 
-def preferences(names: Sequence[str]) -> str | None:
-    """Return a sentence on columns of preferred and rejected answers; None where there are none."""
+def preferences(dataset: Dataset, task: str = "") -> str | None:
+    """Return a sentence on columns of preferred and rejected answers; None where there are none,
+    or where a column of turns has answers beside them.
+
+    `task`: what else must be set to learn conversations, before the columns.
+    """
+    names = list(dataset.column_names)
     chosen, rejected = first_named(names, ("chosen",)), first_named(names, ("rejected",))
     if chosen is None or rejected is None:
         return None
-    if prompt := first_named(names, PROMPT_NAMES):
-        advice = f"dataset.options.text to {prompt} and dataset.options.label to {chosen}"
-    else:
-        advice = f"dataset.options.text to {chosen}"
+    prompt, turns = first_named(names, PROMPT_NAMES), first_named(names, TURN_NAMES)
+    if turns and _ends_with_answer(dataset[0][turns]):
+        return None
+    settings = [task] if task else []
+    if turns:
+        settings += [f"dataset.options.text to {turns}", f"dataset.options.label to {chosen}"]
+    # beside a prompt that is text, lists of turns begin with the prompt
+    elif prompt is None or (_is_list(dataset, chosen) and not _is_list(dataset, prompt)):
+        settings.append(f"dataset.options.text to {chosen}")
+    else:  # the prompt, and what supplements it, are found by their names
+        settings.append(f"dataset.options.label to {chosen}")
+    *others, last = settings
+    advice = f"{', '.join(others)} and {last}" if others else last
     return (
         f"holds preferences (columns '{short(chosen)}' and '{short(rejected)}'), which no method "
         f"here learns; to learn the chosen answers alone, set {advice}; a trainer of preferences, "
         "such as TRL's DPOTrainer, can be compared by the method command, or its checkpoint by "
         "hpml-bench score"
     )
+
+
+def _ends_with_answer(turns: Any) -> bool:
+    """Return whether a cell of turns ends with one of the assistant, or can't be read as turns."""
+    try:
+        return _turns(turns, "")[-1].role == "assistant"
+    except (ValueError, IndexError):
+        return True  # told when the rows are read
 
 
 def _is_list(dataset: Dataset, column: str) -> bool:
@@ -278,6 +302,8 @@ def _turns_and_choices(
             turn._replace(weight=float(turn.role != "assistant"))
             for turn in _turns(row[first], first)
         ]
+        if isinstance(answer, str):
+            return [*before, Turn("assistant", _joined(row, (completion,), ""))], []
         return [*before, *_turns(answer, completion)], []
     column = columns.choices or ""
     choices = [
@@ -337,6 +363,8 @@ def _choice(answer: Any, choices: Sequence[str]) -> str:
 
 
 def _turns(cell: Any, column: str) -> list[Turn]:
+    if isinstance(cell, dict) and any(isinstance(cell.get(key), str) for key in ("role", "from")):
+        cell = [cell]  # one turn, as the answers of LLaMA-Factory's preferences are
     if isinstance(cell, dict):  # of lists, as some versions of `datasets` give a list of mappings
         cell = [dict(zip(cell, values, strict=True)) for values in zip(*cell.values(), strict=True)]
     if isinstance(cell, str):

@@ -846,10 +846,22 @@ def test_preferences_are_told_as_such(tmp_path: Path) -> None:
     row = {"prompt": "a", "chosen": "b", "rejected": "c"}
     said_of_row = refused(tmp_path / "p.jsonl", lines(row))
     assert "holds preferences (columns 'chosen' and 'rejected'), which no method" in said_of_row
-    assert "set dataset.options.text to prompt and dataset.options.label to chosen" in said_of_row
+    assert "chosen answers alone, set dataset.options.label to chosen;" in said_of_row
     assert "TRL's DPOTrainer" in said_of_row
     assert loaded(tmp_path / "p.jsonl", [row], label="chosen") == [said("user: a", "assistant: b")]
     whole = {name: [USER, ANSWER] for name in ("chosen", "rejected")}
     said_of_turns = refused(tmp_path / "w.jsonl", lines(whole))
     assert "to learn the chosen answers alone, set dataset.options.text to chosen;" in said_of_turns
     assert loaded(tmp_path / "w.jsonl", [whole], text="chosen") == [said("user: a", "assistant: b")]
+    turns = [{"from": "human", "value": "a"}]
+    answers: tuple[Any, ...] = ({"from": "gpt", "value": "b"}, [ANSWER], "b")
+    for chosen in answers:
+        begun = {"conversations": turns, "chosen": chosen, "rejected": chosen}
+        said_of_turns = refused(tmp_path / "c.jsonl", lines(begun))
+        advice = "set dataset.options.text to conversations and dataset.options.label to chosen;"
+        assert advice in said_of_turns
+        options = {"text": "conversations", "label": "chosen"}
+        learnt = loaded(tmp_path / "c.jsonl", [begun], **options)
+        assert learnt == [said("user: a", "assistant: b")]
+    ended = whole | {"messages": [USER, ANSWER]}
+    assert loaded(tmp_path / "e.jsonl", [ended]) == [said("user: a", "assistant: b")]
