@@ -5,7 +5,7 @@ cells as turns.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -52,6 +52,8 @@ WHETHER_LEARNT = ("loss", "train")
 READ_KEYS = frozenset(
     {"role", "content", "from", "value", "weight", *WHETHER_LEARNT, *FIELDS}
 )  # keys of a turn; others are left unread
+EMPTY: tuple[Any, ...] = (None, "", [], {})
+"""Values of a turn's key that say nothing."""
 
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
@@ -276,14 +278,21 @@ def _convert(
     if any(turn.role == "system" for turn in turns[1:]):
         raise ValueError("has a system prompt after its first turn; move it to the front")
     of_turns = columns.kind == "turns"
-    given = [turn for turn in row[columns.text[0]] if isinstance(turn, dict)] if of_turns else []
-    unread = {key for turn in given for key, value in turn.items() if value is not None} - READ_KEYS
+    unread = _unread_keys(row[column] for column in (columns.text[0], columns.label) if column)
     weights = [turn.weight for turn in turns]
     fields = [json.dumps(turn.fields) if turn.fields else "" for turn in turns]
     contents, roles = [turn.content for turn in turns], [turn.role for turn in turns]
     definitions = json.dumps(tools) if tools else ""
     more = ([] if all(weights) else weights, fields if any(fields) else [], definitions, of_turns)
     return contents, roles, choices, sorted(unread), *more
+
+
+def _unread_keys(cells: Iterable[Any]) -> set[str]:
+    """Return the keys of turns that have a value and are not read."""
+    turns = [turn for cell in cells if isinstance(cell, list) for turn in cell]
+    mappings = [turn for turn in turns if isinstance(turn, dict)]
+    keys = {key for turn in mappings for key, value in turn.items() if value not in EMPTY}
+    return keys - READ_KEYS
 
 
 def _turns_and_choices(
@@ -392,7 +401,7 @@ def _turn(turn: Any, number: int) -> Turn:
         raise ValueError(
             f"has a turn {number} of the role {short(str(role))!r}; known are {', '.join(ROLES)}"
         )
-    if turn.get("function_call") is not None:
+    if turn.get("function_call") not in EMPTY:
         raise ValueError(
             f"has a turn {number} with the key 'function_call', which is not read; give the call "
             "in a list 'tool_calls', as [{'type': 'function', 'function': {'name': ..., "

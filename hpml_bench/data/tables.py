@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 BATCH = 1000
 DECIMAL_MARK = "task.options.decimal_mark"
 BAD_ROWS, SUSPECT = "bad rows left out", "labels that may be missing"  # names of warnings
+UNREAD_KEYS = "keys of turns left unread"  # name of a note
 MISSING = frozenset({"nan", "none", "null", "n/a", "na", "<na>", "-", "?"})
 """Texts that often stand for a missing label."""
 FEW_CLASSES = 20  # number of classes up to which their number isn't compared with the rows'
@@ -198,7 +199,7 @@ def _loaded(
     train = rows(splits.train)
     validation = rows(splits.validation) if splits.validation else None
     test = rows(splits.test) if splits.test is not None else None
-    notes = {"keys of turns left unread": ", ".join(sorted(unread))} if unread else {}
+    notes = {UNREAD_KEYS: ", ".join(sorted(unread))} if unread else {}
     if test is None:
         train, test = split_off_test(train, settings, splits.train[1])
         notes |= {

@@ -73,6 +73,11 @@ def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:
         encoded: Mapping[str, list[Any]] = task.encode(batch, encoder)
         tokens += map(len, encoded["input_ids"])
         prompts += encoded["prompt"] if KEPT in encoded else [0] * len(encoded["input_ids"])
+    if not tokens and "weights" in train.column_names:
+        raise UserError(
+            "no row has a token to learn: the key weight, loss or train leaves out all answers; "
+            "set it to true in turns to learn, or remove it"
+        )
     if not tokens:
         raise UserError("no row has a token to learn; give rows with texts")
     return Lengths(np.array(tokens), np.array(prompts))

@@ -182,6 +182,10 @@ def test_keys_of_turns_that_are_not_read_are_told(tmp_path: Path) -> None:
     ]
     data = load(write(tmp_path / "rows.jsonl", [{"messages": turns}]))
     assert data.notes["keys of turns left unread"] == "mood"
+    for empty in (None, "", {}):
+        row = {"messages": [USER, ANSWER | {"function_call": empty}]}
+        notes = load(write(tmp_path / "empty.jsonl", [row])).notes
+        assert "keys of turns left unread" not in notes, empty
     assert list(data.train["weights"]) == [[1.0, 0.0]]
     assert "keys of turns left unread" not in load(write(tmp_path / "plain.jsonl", [CHAT])).notes
 

@@ -405,6 +405,35 @@ def test_what_is_learnt_beside_preferences(
     assert "columns not read: chosen, rejected" in said
 
 
+def flagged(key: str, value: object, of_completion: bool = False) -> list[dict[str, Any]]:
+    """Return rows of turns whose answers have this key."""
+    rows = []
+    for text in starters.texts(40):
+        answer = {"role": "assistant", "content": f"{text} goal", key: value}
+        asked_turns = [{"role": "user", "content": text}]
+        turns = {"messages": [*asked_turns, answer]}
+        rows.append({"prompt": asked_turns, "completion": [answer]} if of_completion else turns)
+    return rows
+
+
+@pytest.mark.parametrize("of_completion", [False, True])
+def test_keys_of_turns_that_are_not_read_are_named(
+    of_completion: bool, llama: Path, tmp_path: Path
+) -> None:
+    """Beside the columns: a flag of another trainer, which would leave the turn out, is learnt."""
+    rows = flagged("loss_mask", False, of_completion)
+    said = init(llama, starters.jsonl(tmp_path / "a.jsonl", rows)).stderr
+    assert "keys of turns left unread: loss_mask" in said
+
+
+@pytest.mark.parametrize("key", ["weight", "loss", "train"])
+def test_flags_that_leave_nothing_to_learn_are_named(key: str, llama: Path, tmp_path: Path) -> None:
+    """The refusal names the keys, not the texts, which are there."""
+    file = starters.jsonl(tmp_path / "a.jsonl", flagged(key, 0))
+    said = init(llama, file, status=2).stderr
+    assert "no row has a token to learn: the key weight, loss or train leaves out all" in said
+
+
 def test_a_few_test_rows_show_nothing(llama: Path, tmp_path: Path) -> None:
     """No difference above the score's range is named."""
     said = init(llama, starters.jsonl(tmp_path / "a.jsonl", asked("bank")[:30])).stderr
