@@ -442,7 +442,8 @@ def _turn(turn: Any, number: int) -> Turn:
         raise ValueError(f"has an empty turn {number}; fill it or remove the row")
     if weight not in (0, 1):
         raise ValueError(
-            f"has a turn {number} of the weight {short(str(weight))}; give 0 (not learnt) or 1"
+            f"has the weight {short(repr(weight))} in turn {number}; write the number 1 to learn "
+            f"the turn or 0 to leave it out"
         )
     return Turn(ROLES[role], content, float(weight), fields)
 

@@ -474,7 +474,12 @@ TOOLS: Row = {"messages": [USER, ANSWER], "tools": [{"name": "add"}]}
         (
             CHAT,
             {"messages": [USER, ANSWER | {"weight": 0.5}]},
-            "has a turn 2 of the weight 0.5; give 0 (not",
+            "has the weight 0.5 in turn 2; write the number 1 to learn the turn or 0",
+        ),
+        (
+            CHAT,
+            {"messages": [USER, ANSWER | {"weight": "0"}]},
+            "has the weight '0' in turn 2; write the number 1 to learn the turn or 0",
         ),
         (CHAT, {"messages": [{"role": "system", "content": ""}]}, "ends with a turn of the system"),
         (
