@@ -40,6 +40,7 @@ DECIMAL_MARK = "task.options.decimal_mark"
 BAD_ROWS, SUSPECT = "bad rows left out", "labels that may be missing"  # names of warnings
 SPELLINGS = "labels that differ only in case or white space"
 """Name of the warning on them, and of the note where they are one."""
+UNREAD_KEYS = "keys of turns left unread"  # name of a note
 MISSING = frozenset({"nan", "none", "null", "n/a", "na", "<na>", "-", "?"})
 """Texts that often stand for a missing label."""
 FEW_CLASSES = 20  # number of classes up to which their number isn't compared with the rows'
@@ -209,7 +210,7 @@ def _loaded(
     train = rows(splits.train)
     validation = rows(splits.validation) if splits.validation else None
     test = rows(splits.test) if splits.test is not None else None
-    notes = {"keys of turns left unread": ", ".join(sorted(unread))} if unread else {}
+    notes = {UNREAD_KEYS: ", ".join(sorted(unread))} if unread else {}
     if test is None:
         train, test = split_off_test(train, settings, splits.train[1])
         notes |= {

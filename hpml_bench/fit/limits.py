@@ -62,8 +62,8 @@ NCCL_BUFFERS = 300_000_000
 project.
 """
 FRAGMENTATION = 0.05
-"""Share of a card that the allocator reserves and no tensor uses, as `training.trainer.MARGIN`
-leaves it free.
+"""Share of what a rank may take of its card that the allocator reserves and no tensor uses; of the
+whole card it is what `training.trainer.MARGIN` leaves free.
 """
 SCARCE = 0.9
 """Share of a card's memory below which what is free is told beside the whole. The driver keeps some

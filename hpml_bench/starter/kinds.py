@@ -79,6 +79,11 @@ def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:
         encoded: Mapping[str, list[Any]] = task.encode(batch, encoder)
         tokens += map(len, encoded["input_ids"])
         prompts += encoded["prompt"] if KEPT in encoded else [0] * len(encoded["input_ids"])
+    if not tokens and "weights" in train.column_names:
+        raise UserError(
+            "no row has a token to learn: the key weight, loss or train leaves out all answers; "
+            "set it to true in turns to learn, or remove it"
+        )
     if not tokens:
         raise UserError("no row has a token to learn; give rows with texts")
     return Lengths(np.array(tokens), np.array(prompts))
@@ -428,7 +433,7 @@ def _number_options(answers: list[str], notation: Notation) -> tuple[Entry, ...]
     marked = sum("####" in answer for answer in answers)
     why = "every answer is a number and nothing else"
     if marked:
-        why = "every answer is a number, or ends with #### and one"
+        why = "every answer is a number alone, or ends with #### and a number"
     scorer = Entry("scorer", "number", (why,))
     example = "point: 1,234.5, 1 234.5, 1'234.5 and 1,00,000.5"
     if notation.decimal_mark == "comma":
@@ -486,9 +491,10 @@ def _scorer_of_texts(answers: list[str]) -> Entry:
     longest = float(np.quantile([len(answer.split()) for answer in answers], NINE_TENTHS))
     what = f"Nine in ten answers have up to {longest:.0f} words: too long to match as a whole."
     if longest <= SHORT_WORDS:
+        up_to = "one word" if longest <= 1 else f"at most {longest:.0f} words"
         scorer = "exact"
         why = (
-            f"nine in ten answers have at most {longest:.0f} words, so that they can match; "
+            f"nine in ten answers have {up_to}, short enough to be matched as a whole; "
             f"contains is milder"
         )
     elif find_spec("rouge_score"):

@@ -26,7 +26,7 @@ from hpml_bench.data.columns import (
     listed,
     short,
 )
-from hpml_bench.data.conversations import TURN_NAMES, find_turns, preferences
+from hpml_bench.data.conversations import TEXT_NAMES, find_turns, preferences
 from hpml_bench.data.files import file_of, read_file, read_repository, sentences_of
 from hpml_bench.data.numbers import Notation, notation_of, plain_number
 from hpml_bench.data.tables import SPLIT_NAMES, find, split_by, split_of
@@ -312,10 +312,11 @@ def _conversation(data: Data, model: Model) -> Learnt | None:
     if data.read.label is not None:
         return None
     names = [*data.cells]
-    columns_are_open = not data.read.text and not first_named(names, TURN_NAMES)
-    if columns_are_open and (sentence := preferences(names)):
-        raise UserError(f"{data.where}: {sentence}")
     shape = _shape(data)
+    labelled = first_named(names, TEXT_NAMES) and first_named(names, LABEL_NAMES)
+    is_open = shape is None and not data.read.text and not labelled
+    if is_open and (sentence := preferences(data.train, "--task to causal_lm")):
+        raise UserError(f"{data.where}: {sentence}")
     if shape is None or shape.kind == "text":
         turns = [
             name for name in data.lists(dict) if {"role", "from"} & set(data.cells[name][0][0])

@@ -12,7 +12,7 @@ import numpy as np
 from hpml_bench.data.columns import LABEL_NAMES, NUMBER_NAMES, short, some
 from hpml_bench.data.prepare import prepare, silence
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.tables import SPELLINGS
+from hpml_bench.data.tables import SPELLINGS, UNREAD_KEYS
 from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenizer
@@ -283,7 +283,7 @@ def _facts(found: SuiteDraft) -> Iterator[str]:
     columns = [
         f"{name}: {value}"
         for name, value in found.prepared.notes.items()
-        if name.startswith("columns")
+        if name.startswith("columns") or name == UNREAD_KEYS
     ]
     yield f"{found.task.title} with {found.view.model}; {'; '.join(columns)}"
     yield from _guessed_label(found.view)

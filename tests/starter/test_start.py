@@ -351,21 +351,96 @@ WRITTEN: dict[str, tuple[str | None, list[dict[str, Any]], tuple[str, ...]]] = {
 TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
 
+def preferred(text: str, shape: str) -> dict[str, Any]:
+    """Return a row with a chosen and a rejected answer, in one of the shapes that trainers read."""
+    question, answer = {"role": "user", "content": text}, {"role": "assistant", "content": "goal"}
+    other = answer | {"content": "bank"}
+    if shape == "conversations":  # LLaMA-Factory's
+        said = {
+            "chosen": {"from": "gpt", "value": "goal"},
+            "rejected": {"from": "gpt", "value": "no"},
+        }
+        return {"conversations": [{"from": "human", "value": text}], **said}
+    if shape == "prompt in both":
+        return {"prompt": text, "chosen": [question, answer], "rejected": [question, other]}
+    if shape == "turns alone":
+        return {"chosen": [question, answer], "rejected": [question, other]}
+    if shape == "turns":
+        return {"prompt": [question], "chosen": [answer], "rejected": [other]}
+    if shape == "texts alone":
+        return {"chosen": f"{text} goal", "rejected": f"{text} bank"}
+    return {"prompt": text, "chosen": f"{text} goal", "rejected": "bank"}
+
+
 @pytest.mark.parametrize(
-    ("rows", "advice"),
-    [
-        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "set --text to prompt and --label to"),
-        ({"chosen": TURNS, "rejected": TURNS}, "set --text to chosen"),
-        ({"chosen": "a b", "rejected": "a c"}, "set --text to chosen"),
-    ],
+    "shape",
+    ["texts", "texts alone", "turns", "turns alone", "prompt in both", "conversations"],
 )
-def test_preferences_are_not_learnt(
-    rows: dict[str, Any], advice: str, llama: Path, tmp_path: Path
-) -> None:
-    """In any shape, one sentence says so, and what can be done."""
-    said = init(llama, starters.jsonl(tmp_path / "a.jsonl", [rows] * 20), status=2).stderr
+def test_preferences_are_not_learnt(shape: str, llama: Path, tmp_path: Path) -> None:
+    """In any shape, one sentence says so; the options that it names, as they are written, learn the
+    chosen answers.
+    """
+    rows = [preferred(text, shape) for text in starters.texts(40)]
+    file, made = starters.jsonl(tmp_path / "a.jsonl", rows), tmp_path / "made.yaml"
+    said = init(llama, file, status=2).stderr
     assert "holds preferences (columns 'chosen' and 'rejected'), which no method here" in said
-    assert advice in said
+    advice = said.partition("to learn the chosen answers alone, set ")[2].partition(";")[0]
+    options = dict(re.findall(r"(--[a-z]+) to (\w+)", advice))
+    assert options["--task"] == "causal_lm"
+    assert "chosen" in options.values()
+    words = [word for option in options.items() for word in option]
+    called("init", "--model", llama, "--data", file, *words, "--out", made)
+    assert load_suite(str(made)).settings.task.name == "causal_lm"
+
+
+@pytest.mark.parametrize(
+    ("columns", "task"),
+    [(("prompt", "response"), "causal_lm"), (("text", "label"), "sequence_classification")],
+)
+def test_what_is_learnt_beside_preferences(
+    columns: tuple[str, str], task: str, llama: Path, tmp_path: Path
+) -> None:
+    """Columns that say what is learnt are read, as in a suite, and those of preferences are named
+    as not read.
+    """
+    others = {"chosen": "goal", "rejected": "bank"}
+    rows = [
+        {columns[0]: text, columns[1]: ("goal", "bank")[row % 2], **others}
+        for row, text in enumerate(starters.texts(40))
+    ]
+    file, made = starters.jsonl(tmp_path / "a.jsonl", rows), tmp_path / "made.yaml"
+    said = init(llama, file, out=made).stderr
+    assert load_suite(str(made)).settings.task.name == task
+    assert "columns not read: chosen, rejected" in said
+
+
+def flagged(key: str, value: object, of_completion: bool = False) -> list[dict[str, Any]]:
+    """Return rows of turns whose answers have this key."""
+    rows = []
+    for text in starters.texts(40):
+        answer = {"role": "assistant", "content": f"{text} goal", key: value}
+        asked_turns = [{"role": "user", "content": text}]
+        turns = {"messages": [*asked_turns, answer]}
+        rows.append({"prompt": asked_turns, "completion": [answer]} if of_completion else turns)
+    return rows
+
+
+@pytest.mark.parametrize("of_completion", [False, True])
+def test_keys_of_turns_that_are_not_read_are_named(
+    of_completion: bool, llama: Path, tmp_path: Path
+) -> None:
+    """Beside the columns: a flag of another trainer, which would leave the turn out, is learnt."""
+    rows = flagged("loss_mask", False, of_completion)
+    said = init(llama, starters.jsonl(tmp_path / "a.jsonl", rows)).stderr
+    assert "keys of turns left unread: loss_mask" in said
+
+
+@pytest.mark.parametrize("key", ["weight", "loss", "train"])
+def test_flags_that_leave_nothing_to_learn_are_named(key: str, llama: Path, tmp_path: Path) -> None:
+    """The refusal names the keys, not the texts, which are there."""
+    file = starters.jsonl(tmp_path / "a.jsonl", flagged(key, 0))
+    said = init(llama, file, status=2).stderr
+    assert "no row has a token to learn: the key weight, loss or train leaves out all" in said
 
 
 def test_a_few_test_rows_show_nothing(llama: Path, tmp_path: Path) -> None:

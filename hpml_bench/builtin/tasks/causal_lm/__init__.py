@@ -269,7 +269,8 @@ class CausalLM(Task):
                 encoder.counts[UNREAD] += 1
             elif self.decoding is not None and not chat.reads(example):
                 encoder.counts[
-                    "rows whose right answer would not be read as such, and score less"
+                    "rows that lose points even for the right answer, as its tokens decode "
+                    "to another text; check tokenizer and template"
                 ] += 1
             if row.messages and no_template:
                 encoder.counts[
