@@ -35,7 +35,7 @@ SUPERSCRIPT = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
 RAISED = re.compile(rf"(?<=\d)[{SUPERSCRIPT}]+")
 LOWERED = str.maketrans(SUPERSCRIPT, "0123456789+-")
 TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]{0,15})\s*/?>")
-ARROW = re.compile(r"-+>|=>")
+ARROW = re.compile(r"-{1,3}>|=>")
 COMPARISONS = {"<=": "≤", ">=": "≥", "!=": "≠", "+/-": "±"}
 
 FORMULA = re.compile(r"(?<![\\$\w])\$(\$?)(?=[^\s$])([^$\n]{0,200}[^\s$\\]|[^\s$\\])\$\1(?![\d$])")

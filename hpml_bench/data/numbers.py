@@ -24,6 +24,7 @@ from hpml_bench.data.units import (
     is_unit,
     unit,
 )
+from hpml_bench.system.text import shortened
 
 Value = Fraction | tuple[Fraction | str, ...]
 """A number, or what joins the parts of a date, time, version, ratio or range, and the parts."""
@@ -70,13 +71,13 @@ SECOND_RESULT = re.compile(r"\s*(?:[,;]|\band\b|\bor\b)\s*[A-Za-z]\w?\s*=\s*[-+]
 FEW_WORDS = 4  # most words beside several numbers that make one answer, as in 5 feet 10
 BOXED = re.compile(r"\\f?boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 ANSWER_IS = re.compile(r"(?:answer|result) is:? ", re.IGNORECASE)
-CALCULATION = re.compile(
-    r"[\d\s.,()%$+*/\u00d7\u00b7\u00f7x-]*\d\s*[-+*/\u00d7\u00b7\u00f7x]\s*[\d(.][\d\s.,()%$+*/\u00d7\u00b7\u00f7x-]*"
-)
+CALCULATION = re.compile(r"[\d\s.,()%$+*/\u00d7\u00b7\u00f7x-]*")
+OPERATION = re.compile(r"\d\)? ?[-+*/\u00d7\u00b7\u00f7x] ?[\d(.]")
 IN_BRACKETS = re.compile(r"\s*\$?\([^()-]*\)\$?\s*\.?\s*")
 WRAPPERS = (("**", "**"), ("*", "*"), ("`", "`"), ('"', '"'), ("\u201c", "\u201d"), ("$", "$"))
 
 
+MOST_DIGITS = 10_000  # of a number that is read
 LEADING_ZERO = re.compile(r"[-+]?0\d")
 YEAR_FIRST = re.compile(r"\d{4}([-./])\d{1,2}\1\d{1,2}")
 YEAR_LAST = re.compile(r"\d{1,2}([-./])\d{1,2}\1\d{4}")
@@ -261,7 +262,7 @@ def _last(text: str, decimal_mark: DecimalMark, *, has_one: bool = False) -> Num
 def _alone(text: str, decimal_mark: DecimalMark) -> Number:
     """Return the number that is all of a text, with its unit."""
     calculation, sign, result = text.rpartition("=")
-    if sign and CALCULATION.fullmatch(calculation):
+    if sign and CALCULATION.fullmatch(calculation) and OPERATION.search(calculation):
         text = result
     text = _unwrapped(text)
     runs = [token for token in TOKEN.finditer(text) if token["run"]]
@@ -408,14 +409,16 @@ def _value(run: str, decimal_mark: DecimalMark) -> Value:
             other: DecimalMark = "comma" if decimal_mark == "point" else "point"
             is_other = _number(run, other) is not None
             advice = f"; with task.options.decimal_mark: {other} it is one" if is_other else ""
-            reason = f"has '{run}', which isn't one number with a decimal {decimal_mark}"
+            written = shortened(run, 60)
+            reason = f"has '{written}', which isn't one number with a decimal {decimal_mark}"
             raise UnreadError(f"{reason}{advice}")
         values.append(part if value is None else value)
     return (*parts[1::2], *values)
 
 
 def _number(text: str, decimal_mark: DecimalMark) -> Fraction | None:
-    if not NUMBER[decimal_mark].fullmatch(text):
+    # Python converts longer ones in quadratic time
+    if len(text) > MOST_DIGITS or not NUMBER[decimal_mark].fullmatch(text):
         return None
     other = "," if decimal_mark == "point" else "."
     digits = re.sub(rf"{SPACE}|{APOSTROPHE}", "", text).replace(other, "").replace(",", ".")
