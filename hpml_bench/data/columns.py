@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from hpml_bench.data.numbers import MARKS, plain_number
+from hpml_bench.data.keyboard import MARKS
+from hpml_bench.data.numbers import plain_number
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import disk_error

@@ -27,7 +27,8 @@ from hpml_bench.data.columns import (
 )
 from hpml_bench.data.conversations import as_conversations, find_turns
 from hpml_bench.data.draw import split_off_test
-from hpml_bench.data.numbers import MARKS, DecimalMark, plain_number
+from hpml_bench.data.keyboard import MARKS, DecimalMark
+from hpml_bench.data.numbers import plain_number
 from hpml_bench.plugins.dataset import GROUP, PAIR, LoadedData, Target
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import UserError

@@ -8,6 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -23,10 +24,12 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.tables import SPELLINGS, normalized
 from hpml_bench.plugins.dataset import LoadedData, Target
 from hpml_bench.plugins.rows import read_rows
+from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.plugins.task import KEPT, Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.starter.entries import Entry, as_values
 from hpml_bench.starter.model import Model
+from hpml_bench.starter.number_answers import Answer, confusable, strays
 from hpml_bench.starter.rows import Data, Learnt
 from hpml_bench.suite.registry import options_class
 from hpml_bench.suite.settings import TaskSpec
@@ -402,18 +405,36 @@ def _scorer(view: View) -> tuple[Entry, ...]:
                 ("texts without prompts have no answers to score: the loss is compared",),
             ),
         )
-    if notation := notation_of(_all_answers(view)):
-        return _number_options(answers, notation)
-    return (_scorer_of_texts(answers),)
+    notation = notation_of(answer.text for answer in _all_answers(view))
+    if notation is None:
+        scorer = _scorer_of_texts(answers)
+        notes = (strays(_all_answers(view)), _not_right(view, str(scorer.value)))
+        reasons = [f"{note}." for note in notes if note]
+        return (replace(scorer, why=(*scorer.why, *reasons)),)
+    if doubt := confusable(_all_answers(view), notation.decimal_mark):
+        return (Entry("scorer", "exact", (f"{doubt}.",)),)
+    return _number_options(answers, notation)
 
 
-def _all_answers(view: View) -> Iterator[str]:
+def _not_right(view: View, name: str) -> str | None:
+    """Return the sentence on the first expected answer that isn't right by its own scorer."""
+    scorer = make_scorer(name)
+    for answer in _all_answers(view):
+        if refusal := scorer.refusal(answer.text):
+            return f"{answer.place} '{short(answer.text)}' {refusal}".lstrip()
+    return None
+
+
+def _all_answers(view: View) -> Iterator[Answer]:
     """Yield the last answer of every training row that has a prompt."""
+    number = 0
     for batch in view.loaded.train.iter(BATCH):
         rows: Mapping[str, Any] = batch
-        for roles, contents in zip(rows["roles"], rows["contents"], strict=True):
+        places = rows.get("place", [""] * len(rows["roles"]))
+        for roles, contents, place in zip(rows["roles"], rows["contents"], places, strict=True):
+            number += 1
             if len(roles) > 1:
-                yield contents[-1]
+                yield Answer(contents[-1], place or f"row {number:,}")
 
 
 def decimal_mark(learnt: Learnt) -> tuple[Entry, ...]:
@@ -463,7 +484,16 @@ def _number_facts(view: View, _: Prepared) -> tuple[str, ...]:
         return ()
     if any(view.loaded.train["choices"][:1]):
         return ()
-    notation = notation_of(_all_answers(view))
+    if next(_all_answers(view), None) is None:
+        return ()
+    notation = notation_of(answer.text for answer in _all_answers(view))
+    doubt = (
+        strays(_all_answers(view))
+        if notation is None
+        else confusable(_all_answers(view), notation.decimal_mark)
+    )
+    if doubt:
+        return (f"{doubt}.",)
     if notation is None:
         return ()
     sentence = (

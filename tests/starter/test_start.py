@@ -302,6 +302,36 @@ WRITTEN: dict[str, tuple[str | None, list[dict[str, Any]], tuple[str, ...]]] = {
         asked("1.234", "11"),
         ("scorer: number", "decimal_mark: point", "don't say whether 1.234 has a decimal point"),
     ),
+    "versions of one dot, of which two have one value": (
+        starters.CHAT,
+        asked("3.1", "3.10"),
+        ("scorer: exact", "row 1 '3.1' and", "row 2 '3.10' would be the same"),
+    ),
+    "fractions that may be dates, of which two have one value": (
+        starters.CHAT,
+        asked("1/2", "2/4"),
+        ("scorer: exact", "row 1 '1/2' and", "row 2 '2/4' would be the same"),
+    ),
+    "one number in two currencies": (
+        starters.CHAT,
+        asked("$5", "€5"),
+        ("scorer: exact", "row 1 '$5' and", "row 2 '€5' would be the same"),
+    ),
+    "numbers, two of which differ in notation only": (
+        starters.CHAT,
+        asked("1,000", "1000", "1000.0"),
+        ("scorer: number", "decimal_mark: point"),
+    ),
+    "answers of several marks, which are no numbers": (
+        starters.CHAT,
+        asked("#### 5\n#### 6", "#### 5\n#### 7"),
+        ("scorer: exact",),
+    ),
+    "numbers, with one answer that is none": (
+        starters.CHAT,
+        asked(*map(str, range(19)), "n/a"),
+        ("scorer: exact", "answers are numbers;", "'n/a' isn't."),
+    ),
     "versions, which are no numbers": (starters.CHAT, asked("3.10.2", "3.11"), ("scorer: exact",)),
     "long answers, compared by words": (
         starters.CHAT,
