@@ -105,8 +105,12 @@ class RunFolder:
     @property
     def keeps(self) -> bool:
         record = self.record()
-        own = record is not None and record.spec.run_id == self.path.name and record.kept
-        return bool(own) and own == kept_digests(self.path)
+        if record is None or record.spec.run_id != self.path.name or not record.kept:
+            return False
+        try:
+            return record.kept == kept_digests(self.path)
+        except OSError:  # what can't be read isn't kept
+            return False
 
     def give(self, folder: Path) -> None:
         if not any(folder.iterdir()):
