@@ -116,9 +116,12 @@ def hashes(evidence: Evidence) -> Iterator[Finding]:
         elif record is not None and record.status == "ok":
             for name in set(there) - record.files.keys():
                 yield failed(place.name, f"holds {name}, which its record doesn't name")
-            for name, value in kept_digests(
-                place
-            ).items():  # none where they were removed, which is no fault
+            try:
+                kept = kept_digests(place)
+            except OSError as error:
+                yield failed(f"{place.name}/{KEPT}", f"can't be read: {error.strerror}")
+                continue
+            for name, value in kept.items():  # none where they were removed, which is no fault
                 if record.kept.get(name) != value:
                     yield failed(f"{place.name}/{KEPT}/{name}", "is not the file that was recorded")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers import hostile_files, made_records
+from hpml_bench.records.folder import RunFolder
 from hpml_bench.verify.verify import Verified, verify
 
 
@@ -52,3 +53,14 @@ def test_a_folder_that_cannot_be_listed_is_named(folder: Path) -> None:
         verified = verify(folder)
     assert plain_files(verified) == ["closed: can't be listed: Permission denied"]
     assert not verified.consistent
+
+
+def test_trained_parts_of_holes_are_named(folder: Path) -> None:
+    """Gigabytes that take no room on disk aren't read, and aren't what was recorded."""
+    run = next(path.parent for path in sorted(folder.glob("*/run.json")))
+    (run / "kept").mkdir()
+    with (run / "kept" / "adapter_model.safetensors").open("wb") as parts:
+        parts.truncate(8_000_000_000)
+    findings = [check.finding for check in verify(folder).checks]
+    assert f"{run.name}/kept: can't be read: most of it is holes" in findings
+    assert not RunFolder(run).keeps
