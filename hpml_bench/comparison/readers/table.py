@@ -88,7 +88,7 @@ def read(
             ).startswith(b"["):
                 raise ValueError("it holds no list of objects, one per row and run")
             inputs.refuse_large(path, inputs.MOST_TABLE)
-            objects = _objects(path)
+            objects = _json_lines(path)
             cells = pd.DataFrame([*objects.values()], index=[*objects], dtype=object)
         for theirs in (columns or {}).values():
             if theirs not in cells:
@@ -104,7 +104,7 @@ def read(
         ) from None
 
 
-def _objects(path: Path) -> dict[str, dict[str, Any]]:
+def _json_lines(path: Path) -> dict[str, dict[str, Any]]:
     """Return the objects of a file of JSON by their places."""
     objects: dict[str, dict[str, Any]] = {}
     cells = 0
