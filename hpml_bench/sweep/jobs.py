@@ -415,8 +415,8 @@ class JobSweep:
         """End all jobs, and remove their claims; return their number. A process that waits for
         them resubmits none.
 
-        Raises UserError where the engine doesn't answer. The submissions are then kept, by which
-        another call finds their jobs.
+        Raises UserError where the engine doesn't answer. The submissions, by which another call
+        finds their jobs, are kept then, and where jobs still end after `STOP_SECONDS`.
         """
         with self._submitting():
             # first: a process that waits reads it before it submits anything again
@@ -425,14 +425,17 @@ class JobSweep:
             try:
                 count = self.engine.stop(self.watch.plan, self.watch.recent())
                 deadline = time.monotonic() + STOP_SECONDS
-                while self.watch.live() and time.monotonic() < deadline:
+                live = self.watch.live()
+                while live and time.monotonic() < deadline:
                     time.sleep(0.5)
+                    live = self.watch.live()
             except UserError as error:
                 raise UserError(
                     f"{error}; jobs of the sweep may still wait or run: once {self.engine.title} "
                     f"answers, end them with hpml-bench stop {self.folder}"
                 ) from None
-            self.watch.forget_submissions()
+            if not live:
+                self.watch.forget_submissions()
         holders(self.folder, self.engine, release=True)
         return count
 

@@ -42,7 +42,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def stand_ins(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     """Write the stand-ins into a new folder, which comes first in PATH; return it."""
     # A job gets the number 7, then 8, ...; more than `most` of them, if there is such a file, are
-    # refused. `output7` has the file to which job 7 writes, if it isn't the one in its script.
+    # refused. With `slow`, jobs that are cancelled stay listed. `output7` has the file to which job 7 writes, if it isn't the one in its script.
     # Where there is a file `silent`, scontrol doesn't reach the controller.
     folder.mkdir()
     answers = {
@@ -50,7 +50,7 @@ def stand_ins(folder: Path, patch: pytest.MonkeyPatch) -> Path:
         "sbatch": "number=$((7 + $(ls given* 2>/dev/null | wc -l)))\n"
         '[ ! -e most ] || [ $number -le $(cat most) ] || { echo "too many jobs" >&2; exit 1; }\n'
         "cat > given$number; echo $number",
-        "scancel": "rm -f queue; echo $* >> cancelled",
+        "scancel": "[ -e slow ] || rm -f queue; echo $* >> cancelled",
         "scontrol": "number=${@: -1}\n"
         "[ ! -e silent ] || { echo 'slurm_load_jobs error: Unable to contact slurm controller "
         "(connect failure)' >&2; exit 1; }\n"

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.commands import called
 from helpers.fake_slurm import line, on_slurm, opened, resolved
-from hpml_bench.records.jobs import read_plan
+from hpml_bench.records.jobs import SUBMITTED, read_plan
 from hpml_bench.records.plan import Limits
 from hpml_bench.suite.profile import load_profile
 from hpml_bench.sweep.jobs import JobSweep, find
@@ -76,7 +76,7 @@ def test_a_link_in_a_folder_leads_to_no_other_sweep(tmp_path: Path, slurm: Path)
     assert f"{link}: is a link, and left out" in told
     assert f"{link.parent}: there is no sweep by jobs here" in told
     assert not (slurm / "cancelled").exists()
-    assert called("stop", link).output == "1 jobs were ended\n"
+    assert called("stop", link).output == "1 job was ended\n"
 
 
 def test_stop_keeps_submissions_that_slurm_says_nothing_of(tmp_path: Path, slurm: Path) -> None:
@@ -91,8 +91,24 @@ def test_stop_keeps_submissions_that_slurm_says_nothing_of(tmp_path: Path, slurm
     assert f"once Slurm answers, end them with hpml-bench stop {sweep.folder}" in told
     assert not (slurm / "cancelled").exists()
     (slurm / "silent").unlink()
-    assert called("stop", sweep.folder).output == "1 jobs were ended\n"
+    assert called("stop", sweep.folder).output == "1 job was ended\n"
     assert (slurm / "cancelled").read_text() == "--quiet -- 7\n"
+
+
+def test_stop_keeps_submissions_of_jobs_that_take_long_to_end(
+    tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another call finds a job that was cancelled and still ends."""
+    monkeypatch.setattr("hpml_bench.sweep.jobs.STOP_SECONDS", 0.0)
+    sweep = opened(tmp_path)
+    assert sweep.submit(again=True) == (0,)
+    (slurm / "queue").write_text(line(sweep, "7_0"))
+    (slurm / "slow").touch()
+    assert called("stop", sweep.folder).output == "1 job was ended\n"
+    assert (sweep.folder / SUBMITTED).exists()
+    (slurm / "queue").write_text("")
+    assert called("stop", sweep.folder).output == "there was no job to end\n"
+    assert not (sweep.folder / SUBMITTED).exists()
 
 
 def test_a_controller_that_does_not_answer_makes_no_job_absent(tmp_path: Path, slurm: Path) -> None:

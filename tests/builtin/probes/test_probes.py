@@ -558,6 +558,21 @@ def test_energy_is_a_difference(
     assert probe.stop()["energy_joules"] == pytest.approx(joules, nan_ok=True)
 
 
+def test_energy_goes_on_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joules before it count; those between the starts and while it is read don't."""
+    monkeypatch.setattr(
+        energy, "rapl_joules", partial(next, iter((0.0, 30.0, 100.0, 107.0, 112.0)))
+    )
+    probe = started(energy.EnergyProbe, make_run(tmp_path))
+    probe.before_training()
+    state = json.loads(json.dumps(probe.state()))
+    again = started(energy.EnergyProbe, make_run(tmp_path))
+    again.before_training()
+    again.load(state, 1)
+    again.after_training()
+    assert again.stop()["energy_joules"] == pytest.approx(35.0)
+
+
 HEAT, POWER = pynvml.NVML_PERF_POLICY_THERMAL, pynvml.NVML_PERF_POLICY_POWER
 
 
