@@ -142,12 +142,12 @@ class Columns(Frozen):
         text, label = NAMES[self.kind]
         found = {
             text: ", ".join(self.text),
-            "paired with": self.pair,
+            "second text": self.pair,
             label: self.label,
             "choices": self.choices,
         }
         found |= {"system prompt": self.system, "tools": self.tools, "group": self.group}
-        return "; ".join(f"{what}: {columns}" for what, columns in found.items() if columns)
+        return "; ".join(f"{what} from {columns}" for what, columns in found.items() if columns)
 
 
 def choose(

@@ -316,7 +316,7 @@ class Execution:
 
             self.progress.finished(record)
             reason = record.error.message if record.error else "no reason given"
-            attempt = f"{record.status}: {reason}"[:500]
+            attempt = shortened(f"{record.status}: {reason}", 500)
             attempts = (*request.earlier_attempts, attempt)
             request = request.model_copy(update={"earlier_attempts": attempts})
             self.progress.again(without_progress, self.limits.retries, folder.saved)

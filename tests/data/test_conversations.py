@@ -113,33 +113,33 @@ def lines(*rows: Any) -> str:
 @pytest.mark.parametrize(
     ("row", "expected", "columns"),
     [
-        (CHAT, said("system: Be short.", "user: Hi", "assistant: Hello"), "turns: messages"),
-        (SHARED, said("user: Hi", "assistant: Hello"), "turns: conversations"),
+        (CHAT, said("system: Be short.", "user: Hi", "assistant: Hello"), "turns from messages"),
+        (SHARED, said("user: Hi", "assistant: Hello"), "turns from conversations"),
         (
             ASKED,
             said("user: What is 2+2?", "assistant: 4"),
-            "prompt: prompt; completion: completion",
+            "prompt from prompt; completion from completion",
         ),
         (
             ALPACA,
             said("user: Add.\n\n2 and 2", "assistant: 4"),
-            "prompt: instruction, input; completion: output",
+            "prompt from instruction, input; completion from output",
         ),
         (
             ALPACA_BARE,
             said("user: Say hi.", "assistant: hi"),
-            "prompt: instruction, input; completion: output",
+            "prompt from instruction, input; completion from output",
         ),
-        ({"text": "A text."}, said("assistant: A text."), "text: text"),
+        ({"text": "A text."}, said("assistant: A text."), "text from text"),
         (
             {"question": "Q?", "answer": "b", "choices": ["a", "b"]},
             said("user: Q?", "assistant: b") | {"choices": ["a", "b"]},
-            "prompt: question; completion: answer; choices: choices",
+            "prompt from question; completion from answer; choices from choices",
         ),
         (
             {"prompt": CHAT["messages"][:2], "completion": CHAT["messages"][2:]},
             said("system: Be short.", "user: Hi", "assistant: Hello"),
-            "prompt: prompt; completion: completion",
+            "prompt from prompt; completion from completion",
         ),
     ],
 )
@@ -166,7 +166,7 @@ def test_a_system_prompt_may_have_a_column(tmp_path: Path, row: Row) -> None:
         "contents": ["Be short.", *bare["contents"]],
     }
     assert others == [bare, bare]
-    assert load(tmp_path / "rows.jsonl").notes["columns"].endswith("; system prompt: system")
+    assert load(tmp_path / "rows.jsonl").notes["columns"].endswith("; system prompt from system")
     says = refused(tmp_path / "two.jsonl", lines(CHAT | {"system": "Be long."}))
     assert (
         "two.jsonl: row 1 has a system prompt in column 'system' and one among its turns; remove "
@@ -542,7 +542,7 @@ WRONG = [
             '{"prompt": "a", "completion": "b',
             '{"prompt": "a", "completion": "b"}}',
             '{"prompt": "a" "completion": "b"}',
-            "prompt: a",
+            "prompt from a",
         )
     ),
 ]
@@ -789,7 +789,7 @@ def test_tools_are_read_from_lists_and_from_json(tmp_path: Path) -> None:
     expected = [[{"name": "add"}], other, []]
     found = load(write(tmp_path / "rows.jsonl", rows))
     assert [json.loads(text or "[]") for text in found.train["tools"]] == expected
-    assert found.notes["columns"] == "turns: messages; tools: tools"
+    assert found.notes["columns"] == "turns from messages; tools from tools"
     as_text = [row | {"tools": json.dumps(row["tools"]) if row["tools"] else ""} for row in rows]
     found = load(write(tmp_path / "texts.jsonl", as_text))
     assert [json.loads(text or "[]") for text in found.train["tools"]] == expected

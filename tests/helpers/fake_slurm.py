@@ -42,8 +42,9 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def stand_ins(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     """Write the stand-ins into a new folder, which comes first in PATH; return it."""
     # A job gets the number 7, then 8, ...; more than `most` of them, if there is such a file, are
-    # refused. With `slow`, jobs that are cancelled stay listed. `output7` has the file to which job 7 writes, if it isn't the one in its script.
-    # Where there is a file `silent`, scontrol doesn't reach the controller.
+    # refused. With `slow`, jobs that are cancelled stay listed. `output7` has the file to which
+    # job 7 writes, if it isn't the one in its script. Where there is a file `silent`,
+    # scontrol doesn't reach the controller.
     folder.mkdir()
     answers = {
         "squeue": "cat queue 2>/dev/null; true",

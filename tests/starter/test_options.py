@@ -80,7 +80,8 @@ CASES = {
         "sequence_classification",
         {"text": "v2", "label": "v1", "encoding": "latin-1"},
         ("--encoding", "latin-1"),
-        said=r"columns: text: v2; label: v1; columns not read: Unnamed: 2, Unnamed: 3, Unnamed: 4",
+        said="columns: text from v2; label from v1; "
+        "columns not read: Unnamed: 2, Unnamed: 3, Unnamed: 4",
     ),
     "quotes that are part of texts": Case(
         csv("text\tlabel", [f'"{text}' for text in TEXTS], LABELS, sep="\t"),
@@ -140,7 +141,8 @@ CASES = {
         ),
         "regression",
         {"text": "sentence1", "text_pair": "sentence2", "label": "score"},
-        said="text: sentence1; paired with: sentence2; label: score; columns not read: id",
+        said="text from sentence1; second text from sentence2; label from score; "
+        "columns not read: id",
     ),
     "a pair that is given": Case(
         csv("claim,source,verdict", TEXTS, reversed(TEXTS), LABELS),

@@ -22,7 +22,7 @@ from hpml_bench.suite.base import Frozen
 from hpml_bench.system import child
 from hpml_bench.system import environment as jobs
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.text import utc_now
+from hpml_bench.system.text import sanitize, shortened, utc_now
 
 STUCK = "launch failed requeued held"
 """Reason of a job that could not be launched: Slurm holds it until somebody releases it."""
@@ -221,7 +221,7 @@ class Slurm(Engine):
             ) from None
         numbers = NUMBER.findall(output)
         if not numbers:
-            raise UserError(f"sbatch answered {output[:200]!r}, and no number of a job")
+            raise UserError(f"sbatch answered {shortened(output, 200)!r}, and no number of a job")
         return str(numbers[-1])
 
     def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
@@ -477,6 +477,6 @@ def _run(command: list[str], text: str | None = None) -> str:
         raise UserError(f"{command[0]} can't be started: {error.strerror}") from None
     if done.returncode:
         # scontrol writes "Job 7 not found" to its output
-        said = " ".join((done.stderr.strip() or done.stdout).split())[:500]
+        said = sanitize(done.stderr.strip() or done.stdout, 500)
         raise UserError(f"{command[0]}: {said or f'ended with {done.returncode}'}")
     return done.stdout

@@ -73,7 +73,7 @@ READ = {
         HEADERLESS,
         {"text": [TITLE], "label": [0]},
         tuple("1234"),
-        "text: column 2, column 3; label: column 1",
+        "text from column 2, column 3; label from column 1",
     ),
     "names given stand for the sorted values": Read(
         HEADERLESS,
@@ -92,13 +92,13 @@ READ = {
         + "".join(f"u{i},{'ab'[i % 2]},words and words {i}\n" for i in range(8)),
         {"text": ["words and words 0"]},
         ("a", "b"),
-        "text: what they said; label: stars",
+        "text from what they said; label from stars",
     ),
     "a first row with a decimal comma is no header": Read(
         "fine wine;71,51\ndull wine;60,3\n",
         {"text": ["fine wine", "dull wine"], "label": [1, 0]},
         ("60,3", "71,51"),
-        "text: column 1; label: column 2",
+        "text from column 1; label from column 2",
         options={"sep": ";", "label": 2},
     ),
     "a first row that repeats below is no header": Read(
@@ -138,7 +138,7 @@ READ = {
     "numbers, however they are written": Read(
         "text,score\none,1\ntwo,-2.5e-1\nthree, 3.0 \n",
         {"text": ["one", "two", "three"], "label": [1.0, -0.25, 3.0]},
-        columns="text: text; label: score",
+        columns="text from text; label from score",
         target="number",
     ),
     "numbers of JSON": Read(
@@ -164,7 +164,7 @@ READ = {
         ),
         {"text": ["Head 0 It was a long story, number 0"]},
         ("x", "y"),
-        "text: headline, story; label: category",
+        "text from headline, story; label from category",
     ),
     "columns without names get those of pandas, and empty ones are no label": Read(
         "v1,v2,,,\n"
@@ -173,7 +173,7 @@ READ = {
         ),
         {"text": ["words, 0"], "label": [0, 1]},
         ("ham", "spam"),
-        "text: v2; label: v1",
+        "text from v2; label from v1",
     ),
     "another encoding": Read(
         "label,text\nx,caf\xe9\ny,two\n",
@@ -214,7 +214,7 @@ READ = {
         "-DOCSTART- -X- O O\n\n# id 1\nAnna NNP B-PER\nleft VBD O\n\n# VBZ O\nRome NNP B-LOC\n",
         {"words": [["Anna", "left"], ["#", "Rome"]], "tags": [[1, 2], [2, 0]]},
         ("B-LOC", "B-PER", "O"),
-        "words: words; tags: tags",
+        "words from words; tags from tags",
         ".conll",
         "tags",
     ),
@@ -230,7 +230,7 @@ READ = {
         "2,Rome,NNP,B-LOC\n",
         {"words": [["Anna", "left"], ["Rome"]], "tags": [[1, 2], [0]]},
         ("B-LOC", "B-PER", "O"),
-        "words: Word; tags: Tag",
+        "words from Word; tags from Tag",
         target="tags",
     ),
     "words a row, the sentence in each": Read(
@@ -244,7 +244,7 @@ READ = {
         lines(ANNA, ROME),
         {"words": [["Anna", "left"], ["Rome"]], "tags": [[1, 2], [0]]},
         ("B-LOC", "B-PER", "O"),
-        "words: tokens; tags: ner_tags",
+        "words from tokens; tags from ner_tags",
         ".jsonl",
         "tags",
     ),
