@@ -119,20 +119,46 @@ def settings_page() -> str:
 
 def files_page() -> str:
     """Return the page of every kind of file that commands open."""
-    head = ("file", "holds", "may be written by", "read at most", "checked by")
+    head = (
+        "file",
+        "holds",
+        "may be written by",
+        "read at most",
+        "checked by",
+        "where it can't be used",
+    )
     parts = [
         "# Files that commands open\n",
         "Made by `python benchmarks/generate_docs.py` from `benchmarks/opened.py`; what it is for: "
-        "[security](security.md).\n",
+        "[security](security.md). `verify` names whatever in a results folder is no regular file; "
+        "a command that isn't named in the last column does as if the file were missing.\n",
     ]
     titles = {
         "## In a results folder: no link is followed\n": opened.RESULTS,
         "## Files that a user names: links are followed\n": opened.GIVEN,
+        "## In the cache\n": opened.CACHE,
     }
     for title, rows in titles.items():
-        cells = ((f"`{row.pattern}`", *row[1:]) for row in rows)
+        cells = [
+            (
+                f"`{row.pattern}`",
+                row.holds,
+                row.written_by,
+                row.most,
+                row.check,
+                where_unusable(row),
+            )
+            for row in rows
+        ]
         parts += [title, table(head, cells)]
     return "\n".join(parts)
+
+
+def where_unusable(row: opened.Opened) -> str:
+    """Return what commands do where a file can't be used."""
+    commands = ", ".join(f"`{command}`" for command in row.named_by)
+    told = f"named by {commands}" if commands else ""
+    return "; ".join(part for part in (told, row.ignored) if part)
 
 
 def metrics_page() -> str:

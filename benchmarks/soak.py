@@ -119,7 +119,8 @@ def undisturbed(sweep: Sweep) -> tuple[Sweep, float]:
     began = time.monotonic()
     _, problems = disturb(random.Random(0), sweep, [])
     if problems or len(content(sweep.folder)) != len(sweep.methods.split(",")) * sweep.seeds:
-        raise SystemExit(f"the undisturbed sweep did not end well: {problems}")
+        said = (sweep.room / "said.log").read_text()[-4000:]
+        raise SystemExit(f"the undisturbed sweep did not end well: {problems}\n{said}")
     return sweep, time.monotonic() - began
 
 

@@ -177,19 +177,19 @@ def exact(answer: str, expected: str) -> float:
 
 
 def number(answer: str, expected: str, point: str = ".") -> float:
-    """Whether both give the same number: the first behind ####, else the last; what digits and
-    signs join is one, and is read whole or not at all.
+    """Whether both give the same number: that behind the first ####, else the last; what digits
+    and signs join is one, and is read whole or not at all.
     """
     given, wanted = last_number(answer, point), last_number(expected, point)
     if given is None or wanted is None or given[0] != wanted[0]:
         return 0.0
     _, said_front, said_back, _ = given
-    _, front, back, first = wanted
-    if "####" in expected or not first:
-        return 1.0
-    back = "" if len(back.split()) > 3 else back
+    _, front, back, _ = wanted
     if not front and not back:
-        return float(not said_front or said_front[0] not in "<>~\u00b1\u2248\u2264\u2265")
+        ignored = not said_back.startswith(("%", "\u2030"))
+        return float(
+            ignored and (not said_front or said_front[0] not in "<>~\u00b1\u2248\u2264\u2265")
+        )
     follows = [
         said_back.startswith(unit) and not said_back[len(unit) :][:1].isalnum()
         for unit in (front, back)
@@ -207,7 +207,8 @@ def last_number(text: str, point: str) -> tuple[tuple[Any, ...], str, str, bool]
     for behind in text.split("####")[1:]:
         line = behind.split("\n")[0]
         if places := places_of(line):
-            return number_at(line, *places[0], point)
+            alone = len(places) == 1 or "=" in line
+            return number_at(line, *places[-1], point) if alone else None
     places = places_of(text)
     if not places:
         return None
@@ -265,7 +266,7 @@ def number_at(
 ) -> tuple[tuple[Any, ...], str, str, bool] | None:
     """Return the number in a place, as `last_number` does."""
     behind, before = text[end:], text[:start]
-    if re.match(r"[eE][-+]?\d", behind):
+    if re.match(r"[eE][-+]?\d|\.\.", behind):
         return None
     joined_word = re.match(rf"{LETTERS}+\d", behind)
     if joined_word and not re.match(rf"{LETTERS}{{1,3}}[23](?!\w)", behind):
@@ -274,6 +275,7 @@ def number_at(
     if parts is None:
         return None
     signed = re.search(rf"(?<![\w)])([-+])(?:{MONEY}{BLANK}?)?\Z", before)
+    signed = signed or re.match(rf"\s*([-+]){BLANK}+\Z", before)  # a sign that begins the text
     if signed and signed[1] == "-":
         parts = (-parts[0],) if len(parts) == 1 else ("-", *parts)
     marks = rf"({MONEY}|[<>~\u00b1\u2248\u2264\u2265]=?|(?<!{LETTERS})(?:[A-Z]{{3}}|Rs|Fr)\.?)"
@@ -293,7 +295,10 @@ def number_at(
 def unit_of(text: str) -> str:
     spaced = " ".join(unicodedata.normalize("NFKC", text).split())
     bare = spaced.rstrip(" .,;:!?)]}*\"'\u2019\u201d")
-    return re.sub("(?i)per ?cent|prozent|pour ?cent", "%", bare)
+    bare = re.sub("(?i)per ?cent|prozent|pour ?cent", "%", bare)
+    return re.sub(
+        r"\A(?:dollars?|euros?|EUR)\b", lambda m: "$" if m[0][0] == "d" else "\u20ac", bare
+    )
 
 
 def parts_of(run: str, point: str) -> tuple[Any, ...] | None:

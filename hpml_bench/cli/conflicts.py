@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from hpml_bench.cli.options import JobOptions
     from hpml_bench.records.plan import Limits
 
-CALL_LIMITS = ("max_hours", "fail_fast")
-"""Fields of `Limits` that end a whole call. Jobs can't keep them: none knows of the others' runs.
-All other limits are of a run, and go to the jobs with the plan.
+CALL_LIMITS = {
+    "max_hours": "limit each job by time in the profile",
+    "fail_fast": "end the jobs that are left with `hpml-bench stop`",
+}
+"""Fields of `Limits` that end a whole call, and what to do instead with jobs of a profile. Jobs
+can't keep them: none knows of the others' runs. All other limits are of a run, and go to the jobs
+with the plan.
 """
 
 
@@ -47,17 +51,14 @@ def conflicts(jobs: JobOptions, limits: Limits, raced: bool) -> Iterator[tuple[b
         "it out",
     )
     defaults = {field.name: field.default for field in fields(limits)}
-    for name in CALL_LIMITS:
+    for name, instead in CALL_LIMITS.items():
         option = f"--{name.replace('_', '-')}"
         given = getattr(limits, name) != defaults[name]
-        yield by_jobs and given, f"{option} {_advice(jobs)}"
+        yield by_jobs and given, f"{option} is for runs one after another{_advice(jobs, instead)}"
 
 
-def _advice(jobs: JobOptions) -> str:
-    """Return the rest of the sentence on a limit that jobs can't keep."""
+def _advice(jobs: JobOptions, instead: str) -> str:
+    """Return the end of the sentence on a limit that jobs can't keep."""
     if jobs.on is None:
-        return (
-            "is for runs one after another, and --parallel does several at a time; leave one of "
-            "them out"
-        )
-    return "is for runs one after another; leave it out, and limit each job by time in the profile"
+        return ", and --parallel does several at a time; leave one of them out"
+    return f"; leave it out, and {instead}"

@@ -30,6 +30,8 @@ def sweep_on(request: SweepRequest, jobs: JobOptions, trackers: Sequence[Tracker
     status.
     """
     profile = profile_of(jobs)
+    for doubt in request.doubts if profile.elsewhere else ():
+        click.echo(for_terminal(f"{doubt}; the jobs may have it on their machines"), err=True)
     folder = absolute_keeping_links(request.folder)
     with disk.errors_as_user_errors(request.out), stoppable():
         if jobs.dry_run:

@@ -37,7 +37,9 @@ digest of what a row holds, by which one id is known to mean one row; the machin
 costs of a seed are compared on one; for messages, file and line that a line came from.
 """
 MOST_MAPPING = 50_000_000  # bytes of a file that is one object of JSON
-MOST_BYTES = 1_000_000_000  # of a table, or of the samples of one task
+MOST_BYTES = 1_000_000_000  # of the samples of one task
+MOST_TABLE = 200_000_000  # bytes of a table of text
+MOST_CELLS = 3_000_000  # rows times columns of a table
 LONGEST = 100  # characters of a name; a longer one is cut
 
 

@@ -24,7 +24,7 @@ from hpml_bench.plugins.decoding import Scaffold
 from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_bytes
-from hpml_bench.system.text import first_line
+from hpml_bench.system.text import first_line, shortened
 
 PLAIN = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """Template of the bare turns, one after the other: for models without a chat template."""
@@ -455,9 +455,10 @@ def chat_template(encoder: Encoder, given: str | None) -> str:
                 f"task.options.template: {given} can't be read: {first_line(error)}"
             ) from None
     if "{" not in given:
+        shown = shortened(given, 60)
         raise UserError(
-            f"task.options.template is {given[:60]!r}: give plain, path:FILE or a jinja template, "
-            "which has {{ ... }} in it"
+            f"task.options.template is {shown!r}: give plain, path:FILE or a jinja template, which "
+            "has {{ ... }} in it"
         )
     return given
 

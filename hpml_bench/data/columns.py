@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from hpml_bench.data.keyboard import MARKS
+from hpml_bench.data.numbers import plain_number
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import disk_error
@@ -51,6 +53,8 @@ PAIR_NAMES = (
 PAIRED = re.compile(
     r"(.+?)[ _-]?([12ab])", re.IGNORECASE
 )  # sentence1 and sentence2, text_a and text_b
+DATE = re.compile(r"\s*(\d{4}([-./])\d\d?\2\d\d?|\d\d?([-./])\d\d?\3\d{4})(?!\d)")
+"""Start of a date, which a time may follow."""
 LONG_TEXT, MOSTLY, VARIED = 5, 0.5, 0.2
 """Words of a long text in the mean; share of rows from which on most have something; least share
 of different texts among those of a pair.
@@ -82,6 +86,10 @@ class TableOptions(Frozen):
     label_names: tuple[str, ...] = ()
     """Names of classes or tags, in the order of the sorted label values; empty to take the
     values themselves.
+    """
+    normalize_labels: bool = False
+    """Whether classes or tags that differ only in case or white space are one, named by its most
+    frequent spelling unless `label_names` names it.
     """
     group: Column | None = None
     """Column that says which rows belong together (the questions of one document, near-copies),
@@ -134,12 +142,12 @@ class Columns(Frozen):
         text, label = NAMES[self.kind]
         found = {
             text: ", ".join(self.text),
-            "paired with": self.pair,
+            "second text": self.pair,
             label: self.label,
             "choices": self.choices,
         }
         found |= {"system prompt": self.system, "tools": self.tools, "group": self.group}
-        return "; ".join(f"{what}: {columns}" for what, columns in found.items() if columns)
+        return "; ".join(f"{what} from {columns}" for what, columns in found.items() if columns)
 
 
 def choose(
@@ -289,21 +297,30 @@ def listed(names: Sequence[str]) -> str:
 
 
 def short(value: str) -> str:
-    return value if len(value) <= 60 else f"{value[:59]}…"
+    return shortened(value, 60)
 
 
 def some(values: Sequence[str], most: int = 30) -> str:
     return ", ".join([*values[:most], *(["..."] if len(values) > most else [])])
 
 
-def _find_label(names: list[str], sample: Mapping[str, list[Any]], where: str) -> str:
+def label_candidates(names: Sequence[str], sample: Mapping[str, list[Any]]) -> list[str]:
+    """Return the columns with few different values, the fewest first, which may be classes; dates
+    are none.
+    """
     most = min(MOST_CLASSES, len(next(iter(sample.values()), [])) // 2)
-    few = {
-        name: count
-        for name in names
-        if 2 <= (count := len({*map(str, sample[name])})) <= most and _full(sample[name])
-    }
-    if not few:
+    counts = {}
+    for name in names:
+        values = {*map(str, sample[name])}
+        dates = all(DATE.match(value) for value in values - {"", "None"})
+        if 2 <= len(values) <= most and _full(sample[name]) and not dates:
+            counts[name] = len(values)
+    return sorted(counts, key=counts.__getitem__)
+
+
+def _find_label(names: list[str], sample: Mapping[str, list[Any]], where: str) -> str:
+    candidates = label_candidates(names, sample)
+    if not candidates:
         sep = (
             "; if its cells are separated otherwise, say how with dataset.options.sep"
             if len(sample) == 1
@@ -313,7 +330,7 @@ def _find_label(names: list[str], sample: Mapping[str, list[Any]], where: str) -
             f"{where}: no column looks like a label; name it with dataset.options.label "
             f"({listed(list(sample))}){sep}"
         )
-    return min(few, key=few.__getitem__)
+    return candidates[0]
 
 
 def _find_number(names: list[str], sample: Mapping[str, list[Any]], where: str) -> str:
@@ -402,6 +419,12 @@ def _full(cells: Sequence[Any]) -> bool:
 
 
 def is_number(text: str) -> bool:
+    """Return whether a text is a number, with a decimal point or comma."""
+    return is_float(text) or any(plain_number(text, mark) is not None for mark in MARKS)
+
+
+def is_float(text: str) -> bool:
+    """Return whether Python reads a text as a number: with a decimal point, and no groups."""
     try:
         float(text)
     except ValueError:

@@ -5,7 +5,7 @@ cells as turns.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -52,6 +52,8 @@ WHETHER_LEARNT = ("loss", "train")
 READ_KEYS = frozenset(
     {"role", "content", "from", "value", "weight", *WHETHER_LEARNT, *FIELDS}
 )  # keys of a turn; others are left unread
+EMPTY: tuple[Any, ...] = (None, "", [], {})
+"""Values of a turn's key that say nothing."""
 
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
@@ -100,6 +102,8 @@ def find_turns(
         if answer is None:
             return Columns(kind="text", text=given)
     if not (given or answer) and (turns := first_named(names, TURN_NAMES)):
+        if sentence := preferences(dataset):
+            raise UserError(f"{where}: {sentence}")
         return Columns(kind="turns", text=(turns,), system=system, tools=tools)
     answer = answer or first_named(names, ANSWER_NAMES)
     if not given:
@@ -110,7 +114,7 @@ def find_turns(
         return Columns(
             kind="prompt", text=given, label=answer, choices=choices, system=system, tools=tools
         )
-    if sentence := preferences(names):
+    if sentence := preferences(dataset):
         raise UserError(f"{where}: {sentence}")
     if plain := first_named(names, TEXT_NAMES):
         return Columns(kind="text", text=(plain,))
@@ -122,21 +126,43 @@ def find_turns(
     )
 
 
-def preferences(names: Sequence[str]) -> str | None:
-    """Return a sentence on columns of preferred and rejected answers; None where there are none."""
+def preferences(dataset: Dataset, task: str = "") -> str | None:
+    """Return a sentence on columns of preferred and rejected answers; None where there are none,
+    or where a column of turns has answers beside them.
+
+    `task`: what else must be set to learn conversations, before the columns.
+    """
+    names = list(dataset.column_names)
     chosen, rejected = first_named(names, ("chosen",)), first_named(names, ("rejected",))
     if chosen is None or rejected is None:
         return None
-    if prompt := first_named(names, PROMPT_NAMES):
-        advice = f"dataset.options.text to {prompt} and dataset.options.label to {chosen}"
-    else:
-        advice = f"dataset.options.text to {chosen}"
+    prompt, turns = first_named(names, PROMPT_NAMES), first_named(names, TURN_NAMES)
+    if turns and _ends_with_answer(dataset[0][turns]):
+        return None
+    settings = [task] if task else []
+    if turns:
+        settings += [f"dataset.options.text to {turns}", f"dataset.options.label to {chosen}"]
+    # beside a prompt that is text, lists of turns begin with the prompt
+    elif prompt is None or (_is_list(dataset, chosen) and not _is_list(dataset, prompt)):
+        settings.append(f"dataset.options.text to {chosen}")
+    else:  # the prompt, and what supplements it, are found by their names
+        settings.append(f"dataset.options.label to {chosen}")
+    *others, last = settings
+    advice = f"{', '.join(others)} and {last}" if others else last
     return (
         f"holds preferences (columns '{short(chosen)}' and '{short(rejected)}'), which no method "
         f"here learns; to learn the chosen answers alone, set {advice}; a trainer of preferences, "
         "such as TRL's DPOTrainer, can be compared by the method command, or its checkpoint by "
         "hpml-bench score"
     )
+
+
+def _ends_with_answer(turns: Any) -> bool:
+    """Return whether a cell of turns ends with one of the assistant, or can't be read as turns."""
+    try:
+        return _turns(turns, "")[-1].role == "assistant"
+    except (ValueError, IndexError):
+        return True  # told when the rows are read
 
 
 def _is_list(dataset: Dataset, column: str) -> bool:
@@ -252,14 +278,21 @@ def _convert(
     if any(turn.role == "system" for turn in turns[1:]):
         raise ValueError("has a system prompt after its first turn; move it to the front")
     of_turns = columns.kind == "turns"
-    given = [turn for turn in row[columns.text[0]] if isinstance(turn, dict)] if of_turns else []
-    unread = {key for turn in given for key, value in turn.items() if value is not None} - READ_KEYS
+    unread = _unread_keys(row[column] for column in (columns.text[0], columns.label) if column)
     weights = [turn.weight for turn in turns]
     fields = [json.dumps(turn.fields) if turn.fields else "" for turn in turns]
     contents, roles = [turn.content for turn in turns], [turn.role for turn in turns]
     definitions = json.dumps(tools) if tools else ""
     more = ([] if all(weights) else weights, fields if any(fields) else [], definitions, of_turns)
     return contents, roles, choices, sorted(unread), *more
+
+
+def _unread_keys(cells: Iterable[Any]) -> set[str]:
+    """Return the keys of turns that have a value and are not read."""
+    turns = [turn for cell in cells if isinstance(cell, list) for turn in cell]
+    mappings = [turn for turn in turns if isinstance(turn, dict)]
+    keys = {key for turn in mappings for key, value in turn.items() if value not in EMPTY}
+    return keys - READ_KEYS
 
 
 def _turns_and_choices(
@@ -278,6 +311,8 @@ def _turns_and_choices(
             turn._replace(weight=float(turn.role != "assistant"))
             for turn in _turns(row[first], first)
         ]
+        if isinstance(answer, str):
+            return [*before, Turn("assistant", _joined(row, (completion,), ""))], []
         return [*before, *_turns(answer, completion)], []
     column = columns.choices or ""
     choices = [
@@ -337,6 +372,8 @@ def _choice(answer: Any, choices: Sequence[str]) -> str:
 
 
 def _turns(cell: Any, column: str) -> list[Turn]:
+    if isinstance(cell, dict) and any(isinstance(cell.get(key), str) for key in ("role", "from")):
+        cell = [cell]  # one turn, as the answers of LLaMA-Factory's preferences are
     if isinstance(cell, dict):  # of lists, as some versions of `datasets` give a list of mappings
         cell = [dict(zip(cell, values, strict=True)) for values in zip(*cell.values(), strict=True)]
     if isinstance(cell, str):
@@ -364,7 +401,7 @@ def _turn(turn: Any, number: int) -> Turn:
         raise ValueError(
             f"has a turn {number} of the role {short(str(role))!r}; known are {', '.join(ROLES)}"
         )
-    if turn.get("function_call") is not None:
+    if turn.get("function_call") not in EMPTY:
         raise ValueError(
             f"has a turn {number} with the key 'function_call', which is not read; give the call "
             "in a list 'tool_calls', as [{'type': 'function', 'function': {'name': ..., "
@@ -405,7 +442,8 @@ def _turn(turn: Any, number: int) -> Turn:
         raise ValueError(f"has an empty turn {number}; fill it or remove the row")
     if weight not in (0, 1):
         raise ValueError(
-            f"has a turn {number} of the weight {short(str(weight))}; give 0 (not learnt) or 1"
+            f"has the weight {short(repr(weight))} in turn {number}; write the number 1 to learn "
+            f"the turn or 0 to leave it out"
         )
     return Turn(ROLES[role], content, float(weight), fields)
 

@@ -24,7 +24,8 @@ from hpml_bench.data.sources import fetch
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, disk_error, locked
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.text import digest, first_line
+from hpml_bench.system.files import open_plain, read_bytes
+from hpml_bench.system.text import digest, first_line, shortened
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -46,6 +47,7 @@ TAGGED = (
     ".iob2",
     ".txt",
 )  # suffixes of files that may have a word a line
+SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 DOCUMENT = "-DOCSTART-"
 TAG = re.compile(r"O|[BIESLU]-\S+")
 SENTENCE_NAMES = ("sentence #", "sentence", "sentence_id", "sentence_idx", "sentence id", "sent_id")
@@ -54,6 +56,9 @@ LOOKED_AT = (
     100  # first lines of a .txt file that decide whether it has a word per line or plain text
 )
 PATTERNS = ("*.parquet", "*.csv", "*.jsonl")  # files with rows in a repository of a data set
+MOST_TAGGED = 200_000_000  # bytes of a file with a word a line, which is read at once
+MOST_JSON = 4_000_000_000  # bytes of a .json file: as one value it may be decoded at once
+LONGEST_LINE = 100_000_000  # bytes of the first line of a file that is read line by line
 MAX_CARD = 200_000  # most characters of settings at the head of such a repository's README.md
 MAX_OBJECT = 16 * 2**20  # most characters of a json file that is one object with rows in it
 ORANGE_TYPES = {
@@ -113,11 +118,40 @@ def file_of(uri: str) -> Path:
     """
     path = fetch(uri).folder_or_file
     known = [*SEPARATED, *OTHER, *TAGGED]
+    if path.suffix.lower() in SPREADSHEETS:
+        raise UserError(
+            f"{path}: is a spreadsheet, which can't be read; export it as CSV and give "
+            f"{path.stem}.csv"
+        )
     if not path.is_file() or path.suffix.lower() not in known:
         raise UserError(f"{path}: is no file that can be read; it must end in {', '.join(known)}")
     if not path.stat().st_size:
         raise UserError(f"{path}: the file is empty")
     return path
+
+
+def refuse_large(file: Path) -> None:
+    """Raise UserError where a file isn't read in parts and is too large to be read at once.
+
+    A file with holes may be of any size and take no room on the disk: its first line has no end.
+    """
+    suffix = file.suffix.lower()
+    if suffix == ".parquet":
+        return
+    if suffix == ".json":
+        if file.stat().st_size > MOST_JSON:
+            raise UserError(
+                f"{file}: is larger than {MOST_JSON:,} bytes; write it as jsonl, which is read in "
+                "parts"
+            )
+        return
+    with open_plain(file, follow=True) as lines:
+        first_line_bytes = len(lines.readline(LONGEST_LINE + 1))
+    if first_line_bytes > LONGEST_LINE:
+        raise UserError(
+            f"{file}: its first line is longer than {LONGEST_LINE:,} bytes; give a file with a row "
+            "a line"
+        )
 
 
 def _layout(file: Path, form: Format) -> Layout:
@@ -216,6 +250,7 @@ def read_file(file: Path, form: Format) -> tuple[Dataset, Layout | None]:
     suffix, layout = file.suffix.lower(), None
     arguments: dict[str, Any] = {}
     cache, builder = str(cache_folder() / "datasets"), (OTHER | TEXT).get(suffix, "csv")
+    refuse_large(file)
     try:
         if suffix in TAGGED and (tagged := read_tagged(file, form.encoding)):
             return tagged, None
@@ -300,22 +335,23 @@ def read_tagged(file: Path, encoding: str) -> Dataset | None:
     An empty line ends a sentence. Comments (# before a sentence) and lines between documents are
     left out.
     """
-    lines = [
-        line.split()
-        for line in file.read_text(encoding=encoding).removeprefix("\ufeff").split("\n")
-    ]
-    first = [cells for cells in lines if cells][:LOOKED_AT]
-    tagged = sum(len(cells) > 1 and bool(TAG.fullmatch(cells[-1])) for cells in first)
-    if file.suffix.lower() == ".txt" and tagged <= len(first) / 2:
+    if file.suffix.lower() == ".txt" and not _begins_with_tags(file, encoding):
         return None
+    if file.stat().st_size > MOST_TAGGED:
+        raise UserError(
+            f"{file}: is larger than {MOST_TAGGED:,} bytes; give a part of its sentences"
+        )
+    text = read_bytes(file, MOST_TAGGED, follow=True).decode(encoding)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = [line.split() for line in text.removeprefix("\ufeff").split("\n")]
     sentences: list[list[int]] = [[]]
     for number, cells in enumerate(lines):
         if not cells or cells[0] == DOCUMENT:
             sentences.append([])
         elif len(cells) == 1:
+            word = shortened(cells[0], 60)
             raise UserError(
-                f"{file}: line {number + 1} has '{cells[0][:60]}' without a tag; a line has a "
-                f"word and one"
+                f"{file}: line {number + 1} has '{word}' without a tag; a line has a word and one"
             )
         elif sentences[-1] or cells[0] != "#" or TAG.fullmatch(cells[-1]):
             sentences[-1].append(number)
@@ -324,6 +360,21 @@ def read_tagged(file: Path, encoding: str) -> Dataset | None:
         "tags": [(cells or [""])[-1] for cells in lines],
     }
     return _grouped(ends, sentences)
+
+
+def _begins_with_tags(file: Path, encoding: str) -> bool:
+    """Return whether most of a file's first `LOOKED_AT` lines that aren't empty end in a tag."""
+    looked_at = 0
+    tagged = 0
+    with file.open(encoding=encoding) as lines:
+        while looked_at < LOOKED_AT and (line := lines.readline(LONGEST_LINE)):
+            cells = line.removeprefix("\ufeff").split()
+            if not cells:
+                continue
+            looked_at += 1
+            if len(cells) > 1 and TAG.fullmatch(cells[-1]):
+                tagged += 1
+    return tagged > looked_at / 2
 
 
 def sentences_of(rows: Dataset) -> Dataset:
@@ -384,14 +435,13 @@ def read_repository(
             f"not run"
         )
     if elsewhere := _outside(folder / "README.md"):
-        raise UserError(
-            f"{uri}: its card names files outside it ({elsewhere[:200]}), which are not read"
-        )
+        names = shortened(elsewhere, 200)
+        raise UserError(f"{uri}: its card names files outside it ({names}), which are not read")
     try:
         splits = load_dataset(str(folder), config, cache_dir=str(cache_folder() / "datasets"))
     except Exception as error:
         cause = error.__cause__ or error
-        reason = " ".join(str(cause).split())[:300] or type(cause).__name__
+        reason = shortened(" ".join(str(cause).split()), 300) or type(cause).__name__
         unreadable = UserError(
             f"{uri}: can't be loaded (dataset.options.config is {config}): {reason}"
         )
@@ -405,13 +455,23 @@ def split_in(splits: Mapping[str, Dataset], name: str, uri: str) -> Dataset:
     return splits[name]
 
 
+def _text_of_card(card: Path) -> str:
+    """Return a card's text, empty where there is none."""
+    try:
+        return read_bytes(card, follow=True).decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise UserError(f"{card}: the card can't be read: {error.strerror}") from None
+
+
 def _outside(card: Path) -> str | None:
     """Return a file outside the dataset that its card names, and `datasets` would fetch or read;
     None without one.
     """
     import yaml
 
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    text = _text_of_card(card)
     head = re.match(r"\s*---[ \t]*\n(.*?)\n---", text, re.DOTALL)
     if head is None:
         return None

@@ -62,7 +62,7 @@ from hpml_bench.system.child import in_order
 from hpml_bench.system.disk import explained
 from hpml_bench.system.environment import cores
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import read_json
+from hpml_bench.system.files import read_bytes, read_json
 from hpml_bench.system.text import digest
 
 FORMAT = 9  # version of cache entries, raised when the same rows are tokenised or saved differently
@@ -139,6 +139,7 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
             **loaded.warnings,
             "rows": counted + drawn,
             **lengths,
+            **task.notes(facts),
             **groups,
             "copies and near-copies": copies.note,
         },
@@ -195,7 +196,8 @@ def _cached(
         if not whole:
             with new_entry(folder, replace=True) as fresh:
                 _tokenise(rows, task, encoder, fresh)
-        return folder, json.loads((folder / MANIFEST).read_text())
+            manifest = json.loads(read_bytes(folder / MANIFEST))
+        return folder, manifest
 
 
 def _warnings(notes: Mapping[str, str], copies: Copies, settings: Settings) -> Iterator[str]:

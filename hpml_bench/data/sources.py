@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 ASSETS = Path(str(files("hpml_bench"))) / "assets"
 MOST_CONFIG = 50_000_000  # bytes of a model's config.json, and of an index of its weights
+MOST_TOKENIZER = 200_000_000  # bytes of a file of `AT_ONCE`, of which tokenizers are the largest
+AT_ONCE = frozenset({".jinja", ".json", ".model", ".txt"})
+"""Suffixes of a model's files that are read at once; weights are mapped."""
 # time limit of the hub's first answer, retries and pauses included; the download itself has none
 HUB_SECONDS = 6.0
 MODEL_PATTERNS = (
@@ -137,6 +140,7 @@ def resolve_model(uri: str) -> Resolved:
     """
     source = fetch(uri)
     path = source.folder_or_file
+    refuse_odd_files(path)
     if path.is_file() and path.suffix != ".gguf":
         raise UserError(
             f"{uri}: a model is a folder with config.json and model.safetensors, or a .gguf file"
@@ -172,6 +176,7 @@ def describe_model(uri: str) -> Resolved:
     """
     patterns = tuple(name for name in MODEL_PATTERNS if "safetensors" not in name)
     source = fetch(uri, patterns=patterns)
+    refuse_odd_files(source.folder_or_file)
     if source.folder_or_file.joinpath("config.json").is_file():
         return source
     if uri.startswith("hub:"):
@@ -179,6 +184,21 @@ def describe_model(uri: str) -> Resolved:
             f"{uri}: config.json is missing; name a repository or revision that has one"
         )
     return resolve_model(uri)
+
+
+def refuse_odd_files(folder: Path) -> None:
+    """Raise UserError where a model's folder holds what the libraries, which open each file by its
+    name, would wait for or read without end: a pipe, a device, or a huge file that is no weights.
+    """
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() or not path.exists():
+            continue
+        if not path.is_file():
+            raise UserError(f"{path}: it is no regular file; take it away")
+        if path.suffix in AT_ONCE and path.stat().st_size > MOST_TOKENIZER:
+            raise UserError(f"{path}: it is larger than {MOST_TOKENIZER:,} bytes; save it anew")
 
 
 def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:

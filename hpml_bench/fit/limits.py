@@ -62,8 +62,8 @@ NCCL_BUFFERS = 300_000_000
 project.
 """
 FRAGMENTATION = 0.05
-"""Share of a card that the allocator reserves and no tensor uses, as `training.trainer.MARGIN`
-leaves it free.
+"""Share of what a rank may take of its card that the allocator reserves and no tensor uses; of the
+whole card it is what `training.trainer.MARGIN` leaves free.
 """
 SCARCE = 0.9
 """Share of a card's memory below which what is free is told beside the whole. The driver keeps some
@@ -127,6 +127,17 @@ def limit_of(settings: Settings, memory: int | None) -> Limit:
         CUDA_CONTEXT + CUBLAS_WORKSPACE + CUBLASLT_WORKSPACE + nccl + int(FRAGMENTATION * total)
     )
     return Limit(total, outside, "of each card" if ranks > 1 else "")
+
+
+def memory_of_processes(settings: Settings) -> int:
+    """Return the bytes of a card, or on a CPU of a machine, in which ranks have nothing for
+    tensors.
+    """
+    ranks, outside = settings.world_size or 1, limit_of(settings, memory=1).outside
+    if settings.device == "cpu":
+        private = WITH_CUDA_PRIVATE if _torch_has_cuda() else 0
+        return COMMAND + private + ranks * (outside - SHARED - private)
+    return round(outside / (1 - FRAGMENTATION))
 
 
 @cache

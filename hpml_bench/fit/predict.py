@@ -21,7 +21,7 @@ from huggingface_hub import constants
 
 from hpml_bench.data.prepare import prepare_rows
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.sources import Resolved, describe_model
+from hpml_bench.data.sources import Resolved, describe_model, read_config
 from hpml_bench.fit.depth import Few
 from hpml_bench.fit.limits import (
     FREEING,
@@ -32,6 +32,7 @@ from hpml_bench.fit.limits import (
     keeps_freed,
     limit_of,
     machine,
+    memory_of_processes,
     occupied_card,
 )
 from hpml_bench.fit.trace import Footprint, blocks_that_tell, trace
@@ -45,7 +46,7 @@ from hpml_bench.suite.suite import Suite
 from hpml_bench.system import temporary
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.system.packages import install_extras
-from hpml_bench.system.text import first_line
+from hpml_bench.system.text import first_line, sanitize
 from hpml_bench.training import products
 from hpml_bench.training.distributed import is_sharded
 
@@ -77,6 +78,7 @@ def _largest_rows(settings: Settings, model: Resolved, folder: Path) -> Prepared
         write_rows(folder / split, [batch], kind, task.extra_types())
     digests = Digests(weights="", tokenizer="", data="")
     facts = dict.fromkeys(("mean", "sd", "deviation", "baseline_mae"), 1.0)
+    facts |= {f"weight of {name}": 1.0 for name in names}
     backbone = str(model.folder_or_file)
     return Prepared(
         backbone=backbone,
@@ -170,6 +172,7 @@ class Predictor:
         self.memory = memory or machine(settled)
         self.occupied = occupied_card(settled) if memory is None else ""
         self.model: Resolved = describe_model(settled.backbone)
+        _refuse_quantised(self.model.folder_or_file, settled.backbone)
         if measures_precision(suite.settings, str(settled.device)):
             threads, precision = settled.threads or default_threads(settled.world_size or 1), "fp32"
             with suppress(Exception):  # the trace says what is strange
@@ -259,6 +262,9 @@ class Predictor:
         return need.model_copy(update={"largest_micro_batch": largest, "advice": advice})
 
     def _advice(self, method: MethodSpec, found: Settings | None) -> str:
+        if found is None and self.limit(self.settings).tensors <= 0:
+            alone = gigabytes(memory_of_processes(self.settings))
+            return f"the processes alone take {alone}, before any tensor; give more memory"
         if found is None:
             if can_quantise():
                 return (
@@ -277,6 +283,25 @@ class Predictor:
         )
 
 
+def _refuse_quantised(folder: Path, backbone: str) -> None:
+    """Raise UserError where a model's files hold quantised weights, which a trace on fake tensors
+    would take for floats.
+    """
+    config: dict[str, Any] = {}
+    with suppress(Exception):  # the trace says what is strange
+        config = read_config(folder / "config.json")
+    quantised = config.get("quantization_config")
+    if not quantised:
+        return
+    kind = quantised.get("quant_method") if isinstance(quantised, dict) else None
+    by = f" by {sanitize(kind, 40)}" if kind else ""
+    raise UserError(
+        f"{backbone}: its weights are stored quantised{by} (quantization_config in config.json), "
+        "and their memory isn't predicted; give the model that they were made from, with "
+        "quantization: nf4 or int8 if its weights are to be small"
+    )
+
+
 def predict(
     suite: Suite,
     memory: int | None = None,
@@ -289,7 +314,8 @@ def predict(
 
     `memory`: bytes of the card, or on a CPU of the machine; None for what is free on this machine's
     card, on a CPU all of it. `advised`: search for the largest micro-batch and settings that fit,
-    by further traces. UserError: there is no config.json, settings are wrong.
+    by further traces. UserError: there is no config.json, weights are stored quantised, settings
+    are wrong.
     """
     specs = [spec.method for spec in suite.runs(methods, [0])]
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as name, warnings.catch_warnings():

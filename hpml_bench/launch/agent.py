@@ -28,10 +28,11 @@ from hpml_bench.launch.watchdog import INTERRUPTED
 from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.run import Outcome, RunError
 from hpml_bench.suite.base import Frozen
-from hpml_bench.system import child, environment, network, processes, temporary
+from hpml_bench.system import child, descriptors, environment, network, processes, temporary
 from hpml_bench.system.errors import UserError, lost_peer
 from hpml_bench.system.files import absolute_keeping_links, end_of, read_model
 from hpml_bench.system.signals import Stop, stoppable
+from hpml_bench.system.text import shortened
 from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
@@ -85,9 +86,8 @@ class OverNodes:
             line for line in lines if line.startswith("hpml-bench:")
         ]  # an agent's own message
         telling += [*(line for line in lines if "error" in line.lower()), *lines[-1:], ""]
-        end = merged(
-            self._reports(meeting), meeting.texts("host", self.count), self.count, telling[0][:300]
-        )
+        cause = shortened(telling[0], 300)
+        end = merged(self._reports(meeting), meeting.texts("host", self.count), self.count, cause)
         return launcher.outcome_of(folder, end)
 
     def _reports(self, meeting: Meeting) -> list[Report]:
@@ -159,6 +159,7 @@ def _run(meeting: Meeting, number: int, count: int, stop: Stop) -> bool:
     """Run this node's ranks as the parent asks, and report how they ended; return whether well."""
     request, name = RunRequest.model_validate_json(meeting.request()), socket.gethostname()
     check_folder(request.folder)
+    descriptors.allow(request.spec.settings.world_size or 1)
     # until the fork server has imported everything, which takes longer than a launch and is no part
     # of it
     fork_server.run(os.getpid, ())

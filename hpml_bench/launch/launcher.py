@@ -17,7 +17,7 @@ from hpml_bench.launch.watchdog import Watchdog
 from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Outcome, RunError, RunRecord, Status, protocol_id
-from hpml_bench.system import cgroups, environment, errors, network, processes
+from hpml_bench.system import cgroups, descriptors, environment, errors, network, processes
 from hpml_bench.system.errors import UserError, lost_peer
 from hpml_bench.system.files import read_model
 from hpml_bench.system.redaction import redacted_error
@@ -52,9 +52,12 @@ ALONE = Nodes()
 
 
 def here(request: RunRequest, stop: Stop) -> Outcome:
-    """Run all ranks on this machine; UserError if they couldn't connect to each other."""
+    """Run all ranks on this machine; UserError if they couldn't connect to each other, or may not
+    open enough files.
+    """
     if problem := network.no_loopback():
         raise UserError(f"{problem}, by which the ranks of a run meet; {network.LOOPBACK_ADVICE}")
+    descriptors.allow(request.spec.settings.world_size or 1)
     return outcome_of(request.folder, watched(request, stop))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 import time
 import urllib.error
@@ -23,6 +24,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from pydantic import Field, ValidationError
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch.launcher import ended_as, here
@@ -30,6 +32,7 @@ from hpml_bench.launch.watchdog import INTERRUPTED
 from hpml_bench.plugins.dataset import GROUP, IGNORE_INDEX
 from hpml_bench.plugins.decoding import Decoding, Scaffold
 from hpml_bench.plugins.task import Asked, Task, make_task
+from hpml_bench.records.points import MOST_BYTES
 from hpml_bench.records.predictions import (
     Predictions,
     TextAnswers,
@@ -39,10 +42,11 @@ from hpml_bench.records.predictions import (
 from hpml_bench.records.run import Consumed, Outcome, RunError
 from hpml_bench.select.checks import RunFigures, self_checks
 from hpml_bench.suite import registry
+from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.system import environment, heartbeat
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import write_atomically
+from hpml_bench.system.files import is_plain_file, open_plain, remove, write_atomically
 from hpml_bench.system.redaction import redacted
 from hpml_bench.system.signals import Stop
 from hpml_bench.system.text import digest, sanitize
@@ -60,6 +64,7 @@ PASSING = frozenset(
     {408, 409, 425, 429, 500, 502, 503, 504}
 )  # HTTP statuses after which the same request may succeed
 LONGEST_REPLY = 50_000_000
+LONGEST_LINE = 4 * LONGEST_REPLY  # of kept answers: JSON may take six bytes for a character
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,15 @@ class Reply:
     cut: bool | None = (
         None  # whether it ended at the limit of tokens; None where the server doesn't say
     )
+
+
+class KeptReply(Frozen):
+    """A line of the file of answers that a later call goes on from."""
+
+    row: int = Field(ge=0)
+    text: str
+    tokens: int | None
+    cut: bool | None
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -233,7 +247,8 @@ def _asked(request: RunRequest, stop: Stop, access: Access) -> Outcome:
     client = client_of(spec, access)
     heartbeat.begin(request.folder, 0)
     file = request.folder.with_name(f"{request.folder.name}.{ANSWERS}")
-    replies = _kept(file, digest([spec.run_id, prepared.digests.model_dump()]))
+    run_digest = digest([spec.run_id, prepared.digests.model_dump()])
+    replies = _kept(file, run_digest, len(rows))
     began = time.monotonic()
     try:
         for done in _ask_missing(
@@ -294,23 +309,29 @@ def again(
     return [content_of(one.text, prepared.scaffold, decoding) for one in told]
 
 
-def _kept(file: Path, of: str) -> dict[int, Reply]:
-    """Return the answers in a file of a run of the same name and data, and leave only them
-    there: no torn line.
+def _kept(file: Path, run_digest: str, rows: int) -> dict[int, Reply]:
+    """Return the answers that a file holds of this run, which has `rows` rows, and leave only them
+    there: no torn line, and nothing of another run or of what is no regular file.
     """
-    head, *lines = (
-        file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else [""]
-    )
-    found = {}
-    for line in lines if head == of else ():
-        with suppress(ValueError, TypeError, KeyError):
-            row = json.loads(line)
-            number = int(row.pop("row"))
-            found[number] = Reply(**row)
-    write_atomically(
-        file, "".join([f"{of}\n", *(_line(number, reply) for number, reply in found.items())])
-    )
-    return found
+    if not is_plain_file(file):
+        remove(file)  # a folder can't be replaced by a file
+    replies = dict(_replies(file, run_digest, rows)) if file.exists() else {}
+    lines = [_line(number, reply) for number, reply in replies.items()]
+    write_atomically(file, f"{run_digest}\n" + "".join(lines))
+    return replies
+
+
+def _replies(file: Path, run_digest: str, rows: int) -> Iterator[tuple[int, Reply]]:
+    with open_plain(file) as lines:
+        if os.fstat(lines.fileno()).st_size > MOST_BYTES:
+            return
+        if lines.readline(LONGEST_LINE) != f"{run_digest}\n".encode():
+            return
+        while line := lines.readline(LONGEST_LINE):
+            with suppress(ValidationError):
+                kept = KeptReply.model_validate_json(line)
+                if kept.row < rows:
+                    yield kept.row, Reply(kept.text, kept.tokens, kept.cut)
 
 
 def _line(number: int, reply: Reply) -> str:

@@ -16,6 +16,7 @@ from hpml_bench.records.files import OUTCOME, POINTS
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunError, Status
 from hpml_bench.system import heartbeat, processes
+from hpml_bench.system.files import open_plain
 from hpml_bench.system.heartbeat import Beat
 from hpml_bench.system.signals import Stop
 
@@ -186,7 +187,7 @@ class Watchdog:
         time.sleep(POLL_SECONDS)  # the last may still write
         stacks = []
         for beat, log, size in zip(beats, logs, begun, strict=True):
-            with suppress(OSError), log.open("rb") as file:
+            with suppress(OSError), open_plain(log) as file:
                 file.seek(size)
                 text = file.read(20_000).decode(errors="replace").strip()
                 stacks.append(f"rank {beat.rank}, {beat.where}:\n{text or 'gave no answer'}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -41,6 +42,15 @@ class LoraOptions(Frozen):
     """Layers to update: `all-linear`, a list of name endings, or a regular expression for whole
     names.
     """
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Something that a method's runs need and this machine doesn't have."""
+
+    sentence: str  # what it is, and what to do
+    everywhere: bool = True
+    """Whether other machines lack it too, so that jobs on them need not be tried."""
 
 
 class Method(ABC):
@@ -86,6 +96,12 @@ class Method(ABC):
     def command(self) -> tuple[str, ...]:
         """Words of the command that a run starts as the suite has it; it runs only where its
         user allows commands.
+        """
+        return ()
+
+    def lacks(self) -> tuple[Lack, ...]:
+        """Return what its runs would lack; it is looked for before the first run, and nothing is
+        started.
         """
         return ()
 
@@ -210,13 +226,20 @@ def make_method(spec: MethodSpec) -> Method:
     return kind(kind.Options.model_validate(spec.options))
 
 
-def check_methods(methods: Iterable[MethodSpec], settings: Settings) -> None:
-    """Refuse methods that lack something here, before hours are spent on the others.
+def check_methods(
+    methods: Iterable[MethodSpec], settings: Settings, elsewhere: bool = False
+) -> None:
+    """Refuse methods that lack something, before hours are spent on the others.
 
-    Raises UserError: an optimizer or a package is missing, or options are wrong.
+    `elsewhere`: whether their runs are done by jobs that may be on other machines; what those may
+    have is then no reason. Raises UserError: an optimizer, a package or a program is missing, or
+    options are wrong.
     """
     for spec in methods:
         method = make_method(spec)
+        for lack in method.lacks():
+            if lack.everywhere or not elsewhere:
+                raise UserError(f"method {spec.name}: {lack.sentence}")
         quantization_of(method, settings)
         if method.trains:
             choose_optimizer(spec, settings).check(settings)
@@ -226,6 +249,17 @@ def commands_of(methods: Iterable[MethodSpec]) -> dict[str, str]:
     """Return the commands that runs of these methods start, by the methods' names."""
     found = {spec.name: make_method(spec).command for spec in methods}
     return {name: shlex.join(words) for name, words in found.items() if words}
+
+
+def doubts_of(methods: Iterable[MethodSpec]) -> list[str]:
+    """Return what runs of these methods lack on this machine and may have on others, in
+    sentences.
+    """
+    sentences = []
+    for spec in methods:
+        doubts = [lack for lack in make_method(spec).lacks() if not lack.everywhere]
+        sentences += [f"method {spec.name}: {lack.sentence}" for lack in doubts]
+    return sentences
 
 
 def can_quantise() -> bool:

@@ -98,6 +98,8 @@ class Rows:
         """
         table = read_rows(source) if isinstance(source, Path) else source
         self._table = table
+        self.split = source.name if isinstance(source, Path) else ""
+        """Name of the split; empty for rows of a table in memory."""
         self.pad_id = pad_id
         self._tokens = Ragged(table.column("input_ids"))
         self._segments = Ragged(table.column(SEGMENTS)) if SEGMENTS in table.column_names else None

@@ -98,8 +98,8 @@ class Task(ABC):
         check(rows, ...), facts(train)                  in the preparation, on loaded rows
         encode(rows, encoder) -> input_ids, label       batch by batch; what is written to disk
         build(encoder, hidden_size, ...)                in every rank
-        for each step: loss(outputs, labels)            the loop divides it by the targets of the
-            global batch
+        for each step: loss(outputs, labels)            the loop divides it by `divisor`, the
+            targets of the global batch
         for each evaluation batch: predict, row_losses
         decoding, stop_ids, scaffold                    whether and how answers are generated
         evaluate(predictions), scores(predictions)      on numpy arrays, again when a report is made
@@ -214,6 +214,10 @@ class Task(ABC):
 
         Raises UserError: nothing can be learnt from them.
         """
+        return {}
+
+    def notes(self, facts: Mapping[str, float]) -> dict[str, str]:
+        """Return notes for the report on what `facts` returned."""
         return {}
 
     @abstractmethod
@@ -331,6 +335,12 @@ class Task(ABC):
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the loss summed over all targets of the batch, a scalar."""
         return self.row_losses(outputs, labels).sum()
+
+    def divisor(self, rows: Rows, indices: NDArray[np.int64]) -> float:
+        """Return what the sum of `loss` over these rows, a global batch, is divided by: their
+        number of targets.
+        """
+        return max(1, int(rows.targets[indices].sum()))
 
     @abstractmethod
     def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_bytes
 from hpml_bench.system.text import digest, first_line
 
-SPACES = ("▁", "Ġ")  # signs of a space in tokens: of SentencePiece, and of byte-level BPE
+SPACES = "▁Ġ"  # signs of a space in tokens: of SentencePiece, and of byte-level BPE
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -101,24 +101,32 @@ class Encoder:
         A word's first token has its number; all other tokens, special ones too, have -1. Words
         beyond `max_length` have no token. Raises UserError: as `texts`.
         """
-        ids, encoded = self._encode([" ".join(row) for row in rows], return_offsets_mapping=True)
-        places = map(self._without_sign, encoded["input_ids"], encoded["offset_mapping"])
-        numbers = [_first_tokens(words, place) for words, place in zip(rows, places, strict=True)]
+        texts = [" ".join(row) for row in rows]
+        ids, encoded = self._encode(texts, return_offsets_mapping=True)
+        tokenised = zip(rows, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        numbers = [
+            _first_tokens(words, self._without_signs(text, tokens, offsets))
+            for words, text, tokens, offsets in tokenised
+        ]
         return ids, [
             [*own, *[-1] * (len(row) - len(own))] for row, own in zip(ids, numbers, strict=True)
         ]
 
-    def _without_sign(
-        self, ids: list[int], offsets: list[tuple[int, int]]
+    def _without_signs(
+        self, text: str, ids: list[int], offsets: list[tuple[int, int]]
     ) -> list[tuple[int, int]]:
-        """Return the tokens' characters, none for the sign of a space put before a text: it has
-        the next one's.
+        """Return the tokens' characters in a text, none for the bare sign of a space that the
+        tokenizer put before a word.
         """
-        signs = set(map(self.tokenizer.backend_tokenizer.token_to_id, SPACES))
-        following = zip(ids, offsets, [*offsets[1:], (0, 0)], strict=True)
-        return [
-            (0, 0) if token in signs and own == after else own for token, own, after in following
-        ]
+        places: list[tuple[int, int]] = []
+        for token, (start, end) in zip(
+            self.tokenizer.convert_ids_to_tokens(ids), offsets, strict=True
+        ):
+            # offsets of a sign that isn't in the text are those of the character behind it
+            written = text[start:end].strip().strip(SPACES)
+            is_bare_sign = not token.strip(SPACES)
+            places.append((0, 0) if is_bare_sign and written else (start, end))
+        return places
 
     def _encode(self, texts: list[str], **more: Any) -> tuple[list[list[int]], Any]:
         """Return the token ids of texts, with the end token, and what the tokenizer returned."""
@@ -152,14 +160,16 @@ def _first_tokens(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> l
     A token of nothing but the space before a word is none of the word's; one of several words is
     the last one's.
     """
-    of_character = [
-        number for place, word in enumerate(words) for number in (*[place] * len(word), -1)
-    ]
+    of_character: list[int] = []
+    for place, word in enumerate(words):
+        # white space in front of a word is in a token of its own, or in one with what follows
+        spaces = len(word) - len(word.lstrip()) if word.strip() else 0
+        of_character += [-1] * spaces + [place] * (len(word) - spaces) + [-1]
     numbers, taken = [], -1
     for start, end in offsets:
-        word = max(of_character[start:end], default=-1)
-        numbers.append(word if word > taken else -1)
-        taken = max(word, taken)
+        number = max(of_character[start:end], default=-1)
+        numbers.append(number if number > taken else -1)
+        taken = max(number, taken)
     return numbers
 
 

@@ -19,6 +19,7 @@ from filelock import Timeout
 from hpml_bench.records import files, jobs
 from hpml_bench.records.load import changed, digests_of, kept_digests, load_record, read_record
 from hpml_bench.records.plan import RETRIED, Plan
+from hpml_bench.records.points import MOST_BYTES
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk, temporary
@@ -26,6 +27,7 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import (
     end_of,
     is_plain_file,
+    open_plain,
     read_json,
     remove,
     sync_folder,
@@ -59,7 +61,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         for path in self.path.iterdir():
             if path.name not in {files.CHECKPOINTS, files.POINTS}:
-                remove(path) if path.is_dir() else path.unlink()
+                remove(path)
 
     @property
     def saved(self) -> int:
@@ -103,18 +105,22 @@ class RunFolder:
     @property
     def keeps(self) -> bool:
         record = self.record()
-        own = record is not None and record.spec.run_id == self.path.name and record.kept
-        return bool(own) and own == kept_digests(self.path)
+        if record is None or record.spec.run_id != self.path.name or not record.kept:
+            return False
+        try:
+            return record.kept == kept_digests(self.path)
+        except OSError:  # what can't be read isn't kept
+            return False
 
     def give(self, folder: Path) -> None:
         if not any(folder.iterdir()):
-            shutil.copytree(self.path / files.KEPT, folder, dirs_exist_ok=True)
+            shutil.copytree(self.path / files.KEPT, folder, ignore=_odd, dirs_exist_ok=True)
 
     def damage(self) -> str | None:
         """Return the first damage of its files, in words; None if there is none, or no record:
         it is unfinished.
         """
-        if not (self.path / files.RECORD).exists():
+        if not os.path.lexists(self.path / files.RECORD):
             return None
         try:
             record = load_record(self.path / files.RECORD)
@@ -132,7 +138,7 @@ class RunFolder:
         parent.mkdir(exist_ok=True)
         free = (parent / f"{self.path.name}.{number}" for number in count(1))
         target = self.path.rename(next(path for path in free if not os.path.lexists(path)))
-        if not target.is_symlink() and (target / files.RECORD).exists():
+        if not target.is_symlink() and os.path.lexists(target / files.RECORD):
             (target / files.RECORD).replace(target / f"{files.RECORD}.{mark}")
         return target
 
@@ -191,7 +197,7 @@ class ResultsFolder:
         return tuple(record for spec in specs if (record := self.run_folder(spec).record()))
 
     def forget_measured(self) -> None:
-        (self.path / files.MEASURED_SETTINGS).unlink(missing_ok=True)
+        remove(self.path / files.MEASURED_SETTINGS)
 
     def clear(self, specs: Iterable[RunSpec] | None = None) -> None:
         """Remove these runs, or all runs and the jobs' files; other files of the folder stay."""
@@ -231,7 +237,7 @@ class SharedResults(ResultsFolder):
         if newest.saved > own.saved:  # its checkpoints, and the points that they need
             own.path.mkdir(exist_ok=True)
             with suppress(OSError):  # its process may live: then this attempt begins anew
-                shutil.copyfile(newest.path / files.POINTS, own.path / files.POINTS)
+                _copy_points(newest.path / files.POINTS, own.path / files.POINTS)
                 remove(own.path / files.CHECKPOINTS)
                 (newest.path / files.CHECKPOINTS).rename(own.path / files.CHECKPOINTS)
         return own
@@ -287,6 +293,24 @@ class SharedResults(ResultsFolder):
             RunFolder(folder).set_aside(self.path, "superseded")
 
 
+def _odd(folder: str, names: list[str]) -> list[str]:
+    """Return the names in a folder that are links, or neither files nor folders."""
+    odd = []
+    for name in names:
+        path = Path(folder, name)
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            odd.append(name)
+    return odd
+
+
+def _copy_points(source: Path, target: Path) -> None:
+    with open_plain(source) as points:
+        if os.fstat(points.fileno()).st_size > MOST_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(source))
+        with target.open("wb") as copy:
+            shutil.copyfileobj(points, copy)
+
+
 def _set_aside(run: RunFolder, say: Say, why: str = "") -> None:
     moved = run.set_aside()
     say(
@@ -307,6 +331,8 @@ def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
     lock, holder = folder / ".lock", folder / ".lock-holder.json"
     if lock.is_symlink():
         raise UserError(f"{lock} is a link, and none is followed; remove it, or give another --out")
+    if os.path.lexists(lock) and not is_plain_file(lock):
+        raise UserError(f"{lock} is no regular file; remove it, or give another --out")
     with ExitStack() as held:
         try:
             held.enter_context(disk.lock_held(lock, "give an --out on another one", seconds))
@@ -316,6 +342,7 @@ def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
                 f"{folder} is in use by process {owner.get('pid', '?')} on "
                 f"{owner.get('host', 'another machine')}; wait for it, or give another --out"
             ) from None
+        remove(holder)  # left by a killed process
         held.callback(holder.unlink, missing_ok=True)
         write_atomically(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield

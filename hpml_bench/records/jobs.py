@@ -26,7 +26,6 @@ from hpml_bench.suite.suite import Suite
 from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import (
-    is_plain_file,
     read_bytes,
     read_model,
     remove,
@@ -58,10 +57,15 @@ def folders_with(path: Path, pattern: str) -> list[Path]:
     """Return a folder if it has files of this pattern, else the folders in it, other than those
     of jobs, that do.
     """
-    if any(path.glob(pattern)):
+    if _holds(path, pattern):
         return [path]
     inner = (one for one in sorted(path.glob("*/")) if one.name not in NO_RUNS)
-    return [one for one in inner if any(one.glob(pattern))]
+    return [one for one in inner if _holds(one, pattern)]
+
+
+def _holds(folder: Path, pattern: str) -> bool:
+    # of a name without a pattern, `glob` gives no link that leads nowhere
+    return os.path.lexists(folder / pattern) or any(folder.glob(pattern))
 
 
 class UnitRun(Frozen):
@@ -116,6 +120,7 @@ class JobPlan(Frozen):
     stopped: bool = (
         False  # whether the sweep was stopped since; a waiting process then submits nothing more
     )
+    superseded: bool = False  # whether run-all was called without jobs since
     submitted: tuple[Submission, ...] = Field(default=(), exclude=True)
     """Submissions whose jobs may live, for an engine's `live`; kept in a file of their own."""
 
@@ -208,22 +213,36 @@ def read_plan(path: Path) -> JobPlan:
     it can't be read.
     """
     file = path / PLAN if path.is_dir() else path
-    if not is_plain_file(file):
-        raise UserError(f"{path}: there is no plan; run-all SUITE --on PROFILE makes one")
     try:
         return JobPlan.model_validate_json(read_bytes(file))
-    except (OSError, ValidationError) as error:
-        raise UserError(f"{file}: can't be read as a plan: {str(error).splitlines()[0]}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: there is no plan; run-all SUITE --on PROFILE makes one") from None
+    except OSError as error:
+        why = error.strerror
+    except ValidationError as error:
+        why = str(error).splitlines()[0]
+    raise UserError(
+        f"{file}: can't be read as a plan: {why}; remove it, and the same run-all makes it anew"
+    )
 
 
 def own_plan(folder: Path) -> JobPlan | None:
     """Return the plan that was made for a results folder; None if there is none, or that folder
     was another.
     """
-    if not (folder / PLAN).exists():
+    if not os.path.lexists(folder / PLAN):
         return None
     plan = read_plan(folder)
     return plan if plan.id == plan_id(folder) else None
+
+
+def supersede(folder: Path) -> None:
+    """Write into the plan of a results folder, if it has one, that run-all was called without jobs
+    since; UserError if it can't be read.
+    """
+    if not (folder / PLAN).exists():
+        return
+    write_plan(folder, read_plan(folder).model_copy(update={"superseded": True}))
 
 
 def write_job(folder: Path, job: Job) -> None:
@@ -308,8 +327,7 @@ def clear(folder: Path) -> None:
     """Remove the jobs' files from a results folder whose runs are repeated; claims of jobs that
     may still work stay.
     """
-    (folder / RESOLVED).unlink(missing_ok=True)
-    for name in (ATTEMPTS, JOBS, RUNNING):
+    for name in (RESOLVED, ATTEMPTS, JOBS, RUNNING):
         remove(folder / name)
     for owner in filter(ended_here, claims(folder)):
         remove(folder / CLAIMS / str(owner.unit))
@@ -335,7 +353,7 @@ def read_resolved(folder: Path, plan: JobPlan) -> Settings | None:
     """Return the settings as the first job resolved them, None before; UserError if damaged, or
     not the plan's.
     """
-    if not (folder / RESOLVED).exists():
+    if not os.path.lexists(folder / RESOLVED):
         return None
     found = read_model(folder / RESOLVED, Settings)
     wrong = "can't be read"

@@ -2,7 +2,9 @@
 the reason.
 """
 
+import errno
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,7 +27,13 @@ from hpml_bench.records.run import (
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import MAX_RECORD_BYTES, is_plain_file, open_plain, read_bytes
+from hpml_bench.system.files import (
+    MAX_RECORD_BYTES,
+    is_plain_file,
+    mostly_holes,
+    open_plain,
+    read_bytes,
+)
 
 MAX_DEPTH = 32  # levels of nesting in a record
 LARGEST_INTEGER = 2**63 - 1
@@ -35,7 +43,7 @@ def load_record(path: Path) -> RunRecord:
     """Read one run.json; raises ValueError with the reason if it is damaged or of another schema
     version.
     """
-    if path.parent.is_symlink() or (path.exists() and not is_plain_file(path)):
+    if path.parent.is_symlink() or (os.path.lexists(path) and not is_plain_file(path)):
         raise ValueError("a link or no regular file, which is not read")
     try:
         content = from_json(read_bytes(path, MAX_RECORD_BYTES))
@@ -130,7 +138,10 @@ def kept_digests(folder: Path) -> dict[str, str]:
 
 
 def sha256(path: Path) -> str:
+    """Return a file's SHA-256; raises OSError as `open_plain`, and for one that is mostly holes."""
     with open_plain(path) as file:
+        if mostly_holes(file):
+            raise OSError(errno.EINVAL, "most of it is holes", str(path))
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -141,11 +152,17 @@ def changed(folder: Path, record: RunRecord) -> str | None:
     for name in (POINTS, PREDICTIONS):
         if is_plain_file(folder / name) and (folder / name).stat().st_size > MOST_BYTES:
             return f"{name} is larger than {MOST_BYTES:,} bytes, and isn't read"
-    present = digests_of(folder)
-    for name, value in record.files.items():
-        if name not in present:
+    for name, recorded in record.files.items():
+        # a name in a record that was given may lead out of the folder
+        if name not in {POINTS, PREDICTIONS}:
             return f"{name} is missing"
-        if present[name] != value:
+        try:
+            present = sha256(folder / name)
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as error:
+            return f"{name} can't be read: {error.strerror}"
+        if present != recorded:
             return f"{name} is not the file that was recorded"
     return None
 
@@ -192,10 +209,22 @@ def load_records(folder: Path) -> LoadedRuns:
 
 
 def _of_runs(folder: Path) -> list[Path]:
-    """Return every run.json one level below a folder, sorted; a tracker's folder holds none that
-    counts.
+    """Return every run.json one level below a folder, sorted, also one that can't be read; a
+    tracker's folder holds none that counts.
     """
-    return sorted(path for path in folder.glob(f"*/{RECORD}") if path.parent.name not in TRACKING)
+    places = (path / RECORD for path in folder.glob("*/") if path.name not in TRACKING)
+    return sorted(filter(_is_there, places))
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether something lies at a path, also where that can't be seen."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 class Headline(BaseModel):

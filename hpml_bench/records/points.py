@@ -13,10 +13,12 @@ from pydantic import ValidationError
 
 from hpml_bench.records.files import POINTS
 from hpml_bench.records.run import Point
-from hpml_bench.system.files import is_plain_file
+from hpml_bench.system.files import end_of, mostly_holes, open_plain
 
-# of points and of predictions: a larger file is not read, since one with holes takes no room
-MOST_BYTES = 4_000_000_000
+# of points and of predictions; a larger file is not read
+MOST_BYTES = 1_000_000_000
+MOST_LAST = 200_000  # bytes of the last points, of which the newest step is shown
+MOST_CUT = 20_000_000  # of points that are done again, which are only counted
 MAX_LINE = 10_000  # characters of a line of points.jsonl; a longer one is skipped
 LARGEST_STEP = 2**63 - 1
 
@@ -56,17 +58,18 @@ class PointWriter:
         """Return whether the file begins with what was written when a checkpoint was saved."""
         size = os.fstat(self._file.fileno()).st_size
         return (
-            written.size <= size
+            0 <= written.size <= size <= MOST_BYTES
             and self._digest_of_first(written.size).hexdigest() == written.digest
         )
 
     def cut(self, size: int) -> list[Point]:
         """Leave the first `size` bytes, of at least as many; return the points behind them that
-        are whole.
+        are whole, of at most `MOST_CUT` bytes.
         """
         with self._path.open("rb") as file:
             file.seek(size)
-            lost = list(_whole_lines(io.TextIOWrapper(file, encoding="utf-8", errors="replace")))
+            tail = io.BytesIO(file.read(MOST_CUT))
+        lost = list(_whole_lines(io.TextIOWrapper(tail, encoding="utf-8", errors="replace")))
         os.ftruncate(self._file.fileno(), size)
         self._digest = self._digest_of_first(size)
         return lost
@@ -87,10 +90,13 @@ def iterate_points(folder: Path) -> Iterator[Point]:
     """Yield the points of a run in their order; incomplete lines (a crash, or a write in
     progress) are skipped.
     """
-    path = folder / POINTS
-    if is_plain_file(path) and path.stat().st_size <= MOST_BYTES:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            yield from _whole_lines(file)
+    try:
+        file = open_plain(folder / POINTS)
+    except OSError:
+        return
+    with io.TextIOWrapper(file, encoding="utf-8", errors="replace") as lines:
+        if os.fstat(file.fileno()).st_size <= MOST_BYTES and not mostly_holes(file):
+            yield from _whole_lines(lines)
 
 
 def _whole_lines(file: IO[str]) -> Iterator[Point]:
@@ -107,9 +113,14 @@ def read_points(folder: Path) -> list[Point]:
     return list(iterate_points(folder))
 
 
+def read_last_points(folder: Path) -> list[Point]:
+    """Return the points of the last `MOST_LAST` bytes of a run, however many there are."""
+    return list(_whole_lines(io.StringIO(end_of(folder / POINTS, MOST_LAST))))
+
+
 class Tail:
-    """Reads the complete lines added to a file since the last call; stays open: a redacted log
-    would be read anew.
+    """Reads the complete lines added to a file since the last call, up to `MOST_BYTES`; stays open:
+    a redacted log would be read anew.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,7 +131,9 @@ class Tail:
     def lines(self) -> list[str]:
         """Return the new complete lines; none while there is no file."""
         try:
-            self._file = self._file or self._path.open("rb")
+            self._file = self._file or open_plain(self._path)
+            if os.fstat(self._file.fileno()).st_size > MOST_BYTES or mostly_holes(self._file):
+                return []
             new = self._file.read()
         except OSError:
             return []

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.system.files import is_plain_file
-from hpml_bench.system.parquet import text_bytes, too_large
+from hpml_bench.system.parquet import is_number, is_text, read_table
 
-MOST_TEXT = 1_000_000_000  # bytes of all texts of a file, decoded
+MOST_CELLS = 10_000_000  # rows times columns of a file
 COLUMNS = ("index", "reference", "prediction", "loss", "group", "score", "probabilities")
 Answers = NDArray[Any] | tuple[NDArray[Any], ...]
 """One answer per row, or one array per row where rows have several answers (one tag per word)."""
@@ -112,10 +112,10 @@ def read_predictions(folder: Path) -> Predictions | None:
     import pyarrow as pa
 
     try:
-        table = _table(path)
+        table = _table(path).combine_chunks()
         said = [name for name in table.column_names if name.startswith("said_")]
         order = np.argsort(table.column("index").to_numpy(), kind="stable")
-        table = (table if np.all(order[:-1] < order[1:]) else table.take(order)).combine_chunks()
+        table = table if np.all(order[:-1] < order[1:]) else table.take(order).combine_chunks()
         columns = {name: table.column(name) for name in table.column_names}
         whole = [
             column for name, column in columns.items() if name in {"group", "probabilities", *said}
@@ -160,37 +160,36 @@ def read_predictions(folder: Path) -> Predictions | None:
 
 def _table(path: Path) -> Any:
     """Return a file's columns; a ValueError where they would take too much memory."""
-    import pyarrow as pa
-    from pyarrow import parquet
+    said = (f"said_{name}" for name in (*TextAnswers.TEXTS, *TextAnswers.NUMBERS))
+    return read_table(path, _may_be, MOST_CELLS, {*COLUMNS, *said})
 
-    metadata = parquet.read_metadata(path)
-    if why := too_large(metadata):
-        raise ValueError(why)
-    texts = [f"said_{name}" for name in TextAnswers.TEXTS]
-    there = [name for name in texts if name in metadata.schema.names]
-    # `read_table` builds a data set first, which takes longer than reading; texts are read by their
-    # dictionary, since a long one may stand in many rows
-    with parquet.ParquetFile(path, metadata=metadata, read_dictionary=there) as file:
-        said = [name for name in file.schema_arrow.names if name.startswith("said_")]
-        table = file.read(columns=[*COLUMNS, *said], use_threads=False)
-    coded = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
-    if sum(text_bytes(table.column(name)) for name in coded) > MOST_TEXT:
-        raise ValueError(f"more than {MOST_TEXT:,} bytes of text")
-    for name in coded:
-        place = table.column_names.index(name)
-        table = table.set_column(place, name, table.column(name).cast(pa.string()))
-    return table
+
+def _may_be(name: str, kind: Any) -> bool:
+    """Return whether a column of this name may have this `pyarrow.DataType`."""
+    import pyarrow as pa
+
+    if name in {f"said_{text}" for text in TextAnswers.TEXTS}:
+        return is_text(kind)
+    if name in {"reference", "prediction"} and pa.types.is_list(kind):
+        return is_number(kind.value_type)
+    if name == "probabilities":
+        return pa.types.is_fixed_size_list(kind) and is_number(kind.value_type)
+    return is_number(kind)
 
 
 def _texts(columns: dict[str, Any]) -> TextAnswers:
     fields: dict[str, Any] = {}
     for name in (*TextAnswers.TEXTS, *TextAnswers.NUMBERS):
         if (column := columns.get(f"said_{name}")) is not None:
-            values = column.to_pylist()
-            fields[name] = (
-                tuple(map(str, values)) if name in TextAnswers.TEXTS else np.asarray(values)
-            )
+            said = name in TextAnswers.TEXTS
+            fields[name] = _words(column.chunk(0)) if said else np.asarray(column.to_pylist())
     return TextAnswers(**fields)
+
+
+def _words(coded: Any) -> tuple[str, ...]:
+    """Return the texts of a `pyarrow.DictionaryArray`; equal ones are one object."""
+    texts = coded.dictionary.to_pylist()
+    return tuple(texts[place] for place in coded.indices.to_numpy())
 
 
 def _answers(column: Any) -> Answers:

@@ -11,6 +11,7 @@ from hpml_bench.suite.suite import Margin, Until
 from hpml_bench.system.environment import Environment
 from hpml_bench.system.text import digest, map_texts
 
+RUN_ID = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,199}$"  # pattern of an id, which is a folder's name too
 SCHEMA_VERSION = 2
 """Counts up when a default changes, since ids leave defaults out, and when a field changes its
 meaning.
@@ -185,6 +186,8 @@ class Outcome(Frozen):
     checks: tuple[Check, ...] = ()
     segments: tuple[Segment, ...] = ()
     """Its parts, where it went on from a checkpoint."""
+    unused_checkpoints: tuple[Line, ...] = ()
+    """Why checkpoints of earlier starts weren't used, a clause each, the newest first."""
 
 
 def headline_in_words(run: Any) -> str:
@@ -205,7 +208,7 @@ class RunRecord(Outcome):
     """Record of a run, run.json: its commit point, written atomically by the parent alone."""
 
     schema_version: int = SCHEMA_VERSION
-    run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,199}$")
+    run_id: str = Field(pattern=RUN_ID)
     spec: RunSpec
     protocol_id: str | None = None
     digests: Digests | None = None

@@ -1,11 +1,8 @@
 """The compared runs of a folder by method and seed, their suite and their task."""
 
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-
-from pydantic import ValidationError
 
 from hpml_bench import statistics
 from hpml_bench.plugins.task import Task
@@ -27,7 +24,7 @@ from hpml_bench.select.selection import Selection
 from hpml_bench.select.timeline import SweepTimes, sweep_times
 from hpml_bench.suite.prior import Prior
 from hpml_bench.suite.suite import Margin, Suite, alike, load_suite, packaged_suites
-from hpml_bench.system.files import read_json
+from hpml_bench.system.files import read_model
 from hpml_bench.system.text import sanitize
 
 
@@ -63,7 +60,7 @@ class ComparedRuns(Selection):
 
     @property
     def _planned(self) -> tuple[str, ...]:
-        return tuple(self._declared.methods) if (self.folder / SUITE).exists() else ()
+        return tuple(self._written.methods) if self._written is not None else ()
 
     @cached_property
     def margin(self) -> Margin:
@@ -148,12 +145,17 @@ class ComparedRuns(Selection):
         return sorted(self.compared, key=lambda record: (record.started, record.run_id))
 
     @cached_property
+    def _written(self) -> Suite | None:
+        """The suite as the sweep wrote it beside its runs; None where it can't be read."""
+        return read_model(self.folder / SUITE, Suite)
+
+    @cached_property
     def _declared(self) -> Suite:
         """The suite as the sweep wrote it beside its runs, else the packaged one of that name,
         or one of no methods.
         """
-        with suppress(ValidationError):
-            return Suite.model_validate(read_json(self.folder / SUITE))
+        if self._written is not None:
+            return self._written
         bare = Suite.model_construct(
             name=self.suite, settings=self.reference.spec.settings, methods={}
         )

@@ -7,9 +7,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,12 +20,18 @@ from numpy.typing import NDArray
 from hpml_bench.data.chat_template import REASONING, THINKING, chat_template
 from hpml_bench.data.columns import short, some
 from hpml_bench.data.numbers import Notation, notation_of
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.data.tables import SPELLINGS, normalized
 from hpml_bench.plugins.dataset import LoadedData, Target
+from hpml_bench.plugins.rows import read_rows
+from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.plugins.task import KEPT, Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.starter.entries import Entry, as_values
 from hpml_bench.starter.model import Model
+from hpml_bench.starter.number_answers import Answer, confusable, strays
 from hpml_bench.starter.rows import Data, Learnt
+from hpml_bench.suite.registry import options_class
 from hpml_bench.suite.settings import TaskSpec
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.packages import install_extras
@@ -40,7 +48,7 @@ default.
 """
 STEP = 8  # lengths are multiples of this
 VIRTUAL = 32  # positions left for the virtual tokens of prompt methods
-TASK = "causal_lm"
+TASK, CLASSES = "causal_lm", "sequence_classification"
 MOST_ANSWERS = 1000  # answers by which a scorer is chosen
 SHORT_WORDS = 4  # most words of an answer that has to match exactly
 NINE_TENTHS = 0.9
@@ -52,6 +60,7 @@ FREQUENT, FEW_OF_CLASS = 0.8, 10
 """Share of rows from which on a class is so frequent that accuracy hides the others; rows below
 which one is rare.
 """
+SEPARATORS = "|;,"  # what may join several labels of a row
 MOST_NAMES = 60  # most names that are written out
 
 
@@ -73,6 +82,11 @@ def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:
         encoded: Mapping[str, list[Any]] = task.encode(batch, encoder)
         tokens += map(len, encoded["input_ids"])
         prompts += encoded["prompt"] if KEPT in encoded else [0] * len(encoded["input_ids"])
+    if not tokens and "weights" in train.column_names:
+        raise UserError(
+            "no row has a token to learn: the key weight, loss or train leaves out all answers; "
+            "set it to true in turns to learn, or remove it"
+        )
     if not tokens:
         raise UserError("no row has a token to learn; give rows with texts")
     return Lengths(np.array(tokens), np.array(prompts))
@@ -113,8 +127,8 @@ class Kind(NamedTuple):
         lambda _: ()
     )  # returns the data set's options on names of labels
     facts: Callable[[View], tuple[str, ...]] = lambda _: ()  # returns sentences on what is learnt
-    cautions: Callable[[View], tuple[str, ...]] = (
-        lambda _: ()
+    cautions: Callable[[View, Prepared], tuple[str, ...]] = (
+        lambda *_: ()
     )  # returns sentences on what makes scores hard to read
 
 
@@ -136,6 +150,19 @@ def _head_options(view: View) -> tuple[Entry, ...]:
             "method head. BERT's paper takes `first`."
         )
     return (Entry("pooling", pooling, (why,)),)
+
+
+def _regression_options(view: View) -> tuple[Entry, ...]:
+    return (*_head_options(view), *decimal_mark(view.learnt))
+
+
+def spells_labels_apart(loaded: LoadedData, data: Data) -> bool:
+    """Return whether labels have several spellings that are to be joined, as nothing was given
+    that says otherwise and two labels or more are left.
+    """
+    given = {"normalize_labels", "label_names"} & data.read.model_fields_set
+    left = {normalized(name) for name in loaded.label_names}
+    return SPELLINGS in loaded.warnings and not given and len(left) > 1
 
 
 def _names(view: View) -> tuple[Entry, ...]:
@@ -170,31 +197,72 @@ def _names(view: View) -> tuple[Entry, ...]:
     return (Entry("label_names", names, tuple(reasons)),)
 
 
-def _rare_classes(view: View) -> tuple[str, ...]:
-    """Return a caution where one class is nearly all rows, and one where classes have too few
-    rows to be learnt.
+def _rare_classes(view: View, prepared: Prepared) -> tuple[str, ...]:
+    """Return cautions where one class is nearly all rows, and where classes have too few rows to
+    be learnt or none to be tested.
     """
-    names, counts = view.loaded.label_names, Counter(view.loaded.train["label"])
-    counts.update(dict.fromkeys(range(len(names)), 0))  # classes of other rows alone
-    (most, count), total = counts.most_common(1)[0], sum(counts.values())
-    rare = [
-        f"{short(names[label])} ({number:,})"
-        for label, number in counts.most_common()
-        if number < FEW_OF_CLASS
-    ]
+    names = [*map(short, view.loaded.label_names)]
+    train, test = (_rows_of_classes(prepared, split) for split in ("train", "test"))
+    most = int(train.argmax())
+    share = train[most] / train.sum()
     found = []
-    if count > FREQUENT * total:
+    if share > FREQUENT:
         found.append(
-            f"{percent(count / total)} % of the training rows are of the class "
-            f"{short(names[most])}: always answering "
-            "it has about that accuracy; rank_by: macro_f1 ranks the methods by all classes alike."
+            f"{percent(share)} % of the training rows are of the class {names[most]}: always "
+            "answering it has about that accuracy; rank_by: macro_f1 ranks the methods by all "
+            "classes alike."
         )
+        if len(names) == 2:
+            found.append(_positives(names[1 - most], int(train[1 - most]), int(test[1 - most])))
+    by_rows = np.argsort(-train, kind="stable")
+    rare = [
+        f"{names[label]} ({train[label]:,})" for label in by_rows if train[label] < FEW_OF_CLASS
+    ]
+    found.extend(_joined_labels(view.loaded.label_names))
     if rare:
         found.append(
             f"Classes with fewer than {FEW_OF_CLASS} training rows, too few to learn or test: "
             f"{some(rare, 12)}."
         )
+    untested = [names[label] for label in by_rows if not test[label]]
+    if untested:
+        found.append(f"Classes without a test row: {some(untested, 12)}.")
     return tuple(found)
+
+
+def _joined_labels(names: Sequence[str]) -> Iterator[str]:
+    """Yield the sentence on names that are several labels of a row, as their parts return in other
+    names.
+    """
+    for separator in SEPARATORS:
+        joined = [name for name in names if separator in name]
+        parts = {part.strip() for name in names for part in name.split(separator)}
+        if joined and len(parts) < len(names):
+            yield (
+                f"Labels such as '{short(joined[0])}' look like several that are joined by "
+                f"'{separator}': each combination is a class of its own, as no task learns several "
+                f"labels of a row."
+            )
+
+
+def _rows_of_classes(prepared: Prepared, split: str) -> NDArray[np.int64]:
+    """Return the number of rows of each class in a prepared split, [classes]."""
+    labels = read_rows(Path(prepared.data) / split).column("label").to_numpy()
+    return np.bincount(labels, minlength=len(prepared.label_names))
+
+
+def _positives(name: str, train: int, test: int) -> str:
+    """Return the sentence on the rows of the rarer of two classes, and what suits it."""
+    few = ", too few to tell methods apart by them" if test < FEW_OF_CLASS else ""
+    sentence = (
+        f"Of the class {name} there are {train:,} training rows and {test:,} test rows{few}; "
+        f"rank_by: average_precision ranks the methods by how well they find it"
+    )
+    if "class_weights" in options_class("tasks", CLASSES).model_fields:
+        sentence += (
+            "; task.options.class_weights: balanced lets both classes weigh the same in training"
+        )
+    return f"{sentence}."
 
 
 def _spread(view: View) -> tuple[str, ...]:
@@ -337,18 +405,48 @@ def _scorer(view: View) -> tuple[Entry, ...]:
                 ("texts without prompts have no answers to score: the loss is compared",),
             ),
         )
-    if notation := notation_of(_all_answers(view)):
-        return _number_options(answers, notation)
-    return (_scorer_of_texts(answers),)
+    notation = notation_of(answer.text for answer in _all_answers(view))
+    if notation is None:
+        scorer = _scorer_of_texts(answers)
+        notes = (strays(_all_answers(view)), _not_right(view, str(scorer.value)))
+        reasons = [f"{note}." for note in notes if note]
+        return (replace(scorer, why=(*scorer.why, *reasons)),)
+    if doubt := confusable(_all_answers(view), notation.decimal_mark):
+        return (Entry("scorer", "exact", (f"{doubt}.",)),)
+    return _number_options(answers, notation)
 
 
-def _all_answers(view: View) -> Iterator[str]:
+def _not_right(view: View, name: str) -> str | None:
+    """Return the sentence on the first expected answer that isn't right by its own scorer."""
+    scorer = make_scorer(name)
+    for answer in _all_answers(view):
+        if refusal := scorer.refusal(answer.text):
+            return f"{answer.place} '{short(answer.text)}' {refusal}".lstrip()
+    return None
+
+
+def _all_answers(view: View) -> Iterator[Answer]:
     """Yield the last answer of every training row that has a prompt."""
+    number = 0
     for batch in view.loaded.train.iter(BATCH):
         rows: Mapping[str, Any] = batch
-        for roles, contents in zip(rows["roles"], rows["contents"], strict=True):
+        places = rows.get("place", [""] * len(rows["roles"]))
+        for roles, contents, place in zip(rows["roles"], rows["contents"], places, strict=True):
+            number += 1
             if len(roles) > 1:
-                yield contents[-1]
+                yield Answer(contents[-1], place or f"row {number:,}")
+
+
+def decimal_mark(learnt: Learnt) -> tuple[Entry, ...]:
+    """Return how numbers to learn are written; nothing where Python alone reads them."""
+    notation = learnt.notation
+    if notation is None:
+        return ()
+    if sentence := ambiguous(notation, "numbers"):
+        return (Entry("decimal_mark", notation.decimal_mark, (sentence,)),)
+    example = "1,234.5 and 1 234.5" if notation.decimal_mark == "point" else "71,5 and 1.234,5"
+    why = f"as in {example}; every number of the column can be read so"
+    return (Entry("decimal_mark", notation.decimal_mark, (why,)),)
 
 
 def _number_options(answers: list[str], notation: Notation) -> tuple[Entry, ...]:
@@ -356,52 +454,77 @@ def _number_options(answers: list[str], notation: Notation) -> tuple[Entry, ...]
     marked = sum("####" in answer for answer in answers)
     why = "every answer is a number and nothing else"
     if marked:
-        why = "every answer is a number, or ends with #### and one"
+        why = "every answer is a number alone, or ends with #### and a number"
     scorer = Entry("scorer", "number", (why,))
     example = "point: 1,234.5, 1 234.5, 1'234.5 and 1,00,000.5"
     if notation.decimal_mark == "comma":
         example = "comma: 1.234,5, 1 234,5 and 1'234,5; `point` can't read the answers"
     reasons = [example]
-    if sentence := ambiguous(notation):
+    if sentence := ambiguous(notation, "answers"):
         reasons.append(sentence)
     return scorer, Entry("decimal_mark", notation.decimal_mark, tuple(reasons))
 
 
-def ambiguous(notation: Notation) -> str | None:
-    """Return the sentence on a column whose numbers can be read in two ways; None for others."""
+def ambiguous(notation: Notation, what: str) -> str | None:
+    """Return the sentence on a column whose numbers, `what`, can be read in two ways; None for
+    others.
+    """
     if notation.ambiguous is None:
         return None
     number = short(notation.ambiguous.rpartition("####")[2].strip())
     return (
-        f"The answers don't say whether {number} has a decimal point or comma, or groups of "
+        f"The {what} don't say whether {number} has a decimal point or comma, or groups of "
         f"thousands: they are read with a decimal point; if that is wrong, set decimal_mark: comma."
     )
 
 
-def _number_facts(view: View) -> tuple[str, ...]:
+def _number_facts(view: View, _: Prepared) -> tuple[str, ...]:
     """Return the sentences on how numbers in answers are read, for the terminal."""
     if view.given.get("scorer", "number") != "number" or "decimal_mark" in view.given:
         return ()
     if any(view.loaded.train["choices"][:1]):
         return ()
-    notation = notation_of(_all_answers(view))
+    if next(_all_answers(view), None) is None:
+        return ()
+    notation = notation_of(answer.text for answer in _all_answers(view))
+    doubt = (
+        strays(_all_answers(view))
+        if notation is None
+        else confusable(_all_answers(view), notation.decimal_mark)
+    )
+    if doubt:
+        return (f"{doubt}.",)
     if notation is None:
         return ()
     sentence = (
         f"The answers are numbers, which are read with a decimal {notation.decimal_mark} "
         f"(decimal_mark: {notation.decimal_mark})."
     )
-    doubt = ambiguous(notation)
+    doubt = ambiguous(notation, "answers")
     return (sentence, doubt) if doubt else (sentence,)
+
+
+def _mark_facts(view: View, _: Prepared) -> tuple[str, ...]:
+    """Return the sentence on how numbers to learn are read, for the terminal."""
+    notation = view.learnt.notation
+    if notation is None:
+        return ()
+    if doubt := ambiguous(notation, "numbers"):
+        return (doubt,)
+    return (
+        f"The numbers are read with a decimal {notation.decimal_mark} "
+        f"(decimal_mark: {notation.decimal_mark}).",
+    )
 
 
 def _scorer_of_texts(answers: list[str]) -> Entry:
     longest = float(np.quantile([len(answer.split()) for answer in answers], NINE_TENTHS))
     what = f"Nine in ten answers have up to {longest:.0f} words: too long to match as a whole."
     if longest <= SHORT_WORDS:
+        up_to = "one word" if longest <= 1 else f"at most {longest:.0f} words"
         scorer = "exact"
         why = (
-            f"nine in ten answers have at most {longest:.0f} words, so that they can match; "
+            f"nine in ten answers have {up_to}, short enough to be matched as a whole; "
             f"contains is milder"
         )
     elif find_spec("rouge_score"):
@@ -416,8 +539,8 @@ def _scorer_of_texts(answers: list[str]) -> Entry:
 
 
 KINDS: Mapping[Target, Kind] = {
-    "class": Kind("sequence_classification", _head_options, names=_names, cautions=_rare_classes),
-    "number": Kind("regression", _head_options, facts=_spread),
+    "class": Kind(CLASSES, _head_options, names=_names, cautions=_rare_classes),
+    "number": Kind("regression", _regression_options, facts=_spread, cautions=_mark_facts),
     "tags": Kind("token_classification", names=_names),
     "answer": Kind(TASK, _answer_options, cautions=_number_facts),
 }

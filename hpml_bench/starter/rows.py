@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,14 @@ from hpml_bench.data.columns import (
     column_errors_as_user_errors,
     column_named,
     first_named,
-    is_number,
+    is_float,
+    label_candidates,
     listed,
     short,
 )
-from hpml_bench.data.conversations import TURN_NAMES, find_turns, preferences
+from hpml_bench.data.conversations import TEXT_NAMES, find_turns, preferences
 from hpml_bench.data.files import file_of, read_file, read_repository, sentences_of
+from hpml_bench.data.numbers import Notation, notation_of, plain_number
 from hpml_bench.data.tables import SPLIT_NAMES, find, split_by, split_of
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.starter.model import Model, source_of
@@ -76,10 +78,15 @@ class Data:
     def numbers(self, name: str) -> set[float]:
         """Return the different numbers of a column; none where a cell is something else."""
         cells = [cell for cell in self.cells[name] if cell not in ("", None)]
-        plain = all(
-            not isinstance(cell, bool | list | dict) and is_number(str(cell)) for cell in cells
-        )
-        return set(map(float, cells)) if plain else set()
+        if any(isinstance(cell, bool | list | dict) for cell in cells):
+            return set()
+        if all(is_float(str(cell)) for cell in cells):
+            return set(map(float, cells))
+        notation = notation_of(map(str, cells), plain_number)
+        if notation is None:
+            return set()
+        numbers = (plain_number(str(cell), notation.decimal_mark) for cell in cells)
+        return {number for number in numbers if number is not None}
 
     def is_id(self, name: str) -> bool:
         values = self.numbers(name)
@@ -217,6 +224,8 @@ class Learnt:
     target: Target
     columns: Columns
     why: tuple[str, ...] = ("as given",)  # why this, and what else is possible
+    # of numbers that are texts: how they are written; None where others or none are learnt
+    notation: Notation | None = None
 
 
 def find_target(data: Data, model: Model) -> Learnt:
@@ -258,6 +267,24 @@ def find_target(data: Data, model: Model) -> Learnt:
     )
 
 
+def other_labels(data: Data, learnt: Learnt) -> list[str]:
+    """Return the columns that could be the label as well as the one that was guessed; none where
+    it was given, or no other has a label's name, or else few different values.
+    """
+    label = learnt.columns.label
+    if label is None or learnt.target not in {"class", "number"}:
+        return []
+    if data.read.label is not None or label == data.label:
+        return []
+    rest = [name for name in data.cells if name not in learnt.columns.read and not data.is_id(name)]
+    known = {*LABEL_NAMES, *NUMBER_NAMES}
+    if label.strip().lower() in known:
+        return [name for name in rest if name.strip().lower() in known]
+    if learnt.target == "number":  # the only column of numbers
+        return []
+    return label_candidates(rest, data.cells)
+
+
 def _cannot_answer(data: Data, model: Model) -> UserError:
     return UserError(
         f"{data.where}: holds conversations, and {model} reads both ways and can't answer; give a "
@@ -285,10 +312,11 @@ def _conversation(data: Data, model: Model) -> Learnt | None:
     if data.read.label is not None:
         return None
     names = [*data.cells]
-    columns_are_open = not data.read.text and not first_named(names, TURN_NAMES)
-    if columns_are_open and (sentence := preferences(names)):
-        raise UserError(f"{data.where}: {sentence}")
     shape = _shape(data)
+    labelled = first_named(names, TEXT_NAMES) and first_named(names, LABEL_NAMES)
+    is_open = shape is None and not data.read.text and not labelled
+    if is_open and (sentence := preferences(data.train, "--task to causal_lm")):
+        raise UserError(f"{data.where}: {sentence}")
     if shape is None or shape.kind == "text":
         turns = [
             name for name in data.lists(dict) if {"role", "from"} & set(data.cells[name][0][0])
@@ -334,7 +362,9 @@ def _label(data: Data) -> Learnt | None:
             f"{data.where}: {len(numeric)} columns hold numbers; name the one to learn with "
             f"dataset.options.label ({listed(numeric)})"
         )
-    return _class_or_number(data, numeric[0]) if numeric else None
+    if numeric:
+        return _class_or_number(data, numeric[0])
+    return None
 
 
 def _texts(data: Data, model: Model) -> Learnt | None:
@@ -389,3 +419,29 @@ def _class_or_number(data: Data, label: str) -> Learnt:
         )
     target: Target = "class" if is_class else "number"
     return Learnt(target, data.find(target, label=label), why)
+
+
+def with_notation(data: Data, learnt: Learnt) -> Learnt:
+    """Return what is learnt with how its numbers are written, where Python alone wouldn't read
+    them, or where they can be read in two ways.
+
+    Raises UserError: nothing says which decimal mark the numbers have.
+    """
+    if learnt.target != "number":
+        return learnt
+    label = str(learnt.columns.label)
+    texts = [cell for cell in data.train[label] if str(cell or "").strip()]
+    if not all(isinstance(text, str) for text in texts):
+        return learnt
+    notation = notation_of(texts, plain_number)
+    if notation is None:
+        return learnt
+    if all(map(is_float, texts)):
+        return replace(learnt, notation=notation) if notation.ambiguous else learnt
+    if notation.ambiguous:
+        raise UserError(
+            f"{data.where}: the numbers in column '{short(label)}' don't say whether "
+            f"{short(notation.ambiguous.strip())} has decimals or groups of thousands; say "
+            f"which with task.options.decimal_mark: comma or task.options.decimal_mark: point"
+        )
+    return replace(learnt, notation=notation)

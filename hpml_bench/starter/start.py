@@ -1,6 +1,6 @@
 """A commented suite from a model and rows: the steps in their order, and the suite file."""
 
-import math
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,16 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench import statistics
+from hpml_bench.data.columns import LABEL_NAMES, NUMBER_NAMES, short, some
 from hpml_bench.data.prepare import prepare, silence
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.plugins.dataset import make_loader
+from hpml_bench.data.tables import SPELLINGS, UNREAD_KEYS
+from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenizer
-from hpml_bench.starter import estimates, kinds
+from hpml_bench.starter import estimates, kinds, power
 from hpml_bench.starter.entries import Entry, Rate, as_values, comment, overridden, written
 from hpml_bench.starter.model import Model, look_at_model
-from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows
+from hpml_bench.starter.rows import (
+    Data,
+    Learnt,
+    find_target,
+    look_at_rows,
+    other_labels,
+    with_notation,
+)
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import default_ranks
 from hpml_bench.suite.registry import validated
@@ -36,9 +44,11 @@ GROUP = Entry(
     ),
     chosen=False,
 )
-# share of the test rows that one of two methods alone gets right, where it is told what rows can
-# show
-DIFFER = 0.1
+JOINED = (
+    "Labels that differ only in case or white space are taken for one each. To keep them apart, "
+    "delete this line and label_names."
+)
+MOST_OF_TEST = 3  # one row in this many, at most, is advised for the test
 LEAST_ROWS = 8  # fewest rows of which some can be trained on, validated and tested
 
 
@@ -69,6 +79,51 @@ class SuiteDraft:
         )
 
     @cached_property
+    def shown(self) -> tuple[str, ...]:
+        """Sentences on the differences that a page finds by so many test rows, and on what finds
+        smaller ones; none for scores that aren't shares of right answers.
+        """
+        if not self.task.binary or self.settings.rank_by is not None:
+            return ()
+        rows, methods = self.prepared.rows["test"], len(self.compared)
+        least = power.least_difference(rows, methods)
+        if least is None:
+            found = f"{rows:,} test rows are too few to show that two of {methods} methods differ."
+        else:
+            found = (
+                f"A page of {methods} methods and {rows:,} test rows finds a difference of "
+                f"{_points(least)} in four cases of five if seeds agree, and smaller ones less "
+                f"often; hpml-bench plan says more after a few runs."
+            )
+        if least is not None and least <= power.LARGE:
+            return (found,)
+        return found, self._more_power(rows, methods)
+
+    def _more_power(self, rows: int, methods: int) -> str:
+        """Return the sentence on what finds smaller differences than so many test rows do."""
+        needed = power.rows_needed(power.LARGE, methods)
+        helps = [f"more test rows ({needed:,} find {_points(power.LARGE)})"]
+        total, options = sum(self.prepared.rows.values()), self.settings.dataset.options
+        offered = min(needed, total // MOST_OF_TEST)
+        least = power.least_difference(offered, methods)
+        split_off = options.get("test") is None and options.get("split") is None
+        if split_off and offered > rows and least is not None:
+            helps.append(
+                f"test_samples: {offered} in {self.file} ({_points(least)}; leaves "
+                f"{total - offered:,} rows for the rest)"
+            )
+        of_two = power.least_difference(rows, 2)
+        if methods > 2 and of_two is not None:
+            every = power.least_difference(rows, len(self.methods))
+            of_all = "" if every is None else f"; all {len(self.methods)}: {_points(every)}"
+            helps.append(f"fewer methods, as they share the 5 % (two: {_points(of_two)}{of_all})")
+        helps.append(
+            f"where seeds don't agree, more of them than {estimates.SEEDS} (hpml-bench run-all "
+            f"{self.file} --seeds 5, or --until decided)"
+        )
+        return f"Methods mostly differ by less. What helps: {'; '.join(helps)}."
+
+    @cached_property
     def cost(self) -> tuple[str, str]:
         """Sentences on time, which is measured, and memory."""
         rows, settings = self.prepared.rows, self.settings
@@ -85,6 +140,10 @@ class SuiteDraft:
             self.view.model, self.compared, work, batch_tokens, estimates.SEEDS
         )
         return time, self.memory.sentence
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:.2g} points"
 
 
 def starter_suite(
@@ -126,6 +185,7 @@ def _drafted(
             f"on, validated and tested; give at least {LEAST_ROWS}, better some hundred"
         )
     kind, columns = kinds.KINDS[learnt.target], _columns(learnt, data)
+    task_options = given.get("task", {}).get("options", {})
     files = tuple(Entry(key, value, data.why.get(key, ())) for key, value in data.options.items())
 
     def drafted(
@@ -139,15 +199,26 @@ def _drafted(
         entries = overridden((_backbone(model), Entry("task", task), of_data, *more), given)
         return entries, validated(Settings, as_values(entries), "--set")
 
+    if "decimal_mark" not in task_options:
+        learnt = with_notation(data, learnt)
+    mark = kinds.decimal_mark(learnt)
     budget = {"global_batch": 1, "max_length": kinds.UNLIMITED} | (
         {} if "steps" in given else {"epochs": 1}
     )
-    _, draft = drafted((Entry("name", kind.task),), (), (Entry(*one) for one in budget.items()))
-    loaded = make_loader(draft).load(draft, learnt.target)
+    of_reading = (Entry("name", kind.task), *([Entry("options", mark)] if mark else []))
+
+    def loaded_with(rows: tuple[Entry, ...]) -> LoadedData:
+        entries = (Entry(key, value) for key, value in budget.items())
+        _, draft = drafted(of_reading, rows, entries)
+        return make_loader(draft).load(draft, learnt.target)
+
+    loaded, joined = loaded_with(()), tuple[Entry, ...]()
+    if kinds.spells_labels_apart(loaded, data):
+        joined = (Entry("normalize_labels", True, (JOINED,)),)
+        loaded = loaded_with(joined)
     tokenizer = load_tokenizer(model.folder)
     ends = generation_ends(model.folder, tokenizer)
     encoder = Encoder(tokenizer, kinds.UNLIMITED, model.vocabulary or None, model.source, ends=ends)
-    task_options = given.get("task", {}).get("options", {})
     view = kinds.View(model, data, learnt, loaded, encoder, task_options)
     options, names = overridden(kind.options(view), task_options), kind.names(view)
     task = make_task(TaskSpec(name=kind.task, options=as_values(options)), loaded.label_names)
@@ -167,13 +238,13 @@ def _drafted(
         _limit(lengths, model, task, options),
         *_usual(task),
     )
-    entries, settings = drafted(of_task, names, more)
+    entries, settings = drafted(of_task, (*joined, *names), more)
     prepared = prepare(settings)
     memory = estimates.predict_memory(settings, recipe.methods, file)
     found = SuiteDraft(
         view, entries, settings, lengths, recipe.methods, prepared, task, memory, file
     )
-    return _page(found), [*_facts(found), *kind.cautions(view), *prepared.warnings]
+    return _page(found), [*_facts(found), *kind.cautions(view, prepared), *prepared.warnings]
 
 
 def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
@@ -196,7 +267,11 @@ def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
             Entry("text_pair", as_given(columns.pair), ("the second text of each pair",))
         )
     if columns.label is not None:
-        entries.append(Entry("label", as_given(columns.label), ("found by name or content",)))
+        others = [str(as_given(name)) for name in other_labels(data, learnt)]
+        how = "found by name or content"
+        if others:
+            how = f"guessed; also possible: {some(others, 12)}"
+        entries.append(Entry("label", as_given(columns.label), (how,)))
     if not data.named:
         why = "the first row is data: a cell of it is a number, or occurs again below"
         entries.insert(0, Entry("header", False, (why,)))
@@ -208,25 +283,35 @@ def _facts(found: SuiteDraft) -> Iterator[str]:
     columns = [
         f"{name}: {value}"
         for name, value in found.prepared.notes.items()
-        if name.startswith("columns")
+        if name.startswith("columns") or name == UNREAD_KEYS
     ]
     yield f"{found.task.title} with {found.view.model}; {'; '.join(columns)}"
-    tests, shown = found.prepared.rows["test"], ""
-    if found.task.binary and tests >= statistics.LEAST_ROWS:
-        evidence = statistics.OverRows(
-            tests, 0.0, math.sqrt(DIFFER), opposed=(int(tests * DIFFER / 2),)
+    yield from _guessed_label(found.view)
+    joined = found.view.loaded.notes.get(SPELLINGS)
+    if joined:
+        yield (
+            f"Labels that differ only in case or white space are {joined}. To keep them apart, "
+            f"delete normalize_labels and label_names in {found.file}."
         )
-        points = 100 * statistics.detectable(evidence, tests)
-        shown = (
-            f" {tests:,} test rows are too few to show that two methods differ that differ in one "
-            "answer of ten."
-            if points >= 100
-            else f" Of two methods that differ in one answer of ten, {tests:,} test rows show a "
-            f"difference of {points:.2g} points or more, whatever the number of seeds; hpml-bench "
-            "plan says more after a few runs."
-        )
-    yield f"rows: {found.rows}.{shown}"
+    yield f"rows: {found.rows}."
+    yield from found.shown
     yield from found.cost
+
+
+def _guessed_label(view: kinds.View) -> Iterator[str]:
+    """Yield the sentence on a label column that was guessed while others are possible."""
+    data, label = view.data, view.learnt.columns.label
+    others = other_labels(data, view.learnt)
+    if label is None or not others:
+        return
+    known = others[0].strip().lower() in {*LABEL_NAMES, *NUMBER_NAMES}
+    why = "its name" if known else "having the fewest different values"
+    first = others[0] if data.named else str(data.train.column_names.index(others[0]) + 1)
+    listing = some([f"'{short(name)}'" for name in others], 12)
+    yield (
+        f"The label column '{short(label)}' is guessed, by {why}; also possible: {listing}; use "
+        f"--label {shlex.quote(first)}."
+    )
 
 
 def _page(found: SuiteDraft) -> str:
@@ -238,6 +323,7 @@ def _page(found: SuiteDraft) -> str:
         f"  hpml-bench preview {found.file}    shows rows as the model gets them",
         f"  hpml-bench run-all {found.file}    runs the comparison",
         f"Rows: {found.rows}.",
+        *found.shown,
         *found.cost,
     ]
     methods = []

@@ -22,6 +22,7 @@ from hpml_bench.system.redaction import without_assigned
 TIME = re.compile(
     r"^(?:(\d+)-)?(\d{1,3}):(\d{2}):(\d{2})$"
 )  # days, hours, minutes and seconds, as Slurm reads them
+MEMORY = re.compile(r"^\d+[KMGT]?$")
 
 
 class Profile(Frozen):
@@ -41,7 +42,7 @@ class Profile(Frozen):
     """GPUs that a job gets on each node; empty: the engine's default."""
     cpus_per_node: int | None = Field(default=None, ge=1)
     """CPU cores that a job gets on each node; empty: the engine's default."""
-    memory_per_node: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$")
+    memory_per_node: str | None = None
     """Memory that a job gets on each node, such as 64G; empty: the engine's default."""
     time: str | None = None
     """Time limit of a job, as H:MM:SS or D-HH:MM:SS in quotes; a run that would exceed it is not
@@ -77,6 +78,13 @@ class Profile(Frozen):
             raise ValueError('write it in quotes as H:MM:SS or D-HH:MM:SS, as in "4:00:00"')
         return value
 
+    @field_validator("memory_per_node", mode="before")
+    @classmethod
+    def _memory(cls, value: Any) -> Any:
+        if value is not None and not (isinstance(value, str) and MEMORY.match(value)):
+            raise ValueError("write a number with its unit K, M, G or T, as in 64G")
+        return value
+
     @field_validator("env")
     @classmethod
     def _variables(cls, value: dict[str, str]) -> dict[str, str]:
@@ -84,6 +92,11 @@ class Profile(Frozen):
             if not re.match(r"^[A-Za-z_][A-Za-z0-9_]*$", name):
                 raise ValueError(f"{name!r} can't be a variable's name")
         return value
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether its jobs may be on other machines than this one."""
+        return self.engine != "local"
 
     @property
     def seconds(self) -> float | None:

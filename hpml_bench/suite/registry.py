@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
-from types import ModuleType
-from typing import Any, Literal, TypeVar, get_args
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
+from hpml_bench.suite.requirements import requirement
 from hpml_bench.system.errors import UserError
 
 Kind = Literal[
@@ -217,15 +220,70 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         allowed = _fields_at(model, first["loc"][:-1])
         return (
             f"{key} is not known{did_you_mean(str(first['loc'][-1]), allowed)} (allowed: "
-            f"{', '.join(allowed)})"
+            f"{', '.join(allowed) or 'none'})"
         )
+    if first["type"] == "invalid_key":
+        return f"the key {key} must be text (in quotes)"
     if first["type"] == "missing":
         return f"{key} is missing"
+    return _explain_value(errors, first, model)
+
+
+def _explain_value(
+    errors: Sequence[ErrorDetails], first: ErrorDetails, model: type[BaseModel]
+) -> str:
+    """Return what is wrong with the value of the error `first`, which `errors` contain."""
+    path = first["loc"]
+    wrong = [first]
+    size = _size_of_union_path(model, path)
+    if size is not None:
+        # after a field of several types, pydantic puts the type that it tried into the path
+        alternatives = [error for error in errors if error["loc"][:size] == path[:size]]
+        first = max(alternatives, key=lambda error: len(error["loc"]))
+        path = first["loc"][:size] + first["loc"][size + 1 :]
+        wrong = alternatives if len(path) == size else [first]
+
+    key = ".".join(map(str, path))
+    requirements = [requirement(error) for error in wrong]
+    known = [words for words in requirements if words is not None]
+    if known:
+        return f"{key} is {_shown(first['input'])}, and must be {' or '.join(known)}"
     message = first["msg"].removeprefix("Value error, ")
     if isinstance(first["input"], dict):  # an error about several keys
         return ": ".join(part for part in (key, message) if part)
-    shown = repr(first["input"])
-    return f"{key} is {shown if len(shown) < 80 else shown[:77] + '...'}: {message}"
+    return f"{key} is {_shown(first['input'])}: {message}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value in a few words."""
+    if value is None:
+        return "empty"
+    if isinstance(value, dict):
+        return "a mapping"
+    shown = repr(value)
+    return shown if len(shown) < 80 else f"{shown[:77]}..."
+
+
+def _size_of_union_path(model: type[BaseModel], path: Sequence[int | str]) -> int | None:
+    """Return the length of the part of a path that leads to a field of several types; None where it
+    leads to none.
+    """
+    for place, part in enumerate(path):
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue  # a key of a dictionary
+        types = [kind for kind in get_args(field.annotation) if kind is not NoneType]
+        if get_origin(field.annotation) in {Union, UnionType} and len(types) > 1:
+            return place + 1
+        model = _model_in(field, model)
+    return None
+
+
+def _model_in(field: FieldInfo, otherwise: type[BaseModel]) -> type[BaseModel]:
+    """Return the model that a field holds, by itself or in a container."""
+    inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
+    models = (kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return next(models, otherwise)
 
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
@@ -233,9 +291,5 @@ def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]
         field = model.model_fields.get(str(part))
         if field is None:
             continue  # a key of a dictionary
-        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next(
-            (kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)),
-            model,
-        )
+        model = _model_in(field, model)
     return list(model.model_fields)

@@ -92,7 +92,7 @@ class Until(Frozen):
 class Suite(Growing):
     """A comparison: one set of settings, several methods, several seeds."""
 
-    later: ClassVar[tuple[str, ...]] = ("looks", "prior")
+    later: ClassVar[tuple[str, ...]] = ("looks", "prior", "requested")
 
     name: str = Field(pattern=NAME)
     """Results go to a folder of this name; the file's own name where it is left out."""
@@ -118,6 +118,10 @@ class Suite(Growing):
     prior: Prior | None = None
     """Variance over seeds that earlier suites lend, as `run-all --prior DIR` writes it to
     suite.json; no setting.
+    """
+    requested: tuple[str, ...] | None = None
+    """Methods that the last `run-all` chose by --methods, which writes them to suite.json for
+    `status`; no setting.
     """
     methods: dict[str, MethodEntry] = Field(max_length=MAX_METHODS)
     """The methods to compare, each under the name the report shows."""
@@ -301,17 +305,26 @@ def load_suite(
 
 def _anchor_paths(value: Any, folder: Path, *, scripts: bool) -> None:
     """Make relative `path:` values of a suite file relative to that file, in place, and with
-    `scripts` .py files too.
+    `scripts` .py and .sh files too.
 
     Those of packaged suites stay as they are, so that their runs have the same ids everywhere.
     """
+    may_name_scripts = scripts and isinstance(value, list)
     for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-        if isinstance(item, str) and item.startswith("path:"):
+        is_path = isinstance(item, str) and item.startswith("path:")
+        if is_path or (may_name_scripts and _is_script(item, folder)):
             value[key] = _anchored(item, folder)
-        elif scripts and isinstance(value, list) and isinstance(item, str) and item.endswith(".py"):
-            value[key] = _anchored(item, folder) if (folder / item).is_file() else item
         elif isinstance(item, dict | list):
             _anchor_paths(item, folder, scripts=scripts)
+
+
+def _is_script(item: Any, folder: Path) -> bool:
+    """Return whether a value of a suite file is the name of a script in its folder."""
+    if not isinstance(item, str) or not item.endswith((".py", ".sh")):
+        return False
+    with suppress(OSError, ValueError):  # too long for a path, or with a NUL
+        return (folder / item).is_file()
+    return False
 
 
 def _anchored(uri: str, folder: Path) -> str:

@@ -171,9 +171,13 @@ class SweepProgress:
         self.say(f"{where}: {record.status} in {record.wall_seconds:.1f} s  {result}{left}")
 
     def finished_elsewhere(self, record: RunRecord) -> None:
-        """Count a run that a job has done, which `run` hasn't shown, and print its line."""
+        """Count a run that a job has done, which `run` hasn't shown, and print its line, with why
+        it left checkpoints unused.
+        """
         self._count(1)
         self.finished(record)
+        for why in record.unused_checkpoints:
+            self.say(f"  {why}")
 
     def again(self, number: int, most: int, saved: int) -> None:
         """Take back the count of a run that is tried again, and say so.
@@ -312,7 +316,7 @@ class Execution:
 
             self.progress.finished(record)
             reason = record.error.message if record.error else "no reason given"
-            attempt = f"{record.status}: {reason}"[:500]
+            attempt = shortened(f"{record.status}: {reason}", 500)
             attempts = (*request.earlier_attempts, attempt)
             request = request.model_copy(update={"earlier_attempts": attempts})
             self.progress.again(without_progress, self.limits.retries, folder.saved)

@@ -7,12 +7,16 @@ that it is under way.
 """
 
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+
+from pydantic import Field
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher, preparation
@@ -25,7 +29,7 @@ from hpml_bench.records.folder import SharedResults
 from hpml_bench.records.jobs import RUNNING, Job, JobPlan, claims, ended_here, read_plan, write_job
 from hpml_bench.records.load import headlines
 from hpml_bench.records.plan import Plan
-from hpml_bench.records.run import FINAL, RunError, RunRecord
+from hpml_bench.records.run import FINAL, RUN_ID, RunError, RunRecord
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import RunSpec
@@ -36,7 +40,14 @@ from hpml_bench.sweep.resolve import on_one_node, resolve_for_job
 from hpml_bench.system import disk, processes
 from hpml_bench.system import environment as jobs
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import absolute_keeping_links, read_model, write_atomically
+from hpml_bench.system.files import (
+    absolute_keeping_links,
+    append,
+    read_bytes,
+    read_model,
+    remove,
+    write_atomically,
+)
 from hpml_bench.system.redaction import redacted
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now
@@ -358,7 +369,7 @@ def _left(until: float | None) -> float:
 class Running(Frozen):
     """A run under way, in a file that it removes at its end."""
 
-    run: str
+    run: str = Field(pattern=RUN_ID)
     hosts: tuple[str, ...]
     owner: Job
 
@@ -387,10 +398,19 @@ class Neighbours:
         killed is removed, where it ran on one of this run's hosts.
         """
         self._file.parent.mkdir(exist_ok=True)
+        _remove(self._file)
         registration = Running(
             run=self._run, hosts=tuple(sorted(self._hosts)), owner=self._results.job
         )
         write_atomically(self._file, registration.model_dump_json())
+        try:
+            self._look_for_others()
+        except UserError:  # this run doesn't begin
+            _remove(self._file)
+            raise
+        return self
+
+    def _look_for_others(self) -> None:
         # names of the jobs that hold a unit
         working = {owner.name for owner in claims(self._results.path)}
         for path in self._file.parent.glob("*.json"):
@@ -403,16 +423,17 @@ class Neighbours:
                 _remove(path)
                 continue
             self._others.add(other.run)
-            with _arrivals(path).open("a", encoding="utf-8") as file:
-                file.write(f"{self._run}\n")
-        return self
+            with _arrivals_readable(path):
+                append(_arrivals(path), f"{self._run}\n")
 
     def __exit__(self, *_: object) -> None:
         """Collect the runs that have begun since, and remove this run's files."""
-        arrivals = _arrivals(self._file)
-        if arrivals.exists():
-            self._others |= set(arrivals.read_text(encoding="utf-8").split())
-        _remove(self._file)
+        try:
+            with _arrivals_readable(self._file):
+                lines = read_bytes(_arrivals(self._file)).decode(errors="replace").split()
+                self._others |= {line for line in lines if re.fullmatch(RUN_ID, line)}
+        finally:
+            _remove(self._file)
 
     def commit(self, record: RunRecord) -> RunRecord:
         """Write the record of the run's attempt with its neighbours; return it as written."""
@@ -440,7 +461,23 @@ def _arrivals(path: Path) -> Path:
     return path.with_suffix(".came")
 
 
+@contextmanager
+def _arrivals_readable(path: Path) -> Iterator[None]:
+    """Make the body's errors UserErrors that name the list of arrivals; nothing where there is
+    none.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(
+            f"{_arrivals(path)}: {error.strerror}, so it isn't known which runs were neighbours; "
+            "remove it, and the same command goes on"
+        ) from None
+
+
 def _remove(path: Path) -> None:
     """Remove a run's file and its list of arrivals."""
     for file in (path, _arrivals(path)):
-        file.unlink(missing_ok=True)
+        remove(file)

@@ -29,7 +29,7 @@ from hpml_bench.sweep.plan import SweepRequest, plan_jobs, recorded_specs
 from hpml_bench.sweep.watch import UNANSWERED_SECONDS, Watcher
 from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import absolute_keeping_links, remove
+from hpml_bench.system.files import absolute_keeping_links, end_of, is_plain_file, remove
 from hpml_bench.system.redaction import redacted, without_assigned
 
 POLL_SECONDS = 60.0
@@ -96,7 +96,7 @@ class JobSweep:
             if request.fresh:
                 sweep.watch.forget_submissions()
             if not _has_usable_settings(folder, before, plan, say):
-                (folder / plans.RESOLVED).unlink(missing_ok=True)
+                remove(folder / plans.RESOLVED)
             results.write_suite(request.suite.model_dump_json(indent=1))
             plans.write_plan(folder, plan)
         return sweep
@@ -364,7 +364,8 @@ class JobSweep:
     def _reason_by_logs(self, last_of_unit: Mapping[int, Job]) -> str | None:
         """Return what the jobs' logs say where no job has begun its work; None if nothing."""
         folder = self.folder / plans.LOGS
-        logs = sorted(folder.glob("*"), key=lambda log: log.stat().st_mtime_ns)
+        plain_logs = filter(is_plain_file, folder.glob("*"))
+        logs = sorted(plain_logs, key=lambda log: log.stat().st_mtime_ns)
         if not logs:
             if self.watch.refused or plans.read_plan(self.folder).stopped:
                 return None  # no job was begun, and that is known
@@ -375,7 +376,7 @@ class JobSweep:
         if last_of_unit:
             return None
         # such as a line of `setup` that fails
-        last_line = logs[-1].read_text(errors="replace").strip().rpartition("\n")[2]
+        last_line = end_of(logs[-1]).strip().rpartition("\n")[2]
         return f"no job began its work; the last line of {logs[-1].name} is: {redacted(last_line)}"
 
     # Locks and stopping
@@ -413,16 +414,28 @@ class JobSweep:
     def stop(self) -> int:
         """End all jobs, and remove their claims; return their number. A process that waits for
         them resubmits none.
+
+        Raises UserError where the engine doesn't answer. The submissions, by which another call
+        finds their jobs, are kept then, and where jobs still end after `STOP_SECONDS`.
         """
         with self._submitting():
             # first: a process that waits reads it before it submits anything again
             stopped = plans.read_plan(self.folder).model_copy(update={"stopped": True})
             plans.write_plan(self.folder, stopped)
-            count = self.engine.stop(self.watch.plan, self.watch.recent())
-            deadline = time.monotonic() + STOP_SECONDS
-            while self.watch.live() and time.monotonic() < deadline:
-                time.sleep(0.5)
-            self.watch.forget_submissions()
+            try:
+                count = self.engine.stop(self.watch.plan, self.watch.recent())
+                deadline = time.monotonic() + STOP_SECONDS
+                live = self.watch.live()
+                while live and time.monotonic() < deadline:
+                    time.sleep(0.5)
+                    live = self.watch.live()
+            except UserError as error:
+                raise UserError(
+                    f"{error}; jobs of the sweep may still wait or run: once {self.engine.title} "
+                    f"answers, end them with hpml-bench stop {self.folder}"
+                ) from None
+            if not live:
+                self.watch.forget_submissions()
         holders(self.folder, self.engine, release=True)
         return count
 
@@ -451,13 +464,21 @@ def _has_usable_settings(folder: Path, before: JobPlan | None, plan: JobPlan, sa
 def find(path: Path, say: Say) -> JobSweep:
     """Return the sweep of a results folder with a plan, or of the only one in `path`; UserError
     if there is not one.
+
+    A link in `path` is named and left out; `path` itself may be one.
     """
     if not path.is_dir():
         raise UserError(
             f"{path}: there is no such folder; name the results folder of a sweep, or a folder of "
             f"some"
         )
-    folders = plans.folders_with(path, PLAN)
+    folders = []
+    for folder in plans.folders_with(path, PLAN):
+        # whoever wrote a folder could put a link to any sweep into it, whose jobs `stop` would end
+        if folder != path and folder.is_symlink():
+            say(f"{folder}: is a link, and left out; name it to have the sweep that it leads to")
+        else:
+            folders.append(folder)
     if not folders:
         raise UserError(
             f"{path}: there is no sweep by jobs here, as run-all --on makes it; one on this "
@@ -485,18 +506,27 @@ def refuse_if_jobs_live(
     them.
 
     Without its `engine` a machine that has none of the engine's commands is asked for nothing.
+    An engine that doesn't answer is a refusal too: it isn't known that no job lives.
     """
+    if engine is None:
+        try:
+            engine = make_engine(plan.profile)
+        except UserError:  # its plug-in isn't installed here
+            return
+        if engine.lacks() is not None:
+            return
+    owners = holders(folder, engine, release=True)
+    watch = Watcher(folder, plan, engine, say)
     try:
-        plan_engine = engine or make_engine(plan.profile)
-        owners = holders(folder, plan_engine, release=True)
-        watch = Watcher(folder, plan, plan_engine, say)
-        names = {owner.job for owner in owners}
-        names |= {job.name for job in watch.live()}
-        names |= set(watch.recent())
-    except (UserError, OSError):
-        if engine is not None:
-            raise
-        return
+        live = watch.live()
+    except UserError as error:
+        raise UserError(
+            f"{folder}: it isn't known whether jobs of an earlier plan work in it ({error}); try "
+            f"again once {engine.title} answers, or give another --out"
+        ) from None
+    names = {owner.job for owner in owners}
+    names |= {job.name for job in live}
+    names |= set(watch.recent())
     if not names:
         return
     living = sorted(names)

@@ -21,7 +21,7 @@ from hpml_bench.launch.launcher import RunRanks
 from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.files import SUITE
 from hpml_bench.records.folder import ResultsFolder, RunFolder, locked, make_folder
-from hpml_bench.records.jobs import own_plan, refuse_if_worked_on
+from hpml_bench.records.jobs import own_plan, refuse_if_worked_on, supersede
 from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import FINAL, Outcome, RunRecord
 from hpml_bench.suite.devices import resolve_devices
@@ -31,7 +31,7 @@ from hpml_bench.sweep.execute import Ending, Execution, SweepProgress
 from hpml_bench.sweep.jobs import refuse_if_jobs_live
 from hpml_bench.sweep.plan import SweepRequest, places
 from hpml_bench.sweep.resolve import ResolvedSuite, resolve
-from hpml_bench.system import disk, environment
+from hpml_bench.system import descriptors, disk, environment
 from hpml_bench.system.files import remove
 from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import utc_now
@@ -75,7 +75,7 @@ def run_sweep(
             # only a run that is made now, or one that kept its model, has one to save
             without_model = (run for run in runs if not results.run_folder(run).keeps)
             results.set_aside(without_model, say)
-        results.write_suite(resolved.suite.model_dump_json(indent=1))
+        _write_request(results, request, resolved.suite)
         try:
             with SweepProgress(console, len(runs), request.verbose) as progress:
                 execution = Execution(request.limits, progress, began, run_ranks)
@@ -93,6 +93,22 @@ def _refuse_if_jobs_work(folder: Path) -> None:
         refuse_if_jobs_live(folder, plan, print)
 
 
+def _write_request(results: ResultsFolder, request: SweepRequest, suite: Suite) -> None:
+    """Write what is requested of the folder, which `status` then shows.
+
+    A single run is no sweep, so that a plan in the folder stays the one that is shown.
+    """
+    is_single_run = request.seeds is not None and suite.until is None
+    if is_single_run:
+        results.write_suite(suite.model_dump_json(indent=1))
+        return
+    # the methods of a race are those of its round, and no choice of the user's
+    chosen = request.methods if suite.until is None else None
+    requested = suite.model_copy(update={"requested": chosen})
+    results.write_suite(requested.model_dump_json(indent=1))
+    supersede(results.path)
+
+
 def _run_missing(
     request: SweepRequest,
     resolved: ResolvedSuite,
@@ -106,6 +122,7 @@ def _run_missing(
 
     settings = resolved.suite.settings
     progress = execution.progress
+    descriptors.allow(settings.world_size or 1)
     fork_server.start_fork_server()
     # while the server imports torch on another core: later, this would disturb a run
     load_libraries()

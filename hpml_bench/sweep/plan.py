@@ -19,7 +19,7 @@ from itertools import groupby
 from pathlib import Path
 from random import Random
 
-from hpml_bench.plugins.method import check_methods, commands_of, make_method
+from hpml_bench.plugins.method import check_methods, commands_of, doubts_of, make_method
 from hpml_bench.records.files import KEPT
 from hpml_bench.records.jobs import JobPlan, Unit, UnitRun, plan_id
 from hpml_bench.records.load import load_records
@@ -78,11 +78,12 @@ class SweepRequest:
         in_order = shuffled(suite.runs(self.methods, self.seeds), suite)
         return tuple(in_order[: self.most])
 
-    def check(self, settings: Settings) -> None:
+    def check(self, settings: Settings, elsewhere: bool = False) -> None:
         """Raise UserError if the request can't be run, before anything is written.
 
         It has no method, a method that doesn't go with `settings` (of which a node may have to
-        resolve some yet), nothing to save in spite of `save`, or commands that aren't allowed.
+        resolve some yet) or lacks a program, nothing to save in spite of `save`, or commands that
+        aren't allowed. `elsewhere`: whether jobs that may be on other machines do the runs.
         """
         specs = self.suite.runs(self.methods, [0])
         if not specs:
@@ -90,7 +91,7 @@ class SweepRequest:
                 f"suite {self.suite.name}: there is no method to run; name some under methods, or "
                 f"by --methods a,b"
             )
-        check_methods((spec.method for spec in specs), settings)
+        check_methods((spec.method for spec in specs), settings, elsewhere)
         if self.save:
             # only `run` has --save, and it has one method; a command may train whatever it likes
             method = specs[0].method
@@ -103,6 +104,11 @@ class SweepRequest:
                 f"suite {self.suite.name} runs commands: {'; '.join(self.commands)}. Read them and "
                 "the programs that they start, and allow them with --allow-commands"
             )
+
+    @property
+    def doubts(self) -> list[str]:
+        """What its runs lack on this machine, and jobs on others may have, in sentences."""
+        return doubts_of(spec.method for spec in self.suite.runs(self.methods, [0]))
 
     @property
     def commands(self) -> tuple[str, ...]:
@@ -192,7 +198,7 @@ def plan_jobs(
     ranks equally.
     """
     suite = request.suite
-    request.check(suite.settings)
+    request.check(suite.settings, profile.elsewhere)
     profile.ranks_per_node(suite.settings.world_size)  # refuses ranks that can't be divided equally
     call = _last_call(folder, before) + 1
     # in a sweep's order, so that the runs of a seed follow one another

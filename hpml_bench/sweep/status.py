@@ -1,14 +1,16 @@
 """State of a sweep: by jobs of each unit its job and host, else of each method its runs, with
 those under way.
 
-In comes a results folder, with the plan and jobs of a sweep by jobs (`state`), or without them
-(`local_state`). Out go a sentence and the rows of a table, as `hpml-bench status` prints them.
-Nothing is written.
+In comes a results folder, with the plan and jobs of a sweep by jobs (`state`), or without them, or
+with those of another folder (`local_state`). Out go a sentence and the rows of a table, as
+`hpml-bench status` prints them. Nothing is written.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -17,9 +19,17 @@ from pydantic import ValidationError
 
 from hpml_bench.plugins.engine import EngineJob
 from hpml_bench.records.files import PLAN, SUITE
-from hpml_bench.records.jobs import Job, folders_with, read_jobs
+from hpml_bench.records.jobs import (
+    Job,
+    JobPlan,
+    folders_with,
+    own_plan,
+    read_jobs,
+    read_plan,
+    read_resolved,
+)
 from hpml_bench.records.load import headlines
-from hpml_bench.records.points import read_points
+from hpml_bench.records.points import read_last_points
 from hpml_bench.records.run import FAILED, FINAL
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
@@ -106,36 +116,93 @@ def _unit_state(job: EngineJob | None, start: Job | None, *, held: bool, all_end
 def plain_sweep(path: Path) -> Path | None:
     """Return the folder of the only sweep in `path`, or `path` itself, if no jobs do it.
 
-    None where there is no sweep, or one is done by jobs. UserError where several are done without
-    jobs.
+    None where there is no sweep, or jobs of that folder do one. UserError where several are done
+    without jobs.
     """
     folders = folders_with(path, SUITE)
-    without_plan = [folder for folder in folders if not (folder / PLAN).exists()]
-    if len(without_plan) > 1:
+    without_jobs = [folder for folder in folders if not _is_done_by_jobs(folder)]
+    if len(without_jobs) > 1:
         raise UserError(
             f"{path} holds several sweeps; name one of "
-            f"{', '.join(str(folder) for folder in without_plan[:5])}"
+            f"{', '.join(str(folder) for folder in without_jobs[:5])}"
         )
-    return folders[0] if len(folders) == 1 and without_plan else None
+    return folders[0] if len(folders) == 1 and without_jobs else None
+
+
+def _is_done_by_jobs(folder: Path) -> bool:
+    """Return whether the last call of run-all in a folder has planned jobs, and for this folder; a
+    plan that can't be read counts as one.
+    """
+    if not os.path.lexists(folder / PLAN):
+        return False
+    try:
+        plan = own_plan(folder)
+    except UserError:
+        return True
+    return plan is not None and not plan.superseded
+
+
+@dataclass(frozen=True)
+class _Requested:
+    """Runs that the last call of run-all in a folder requested, by its files."""
+
+    suite: Suite
+    runs: tuple[RunSpec, ...]
+    how_to_go_on: str  # the end of a sentence on runs that are left
+    note: str = ""  # what else the folder holds
+
+
+def _requested(folder: Path) -> _Requested:
+    """Return what was requested of a folder in which no jobs work; UserError if there is no sweep,
+    or its files can't be read.
+    """
+    plan = read_plan(folder) if os.path.lexists(folder / PLAN) else None
+    if plan is not None and not plan.superseded:
+        return _requested_elsewhere(folder, plan)
+    try:
+        suite = Suite.model_validate(read_json(folder / SUITE))
+    except ValidationError:
+        if os.path.lexists(folder / SUITE):
+            raise UserError(
+                f"{folder / SUITE}: can't be read as a suite; the same run-all writes it anew"
+            ) from None
+        raise UserError(
+            f"{folder}: no sweep was begun here; hpml-bench run-all begins one"
+        ) from None
+    note = ""
+    if plan is not None:
+        note = f"this is the last run-all, without jobs; {PLAN} is of an earlier one by jobs"
+    return _Requested(suite, suite.runs(suite.requested), "the same run-all goes on", note)
+
+
+def _requested_elsewhere(folder: Path, plan: JobPlan) -> _Requested:
+    """Return what a plan requests that was made for another folder, as of one that was moved."""
+    settings = read_resolved(folder, plan) or plan.suite.settings
+    suite = plan.suite.model_copy(update={"settings": settings})
+    # run-all finds the folder by the suite's name
+    renamed = "" if folder.resolve().name == suite.name else f"name this folder {suite.name}, and "
+    how_to_go_on = f"to go on here, {renamed}call run-all with --out {folder.resolve().parent}"
+    note = (
+        f"{PLAN} was made for another folder, as of one that was moved or copied, and its jobs, if "
+        f"any live, belong to that one"
+    )
+    return _Requested(suite, plan.resolved(settings).runs, how_to_go_on, note)
 
 
 def local_state(folder: Path) -> tuple[str, list[Row]]:
     """Return a sentence with sums and the time left, and a table, its head first.
 
-    The runs are those of the suite; of a race those of the methods in it, with the seeds up to its
-    round. A run is done if it ended well or is unsupported. The time left is said only while a run
-    is under way and one is done. UserError if there is no sweep.
+    The runs are those that the last call of run-all requested; of a race those of the methods in
+    it, with the seeds up to its round. A run is done if it ended well or is unsupported. The time
+    left is said only while a run is under way and one is done. A plan that was made for another
+    folder, or before that call, is named. UserError if there is no sweep.
     """
-    try:
-        suite = Suite.model_validate(read_json(folder / SUITE))
-    except ValidationError:
-        raise UserError(
-            f"{folder}: no sweep was begun here; hpml-bench run-all begins one"
-        ) from None
+    requested = _requested(folder)
+    suite, specs = requested.suite, requested.runs
     race = None
     if suite.until is not None:
         race = standing(measured(folder), suite.until, tuple(suite.methods))
-    specs = suite.runs() if race is None else suite.runs(race.staying, range(race.seeds))
+        specs = suite.runs(race.staying, range(race.seeds))
     recorded = {headline.run_id: headline for headline in headlines(folder)}
     status_of_run = {
         spec.run_id: recorded[spec.run_id].status if spec.run_id in recorded else None
@@ -171,7 +238,7 @@ def local_state(folder: Path) -> tuple[str, list[Row]]:
     if total_failed:
         sums += f", {total_failed} failed"
     if left and not under_way:
-        sums += "; none is under way, and the same run-all goes on"
+        sums += f"; none is under way, and {requested.how_to_go_on}"
     elif left and pace_of_method:
         # Whether the call under way tries failed runs again isn't known. They are left out, except
         # for those that it has begun again.
@@ -183,6 +250,8 @@ def local_state(folder: Path) -> tuple[str, list[Row]]:
         sums += f"; about {in_words(_seconds_left(timed, pace_of_method))} left"
         if total_failed:
             sums += ", failed runs aside"
+    if requested.note:
+        sums += f"; {requested.note}"
     return (sums if race is None else f"{race}; {sums}"), rows
 
 
@@ -215,7 +284,7 @@ def _under_way(folder: Path, spec: RunSpec) -> str:
                 beats.append(beat)
     if not beats:
         return ""
-    points = read_points(run_folder)
+    points = read_last_points(run_folder)
     if not points:
         return beats[0].where
 

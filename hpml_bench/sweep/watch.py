@@ -25,7 +25,7 @@ from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import read_model, write_atomically
+from hpml_bench.system.files import read_model, remove, write_atomically
 
 UNANSWERED_SECONDS = 600.0
 """Seconds for which an engine may fail to list its jobs, or refuse further ones."""
@@ -188,7 +188,7 @@ class Watcher:
         """Forget all submissions, after all jobs were ended; the caller holds the submission
         lock.
         """
-        (self._folder / files.SUBMITTED).unlink(missing_ok=True)
+        remove(self._folder / files.SUBMITTED)
 
     def recent(self, kind: Kind | None = None) -> list[str]:
         """Return names of submissions of one kind, or all, within the engine's lag, not known to

@@ -16,6 +16,7 @@ import platformdirs
 
 from hpml_bench.system import disk, temporary
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import open_plain, read_bytes, remove
 from hpml_bench.system.text import digest
 
 RACY_SECONDS = (
@@ -47,11 +48,11 @@ def file_sha256(path: Path) -> str:
     facts = path.stat()
     key = [str(path.resolve()), facts.st_size, facts.st_mtime_ns]
     memo = cache_folder() / "hashes" / digest(key[0])
-    with suppress(OSError, ValueError, TypeError):
-        *known, value = json.loads(memo.read_text())
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        *known, value = json.loads(read_bytes(memo))
         if known == key:
             return str(value)
-    with path.open("rb") as file:
+    with open_plain(path, follow=True) as file:
         value = hashlib.file_digest(file, "sha256").hexdigest()
     if time.time() - facts.st_mtime > RACY_SECONDS:
         with new_entry(memo, replace=True) as fresh:
@@ -69,8 +70,9 @@ def new_entry(target: Path, *, replace: bool = False, entry: Path | None = None)
     _make(target.parent)
     with new_folder((entry or target).parent) as folder:
         yield folder / target.name
-        if replace and target.is_dir():
-            shutil.rmtree(target)
+        # a folder is replaced by nothing, and replaces no file
+        if replace and (target.is_dir() or (folder / target.name).is_dir()):
+            remove(target)
         (folder / target.name).replace(target)
 
 

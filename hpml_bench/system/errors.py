@@ -58,6 +58,18 @@ _SHARED_MEMORY = re.compile(r"/dev/shm|shared memory\b.*No space left|\bSIGBUS\b
 """Messages of NCCL and torch, and the signal, where shared memory has run out."""
 
 
+_CUDA_ERROR = (
+    r"(?i:\bcuda( \w+)? (error|failure)\b|\[CUDA\]|\bCUDA_ERROR_\w+|\bcudaError\w+)[^\n]{0,40}?"
+)
+"""What stands before the text of an error of CUDA: torch's "CUDA error: ", NCCL's "Cuda failure
+719 '", Triton's "Triton Error [CUDA]: ", or the error's own name.
+"""
+_KERNEL = r"\bNVRM: [^\n]{0,80}?"
+"""What stands before the text in a line of the kernel's log: NVIDIA's driver."""
+_XID = r"\bNVRM: Xid\b[^:\n]*(?::[^:\n]*){0,3}: "
+"""What stands before the number of an Xid in the kernel's log."""
+
+
 class GpuFault(NamedTuple):
     """A failure of a GPU that messages name."""
 
@@ -70,38 +82,47 @@ GPU_FAULTS = (
     GpuFault(
         "device-side assert",
         # not "device-side assertions", which torch mentions in each of CUDA's errors
-        re.compile("(?i)device-side assert triggered"),
+        re.compile(f"{_CUDA_ERROR}device-side assert triggered"),
         "an index lies outside of its tensor, such as a token or a label beyond the model's; "
         "CUDA_LAUNCH_BLOCKING=1, or a run on a CPU, shows which",
     ),
     GpuFault(
         "uncorrectable ECC error",
-        re.compile(r"(?i)uncorrectable ECC error|\bXid\b[^:]*(:[^:]*){0,3}: (48|63|64|94|95)\b"),
-        "the GPU's memory failed; look for Xid 48, 63, 64, 94 or 95 in dmesg, and have the GPU "
+        # not Xid 63: the row was remapped, and nothing failed
+        re.compile(rf"{_CUDA_ERROR}uncorrectable ECC error|{_XID}(48|64|94|95)\b"),
+        "the GPU's memory failed; look for Xid 48, 64, 94 or 95 in dmesg, and have the GPU "
         "reset before it is used again",
     ),
     GpuFault(
         "GPU lost",
-        re.compile(r"(?i)fallen off the bus|\bGPU is lost|\bXid\b[^:]*(:[^:]*){0,3}: 79\b"),
+        re.compile(
+            rf"{_KERNEL}fallen off the bus|{_XID}79\b"
+            r"|\bNVMLError_GpuIsLost\b|\bNVML\w*: GPU is lost"
+        ),
         "the machine no longer reaches its GPU (Xid 79 in dmesg); restart the machine, and have "
         "its power, cooling and slot checked if it happens again",
     ),
     GpuFault(
         "illegal memory access",
-        re.compile("(?i)illegal memory access|misaligned address"),
+        re.compile(f"{_CUDA_ERROR}illegal memory access"),
         "a kernel left its memory; CUDA_LAUNCH_BLOCKING=1 shows which, and whose library it is",
     ),
     GpuFault(
+        "misaligned address",
+        re.compile(f"{_CUDA_ERROR}misaligned address"),
+        "a kernel read or wrote at an address that isn't a multiple of the value's size; "
+        "CUDA_LAUNCH_BLOCKING=1 shows which, and whose library it is",
+    ),
+    GpuFault(
         "NCCL timeout",
-        re.compile("(?i)watchdog caught collective operation timeout"),
+        re.compile(r"\bWatchdog caught collective operation timeout: WorkNCCL\b"),
         "a rank didn't take part in time; the other ranks' logs show where each was, and "
         "NCCL_DEBUG=INFO shows the network",
     ),
     GpuFault(
         "cuBLAS without a handle",
-        _WITHOUT_HANDLE,
-        "memory wasn't short; look for an earlier error in the log, and let hpml-bench doctor "
-        "compare driver and CUDA",
+        re.compile(f"{_CUDA_ERROR}{_WITHOUT_HANDLE.pattern}"),
+        "look for an earlier error in the log, and let hpml-bench doctor compare driver and CUDA",
     ),
 )
 """Faults by their messages, the first that fits counts (NVIDIA, "XID Errors",
@@ -137,7 +158,10 @@ def of_machine(error: BaseException) -> bool:
 
 
 def hint(message: str) -> str:
-    """Return advice on an error, to append to its message; empty if there is none."""
+    """Return advice on an error, to append to its message; empty if there is none.
+
+    `message`: the error's, behind the name of its class where it is an exception.
+    """
     if _SHARED_MEMORY.search(message):
         return (
             "; /dev/shm may be full: give the container more of it (docker run --shm-size=8g, or "

@@ -9,17 +9,20 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from hpml_bench.system import temporary
+from hpml_bench.system.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
 
 # bytes of a file of JSON: as objects of Python it takes up to thirty times as many
 MAX_RECORD_BYTES = 10_000_000
 MAX_LOG_BYTES = 1_000_000  # of a log, from its end
+MOST_HOLES = 50_000_000  # bytes up to which a file may be of holes: they are read in no time
+BLOCK = 512  # bytes of a block of `st_blocks`, whatever the file system's own are
 
 
 def absolute_keeping_links(path: Path) -> Path:
@@ -50,9 +53,17 @@ def written_beside(path: Path, content: str | bytes) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file atomically: a crash leaves the whole old file or the whole new one."""
+    """Write a file atomically: a crash leaves the whole old file or the whole new one.
+
+    Raises UserError where a folder lies in its place.
+    """
     with written_beside(path, content) as fresh:
-        fresh.replace(path)
+        try:
+            fresh.replace(path)
+        except IsADirectoryError:
+            raise UserError(
+                f"{path}: is a folder, and a file is written there; move it away"
+            ) from None
     sync_folder(path.parent)  # the new name itself must survive a crash
 
 
@@ -65,11 +76,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder if it exists; of a link only the link, not its target."""
-    if folder.is_symlink():
-        folder.unlink()
-    elif folder.exists():
+    """Remove a folder or a file, or what lies in its place, if it exists; of a link only the link,
+    not its target.
+    """
+    if folder.is_dir() and not folder.is_symlink():
         shutil.rmtree(folder)
+    elif os.path.lexists(folder):
+        folder.unlink(missing_ok=True)
 
 
 def real_path(path: Path) -> Path:
@@ -82,6 +95,11 @@ def real_path(path: Path) -> Path:
 def is_plain_file(path: Path) -> bool:
     """Return whether a path is a regular file: no link, pipe or device."""
     return path.is_file() and not path.is_symlink()
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError for what is no regular file, and no link to one, before a library opens it."""
+    _refuse_odd(path, path.stat())
 
 
 def open_plain(path: Path, *, follow: bool = False) -> io.BufferedReader:
@@ -105,11 +123,38 @@ def open_plain(path: Path, *, follow: bool = False) -> io.BufferedReader:
     return file
 
 
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a regular file, which is made where there is none.
+
+    Raises OSError as `open_plain` does.
+    """
+    # without a reader, a pipe that is opened to write waits for one, and is refused with O_NONBLOCK
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    with os.fdopen(os.open(path, flags, 0o644), "wb") as file:
+        _refuse_odd(path, os.fstat(file.fileno()))
+        file.write(text.encode())
+
+
 def _refuse_odd(path: Path, facts: os.stat_result) -> None:
     if stat.S_ISLNK(facts.st_mode):
         raise OSError(errno.ELOOP, "it is a link, and none is followed", str(path))
     if not stat.S_ISREG(facts.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def mostly_holes(file: BinaryIO) -> bool:
+    """Return whether a large file is mostly holes, which take no room and are read as zeros: no
+    program of ours leaves any.
+    """
+    facts = os.fstat(file.fileno())
+    # of a compressed file the blocks are fewer, too, and it has no holes; a file system that knows
+    # of none says that the first one lies at the end
+    if facts.st_size <= MOST_HOLES or facts.st_blocks * BLOCK * 10 > facts.st_size:
+        return False
+    position = file.tell()
+    first_hole = os.lseek(file.fileno(), 0, os.SEEK_HOLE)
+    file.seek(position)
+    return first_hole < facts.st_size
 
 
 def read_bytes(path: Path, most: int = MAX_RECORD_BYTES, *, follow: bool = False) -> bytes:

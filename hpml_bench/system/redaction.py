@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
 from hpml_bench.system.text import map_texts
@@ -25,6 +25,7 @@ pat.
 # read
 SHORTEST = 8
 HIDDEN = "[redacted]"
+MAX_REDACTED = 200_000_000  # bytes of a file, which is searched and written in memory
 
 HOMES = (
     r"(?<![\w.-])/(?:home|Users)/[\w.-]+|(?<![\w.-])/root(?=/[\w.-])"
@@ -112,22 +113,43 @@ def _homes() -> str:
 
 def redact_files(*paths: Path) -> None:
     """Redact files in place, with `~` for home folders; those without secrets are not written,
-    missing ones skipped.
+    missing ones, and what is no regular file, skipped.
+
+    Of a file of more than `MAX_REDACTED` bytes only the end is left.
     """
-    from hpml_bench.system.files import write_atomically
+    from hpml_bench.system.files import is_plain_file, open_plain, write_atomically
 
     parts = [*(re.escape(os.fsencode(secret)) for secret in secrets()), rb"(?<=://)[^/@\s]{1,400}@"]
     pattern, homes = re.compile(b"|".join(parts)), re.compile(os.fsencode(_homes()))
     for path in paths:
-        if path.is_symlink() or not path.is_file() or not path.stat().st_size:
+        if not is_plain_file(path):
             continue
-        with (
-            path.open("r+b") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-        ):
-            if not pattern.search(content) and not homes.search(content):
+        with open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if not size:
                 continue
-            shown = pattern.sub(
-                lambda found: HIDDEN.encode() * (not found[0].endswith(b"@")), content
-            )
-            write_atomically(path, homes.sub(b"~", shown))
+            if size > MAX_REDACTED:
+                end = _end_of_large(file, size)
+                write_atomically(path, homes.sub(b"~", pattern.sub(_hide, end)))
+                continue
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                if pattern.search(content) or homes.search(content):
+                    write_atomically(path, homes.sub(b"~", pattern.sub(_hide, content)))
+
+
+def _hide(secret: re.Match[bytes]) -> bytes:
+    return b"" if secret[0].endswith(b"@") else HIDDEN.encode()
+
+
+def _end_of_large(file: BinaryIO, size: int) -> bytes:
+    """Return the last lines of a file of this size, after one that says what was left out."""
+    from hpml_bench.system.files import MAX_LOG_BYTES
+
+    file.seek(size - MAX_LOG_BYTES)
+    # half a secret wouldn't be recognised
+    skipped = len(file.readline(MAX_LOG_BYTES))
+    head = (
+        f"[{size - MAX_LOG_BYTES + skipped:,} bytes were left out here: a log of more than "
+        f"{MAX_REDACTED:,} bytes isn't searched for secrets]\n"
+    )
+    return head.encode() + file.read(MAX_LOG_BYTES)

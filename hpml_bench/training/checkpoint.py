@@ -33,7 +33,7 @@ from hpml_bench.records.files import CHECKPOINTS, NOT_SAVED, POINTS
 from hpml_bench.records.points import PointWriter, Written
 from hpml_bench.records.run import Segment
 from hpml_bench.system import environment, heartbeat
-from hpml_bench.system.files import open_plain, remove, sync_folder
+from hpml_bench.system.files import mostly_holes, open_plain, remove, sync_folder
 from hpml_bench.system.text import digest, utc_now
 from hpml_bench.training import distributed
 from hpml_bench.training.request import RunRequest
@@ -46,6 +46,7 @@ WHOLE = 0x2144DF1C  # CRC-32 of whatever has its own CRC-32 behind it
 ASKED = threading.Event()  # set once this rank was asked to save and to end
 HEAD_BYTES = 8  # at a file's beginning: the length of its header, in little-endian order
 MOST_HEAD = 100_000_000  # bytes of a header, as safetensors has it
+LONGEST_STEP = 18  # digits of a step, which a tensor of int64 holds
 ID_BITS = 62  # of a checkpoint's random number, which a tensor of int64 holds
 FAILURES = (
     OSError,
@@ -107,6 +108,8 @@ def read(path: Path) -> Any:
             raise CheckpointError(
                 f"{path.name} is damaged: it is cut, or longer than its head says"
             )
+        if mostly_holes(whole):
+            raise CheckpointError(f"{path.name} is damaged: most of it is holes")
         whole.seek(0)
         crc = reduce(
             lambda so_far, part: zlib.crc32(part, so_far),
@@ -226,6 +229,19 @@ def load(trainer: Any, state: State) -> list[Step]:
     return steps
 
 
+def _is_step(name: str) -> bool:
+    """Return whether a folder's name is that of a step."""
+    return name.isascii() and name.isdecimal() and len(name) <= LONGEST_STEP
+
+
+def _segments_of(state: State) -> tuple[Segment, ...]:
+    """Return the parts of the run up to a state; CheckpointError where they can't be read."""
+    try:
+        return tuple(Segment.model_validate(segment) for segment in state.shared["segments"])
+    except FAILURES:
+        raise CheckpointError("it doesn't tell the parts of the run before it") from None
+
+
 class PartOf(NamedTuple):
     """The checkpoint that a file is a part of; equal in all its files."""
 
@@ -255,6 +271,9 @@ class Checkpoints:
         self._earlier: tuple[Segment, ...] = ()
         self._repeated: list[float] = []
         self.begun = 0  # step after which this start goes on
+        self.unused: tuple[str, ...] = ()
+        """Why checkpoints of earlier starts weren't used, a clause each."""
+        self._failure = ""  # why this rank's part of what all ranks did last has failed
 
     @cached_property
     def _key(self) -> str:
@@ -284,29 +303,42 @@ class Checkpoints:
         """Return the newest state here that all ranks can read, None to begin anew; rank 0 cuts
         off points behind.
         """
-        found = self._folder.glob("*/") if self._points and self._request.limits.checkpoints else ()
-        steps = sorted(int(path.name) for path in found if path.name.isdecimal())
-        unused = False
+        steps = list[int]()
+        if self._points and self._request.limits.checkpoints:
+            steps = self._saved_steps()
         while step := int(self._group.gather(torch.tensor([steps.pop() if steps else 0]))[0]):
             state = self._all(partial(self._read, step))
             if state is not None:
                 self._go_on(step, state)
                 return state
-            unused = True
+            self.unused = (*self.unused, self._first_failure())
             if self._points:  # else it would count as the run's progress
                 remove(self._folder / str(step))
         if self._points:
-            if unused:
+            if self.unused:
                 print("no checkpoint can be used: the run starts anew")
             remove(self._folder)
             self._points.cut(0)
         return None
 
+    def _first_failure(self) -> str:
+        """Return why the first rank that failed did; rank 0 prints it too, for those who follow its
+        log alone.
+        """
+        failures = distributed.gathered(self._group, self._failure)
+        rank, failure = next(item for item in enumerate(failures) if item[1])
+        if self._points and rank > 0:
+            print(f"{NOT_SAVED}rank {rank}: {failure}")
+        return failure
+
+    def _saved_steps(self) -> list[int]:
+        """Return the steps after which a state lies here, in their order."""
+        names = [path.name for path in self._folder.glob("*/")]
+        return sorted(int(name) for name in names if _is_step(name))
+
     def _go_on(self, step: int, state: State) -> None:
         self.begun = self._tried = step
-        self._earlier = tuple(
-            Segment.model_validate(segment) for segment in state.shared["segments"]
-        )
+        self._earlier = _segments_of(state)
         if self._points:
             lost = self._points.cut(Written(*state.shared["points"]).size)
             self._repeated = [
@@ -323,6 +355,8 @@ class Checkpoints:
             shared = read(folder / SHARED)
             own = read(folder / OWN.format(self._group.rank))
             why = self._why_not(step, shared, own)
+            if not why:
+                _segments_of(State(shared, own))
         except CheckpointError as error:
             raise CheckpointError(f"{CHECKPOINTS}/{step} is not used: {error}") from None
         if why:
@@ -414,11 +448,10 @@ class Checkpoints:
             remove(self._folder / str(step))
             fresh.rename(self._folder / str(step))
             sync_folder(self._folder)
-            found = [path for path in self._folder.glob("*/") if path.name.isdecimal()]
-            for path in {*self._folder.glob("*/")} - {
-                *sorted(found, key=lambda path: int(path.name))[-2:]
-            }:
-                remove(path)
+            newest = [str(step) for step in self._saved_steps()[-2:]]
+            for path in [*self._folder.glob("*/")]:
+                if path.name not in newest:
+                    remove(path)
         return True
 
     def _all(self, work: Callable[[], T]) -> T | None:
@@ -426,10 +459,13 @@ class Checkpoints:
         fails prints why.
         """
         result: T | None = None
+        self._failure = ""
         try:
             result = work()
         except CheckpointError as error:
-            print(f"{NOT_SAVED}{error}")
+            self._failure = str(error)
         except FAILURES as error:
-            print(f"{NOT_SAVED}{type(error).__name__}: {error}")
+            self._failure = f"{type(error).__name__}: {error}"
+        if self._failure:
+            print(f"{NOT_SAVED}{self._failure}")
         return result if self._group.gather(torch.tensor([result is not None])).all() else None

@@ -160,14 +160,14 @@ def over_nodes(group: Group) -> environment.NodeLayout | None:
     if group.nodes == 1:
         return None
     here = socket.gethostname()
-    texts = _gathered(group, f"{os.environ['GROUP_RANK']}\t{here}")
+    texts = gathered(group, f"{os.environ['GROUP_RANK']}\t{here}")
     numbers, hosts = zip(*(text.split("\t") for text in texts), strict=True)
     ranks = dict(sorted(Counter(map(int, numbers)).items()))
     first = [numbers.index(str(number)) for number in ranks]
     names = tuple(hosts[rank] for rank in first)
     others = [name for name in names if name != here]
     between = network.interconnect([os.environ.get("MASTER_ADDR", ""), *others])
-    hardware = _gathered(group, digest([environment.hardware(), between], 12))
+    hardware = gathered(group, digest([environment.hardware(), between], 12))
     per_node = tuple(hardware[rank] for rank in first)
     unlike = () if len(set(per_node)) == 1 else per_node
     counts = tuple(ranks.values())
@@ -176,7 +176,8 @@ def over_nodes(group: Group) -> environment.NodeLayout | None:
     )
 
 
-def _gathered(group: Group, text: str) -> list[str]:
+def gathered(group: Group, text: str) -> list[str]:
+    """Return the texts of all ranks, each cut to `LENGTH` bytes."""
     row = torch.tensor([*text.encode()[:LENGTH].ljust(LENGTH, b"\0")], dtype=torch.uint8)
     return [
         bytes(line.tolist()).rstrip(b"\0").decode(errors="replace") for line in group.gather(row)

@@ -10,6 +10,7 @@ weights under autocast).
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,7 +27,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.pytorch_utils import Conv1D
 
 from hpml_bench.suite.settings import Settings
-from hpml_bench.training.distributed import is_sharded
+from hpml_bench.training.distributed import blocks, is_sharded
 
 ATTENTION = "hpml_sdpa"
 SMALL = (
@@ -239,13 +240,32 @@ def attention_of(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def residual_of(model: nn.Module) -> str:
-    """Return the type of a model's residual stream, which its embeddings have: every block adds to
-    it what it computes, and autocast leaves the sums alone. Empty where a model names none.
-    """
-    embeddings = getattr(getattr(model, "encoder", model), "get_input_embeddings", lambda: None)()
-    weight = getattr(embeddings, "weight", None)
-    return str(weight.dtype).removeprefix("torch.") if isinstance(weight, Tensor) else ""
+@dataclass
+class ResidualStream:
+    """The sum to which every block of a model adds what it computes."""
+
+    dtype: str = ""
+    """Its type in the last block's input; empty before a pass, and for a model without blocks."""
+
+
+def watch_residual(model: nn.Module) -> ResidualStream:
+    """Return a model's residual stream, whose type is noted in the next pass and in none after."""
+    # the weights don't tell it: on a GPU autocast gives float32 for a layer norm, with which
+    # post-norm blocks such as BERT's end
+    stream = ResidualStream()
+    members = [*blocks(getattr(model, "encoder", model))]
+    if not members:
+        return stream
+
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        handle.remove()
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        kinds = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
+        if kinds:
+            stream.dtype = str(kinds[0]).removeprefix("torch.")
+
+    handle = members[-1].register_forward_pre_hook(note, with_kwargs=True)
+    return stream
 
 
 def keep_trained_as_float32(model: nn.Module) -> None:

@@ -23,7 +23,7 @@ from hpml_bench.plugins.task import make_task
 from hpml_bench.suite.schedule import total_steps
 from hpml_bench.system import cgroups, child, gpus, heartbeat, processes
 from hpml_bench.system.errors import ProgramFailed, ProgramMemoryError
-from hpml_bench.system.files import read_json
+from hpml_bench.system.files import end_of, read_json
 from hpml_bench.system.text import sanitize
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import save_tokenizer
@@ -209,7 +209,5 @@ class Usage:
 
 def tail_of(log: Path) -> str:
     """Return the last lines of a log as one."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4 * TAIL))
-        lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
+    lines = end_of(log, 4 * TAIL).replace("\r", "\n").splitlines()
     return " | ".join(sanitize(line) for line in lines[-20:] if line.strip())[-TAIL:]

@@ -25,6 +25,7 @@ from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.files import check_regular, read_bytes
 from hpml_bench.training.model import build_model
 
 TENSORS = "trained.safetensors"
@@ -208,14 +209,18 @@ def read_saved(folder: Path) -> tuple[Task, RunSpec, dict[str, torch.Tensor], st
     where there is none.
     """
     try:
-        facts = json.loads((folder / RUN).read_text())
-        spec, tensors = RunSpec.model_validate(facts["spec"]), load_file(folder / TENSORS)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        facts = json.loads(read_bytes(folder / RUN, follow=True))
+        spec = RunSpec.model_validate(facts["spec"])
+        label_names = tuple(facts["label_names"])
+        task_facts = facts["facts"]
+        weights = facts["digests"]["weights"]
+        check_regular(folder / TENSORS)
+        tensors = load_file(folder / TENSORS)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise UserError(
             f"{folder}: holds no model that `hpml-bench run --save` wrote: {error}"
         ) from None
-    task = make_task(spec.settings.task, tuple(facts["label_names"]), facts["facts"])
-    return task, spec, tensors, facts["digests"]["weights"]
+    return make_task(spec.settings.task, label_names, task_facts), spec, tensors, weights
 
 
 def starts_from_data(encoder: Any) -> str | None:

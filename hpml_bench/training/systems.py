@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from hpml_bench.data.prepare import weights_digest
-from hpml_bench.data.sources import resolve_model
+from hpml_bench.data.sources import MOST_CONFIG, refuse_odd_files, resolve_model
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import Task
 from hpml_bench.system.errors import UserError, of_machine
+from hpml_bench.system.files import read_bytes
 from hpml_bench.system.text import first_line, shortened
 from hpml_bench.training.peft import keep_input_type
 from hpml_bench.training.quantization import is_quantized
@@ -47,6 +48,7 @@ def load_system(backbone: Any, where: Path) -> Any:
         raise UserError(
             f"{where}: there is no such folder or file; name an adapter's or a checkpoint's"
         )
+    refuse_odd_files(where)
     if not (where / RUN).is_file() and backbone.get_output_embeddings() is None:
         raise UserError(
             f"{where}: has no head for the task, which is put on the bare model; give the folder "
@@ -175,7 +177,7 @@ def _checkpoint(backbone: Any, where: Path) -> Any:
     folder = resolve_model(f"path:{where.resolve()}").folder_or_file
     kind, config = type(backbone), backbone.config
     with _explained(where, f"can't be loaded as {kind.__name__}"):
-        theirs = json.loads((folder / "config.json").read_text())
+        theirs = json.loads(read_bytes(folder / "config.json", MOST_CONFIG, follow=True))
         if theirs.get("model_type") != config.model_type:
             raise UserError(
                 f"{where}: is a {theirs.get('model_type')}, and the suite's backbone a "

@@ -186,7 +186,7 @@ class Trainer(Evaluator):
         mine = shard(indices, group.rank, group.world)
         # the gradient is that of the mean over the global batch's targets; DDP takes the mean over
         # ranks
-        targets = max(1, int(self.train_rows.targets[indices].sum())) / group.world
+        targets = self.task.divisor(self.train_rows, indices) / group.world
         loss, real_tokens, padded_tokens = self._accumulate(mine, targets, f"training step {index}")
         self.scaler.unscale_(self.optimizer)
         for probe in self.probes:

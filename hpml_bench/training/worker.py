@@ -42,7 +42,7 @@ from hpml_bench.training import products
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.checkpoint import Checkpoints, Ended, heed_requests
 from hpml_bench.training.distributed import check_gpus, lacked_memory, over_nodes, process_group
-from hpml_bench.training.kernels import attention_of, residual_of
+from hpml_bench.training.kernels import attention_of, watch_residual
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trainer import Trained, make_trainer, trial_steps
@@ -176,7 +176,7 @@ def _measured(
             f"no gradient reaches {len(unused)} trained parameters, among them {unused[0]}"
         )
     # before a probe merges the method into the model
-    numerics = {"attention": attention_of(run.model), "residual": residual_of(run.model)}
+    attention = attention_of(run.model)
     trainable = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     if request.try_out:
         trial_steps(run)
@@ -192,6 +192,7 @@ def _measured(
     trainer = make_trainer(
         run, [*probes.values()], writer.write if writer else lambda _: None, checkpoints
     )
+    residual = watch_residual(run.model)
     trained = trainer.train()
     heartbeat.beat("evaluating test")
     evaluation = trainer.evaluate(run.test, "test", run.steps)
@@ -204,6 +205,7 @@ def _measured(
             save_trained(run.model, run.method, spec, prepared, request.save_to)
     definitions, local = _stopped(probes, method)
     metrics, per_rank = reduce_over_ranks(definitions, local, group)
+    numerics = {"attention": attention, "residual": residual.dtype}
     described = environment.of_run(nodes) | numerics
     segments = checkpoints.segments(trained.steps) if checkpoints.begun else ()
     if segments:  # costs are compared on one host: with runs whose parts were all there
@@ -212,6 +214,7 @@ def _measured(
         status="ok",
         environment=described,
         segments=segments,
+        unused_checkpoints=checkpoints.unused,
         headline=run.task.headline,
         definitions=definitions,
         metrics=metrics,
@@ -306,7 +309,8 @@ def run_error(error: BaseException, rank: int) -> RunError:
     if errors.without_cublas_handle(message) and lacked_memory(error):
         kind = "OutOfMemoryError"  # by which the parent, which reads this record, tells it too
     else:
-        message += errors.hint(message)
+        # NVML's errors say of what they are by their class
+        message += errors.hint(f"{kind}: {message}")
     record = RunError(
         kind=kind,
         message=message,

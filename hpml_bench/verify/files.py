@@ -40,6 +40,7 @@ SECRETS = {
 COMMON = frozenset({"root", "user", "ubuntu", "admin", "runner", "nobody", "work"})
 """Names of users that identify nobody, and of folders that many machines have."""
 MOST_LOOKED_AT = 500_000_000  # bytes of a file in which secrets are looked for
+LONGEST_SHOWN = 200  # characters of the path of a folder that lies deep
 MOST = 3  # places that are named of a file, of each kind
 FORMATS = {"html": "report.html", "md": "report.md", "csv": "tables/*.csv", "tex": "tables/*.tex"}
 """Format -> files that show it was written."""
@@ -63,6 +64,10 @@ def plain_files(evidence: Evidence) -> Iterator[Finding]:
             yield failed(
                 evidence.name(path), f"is {'a link' if path.is_symlink() else 'no regular file'}"
             )
+    for error in evidence.unseen:
+        unseen = evidence.name(Path(error.filename))
+        shown = unseen if len(unseen) <= LONGEST_SHOWN else f"{unseen[:LONGEST_SHOWN]}..."
+        yield failed(shown, f"can't be listed: {error.strerror}")
     yield from _too_large(evidence)
     for place in (
         evidence.tracking
@@ -79,7 +84,10 @@ def _too_large(evidence: Evidence) -> Iterator[Finding]:
     """Yield the files that are too large to be hashed, or to look for secrets in them."""
     for path in evidence.files:
         size, weights = path.stat().st_size, path.suffix == ".safetensors"
-        if not evidence.hashed(path):
+        if evidence.holes(path):
+            what = f"is of {size:,} bytes, most of which are holes, and isn't hashed"
+            yield failed(evidence.name(path), what)
+        elif not evidence.hashed(path):
             what = f"is of {size:,} bytes, and at most {MOST_BYTES:,} are hashed"
             state: State = "not checked" if weights else "failed"
             yield Finding(state, f"{evidence.name(path)}: {what}")
@@ -108,9 +116,12 @@ def hashes(evidence: Evidence) -> Iterator[Finding]:
         elif record is not None and record.status == "ok":
             for name in set(there) - record.files.keys():
                 yield failed(place.name, f"holds {name}, which its record doesn't name")
-            for name, value in kept_digests(
-                place
-            ).items():  # none where they were removed, which is no fault
+            try:
+                kept = kept_digests(place)
+            except OSError as error:
+                yield failed(f"{place.name}/{KEPT}", f"can't be read: {error.strerror}")
+                continue
+            for name, value in kept.items():  # none where they were removed, which is no fault
                 if record.kept.get(name) != value:
                     yield failed(f"{place.name}/{KEPT}/{name}", "is not the file that was recorded")
 

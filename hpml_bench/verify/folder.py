@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +30,7 @@ from hpml_bench.select.selection import Selection
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import checklist
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import is_plain_file, read_model
+from hpml_bench.system.files import is_plain_file, mostly_holes, open_plain, read_model
 from hpml_bench.system.text import digest
 
 State = Literal["ok", "failed", "not checked"]
@@ -41,6 +42,8 @@ VERIFIED = "verified.json"
 VARIED = (
     10  # unlike steps from which two seeds don't have one order by chance: it is below 1 in 10!
 )
+MOST_LEVELS = 100  # of folders in a results folder: `os.walk` calls itself for each
+LONGEST_FOLDER = 3_800  # bytes of its path: with a name of 255 it may have 4,096, by Linux
 UNCOUNTED = frozenset({VERIFIED, ".lock", ".lock-holder.json"})
 """Files at the top of a results folder that are no part of the result."""
 
@@ -253,12 +256,27 @@ class Evidence:
         """All that lies in the folder but folders and `tracking`, sorted by path; links are not
         followed.
         """
-        found = set[Path]()
-        for place, folders, names in os.walk(self.folder):
+        return self._walked[0]
+
+    @property
+    def unseen(self) -> tuple[OSError, ...]:
+        """Why folders in it can't be listed, such as for lack of permission."""
+        return self._walked[1]
+
+    @cached_property
+    def _walked(self) -> tuple[tuple[Path, ...], tuple[OSError, ...]]:
+        found, unseen = set[Path](), list[OSError]()
+        for place, folders, names in os.walk(self.folder, onerror=unseen.append):
+            levels = len(Path(place).relative_to(self.folder).parts)
+            if levels > MOST_LEVELS or len(os.fsencode(place)) > LONGEST_FOLDER:
+                unseen.append(OSError(errno.ENAMETOOLONG, "it lies too deep", place))
+                folders.clear()
+                continue
             folders[:] = [name for name in folders if Path(place) / name not in self.tracking]
             found |= {Path(place, name) for name in names}
             found |= {Path(place, name) for name in folders if Path(place, name).is_symlink()}
-        return tuple(sorted(found - {self.folder / name for name in UNCOUNTED}, key=self.name))
+        counted = found - {self.folder / name for name in UNCOUNTED}
+        return tuple(sorted(counted, key=self.name)), tuple(unseen)
 
     @cached_property
     def tracking(self) -> tuple[Path, ...]:
@@ -273,9 +291,20 @@ class Evidence:
         return tuple(filter(is_plain_file, self.entries))
 
     def hashed(self, path: Path) -> bool:
-        """Whether a file is hashed: trained parts are of any size, others of a bounded one."""
+        """Whether a file is hashed: trained parts are of any size, others of a bounded one; none
+        is that is mostly holes.
+        """
         parts = path.relative_to(self.folder).parts
-        return KEPT in parts[1:2] or path.stat().st_size <= MOST_BYTES
+        bounded = KEPT in parts[1:2] or path.stat().st_size <= MOST_BYTES
+        return bounded and not self.holes(path)
+
+    def holes(self, path: Path) -> bool:
+        """Whether a file is mostly holes; not where it can't be opened."""
+        try:
+            with open_plain(path) as file:
+                return mostly_holes(file)
+        except OSError:
+            return False
 
     def name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()

@@ -103,7 +103,9 @@ class Verified:
         sha256sum writes them.
         """
         return hashlib.sha256(
-            "".join(f"{d}  {path}\n" for path, d in self.files.items()).encode()
+            "".join(f"{d}  {path}\n" for path, d in self.files.items()).encode(
+                errors="surrogateescape"  # a file's name is bytes, of which not all are UTF-8
+            )
         ).hexdigest()
 
     def changed(self) -> tuple[str, ...] | None:

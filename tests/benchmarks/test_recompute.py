@@ -20,7 +20,7 @@ from audit.study import Study, read_study
 from helpers import golden, made_records, made_task_records
 from hpml_bench.judge.summary import PageSummary
 from hpml_bench.page.render import load, page_over, write_page, write_report
-from hpml_bench.plugins.scorer import make_scorer
+from hpml_bench.plugins.scorer import Scorer, make_scorer
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import DatasetSpec
@@ -128,16 +128,18 @@ def test_scores_are_counted_a_second_time(name: str) -> None:
         "café",
         "Cafe\u0301",
     ]
-    scorer = make_scorer(name)
-    for said, expected in itertools.product(texts, texts):
-        assert rows.SCORERS[name](said, expected) == pytest.approx(scorer.score(said, expected)), (
-            said,
-            expected,
-        )
+    check_second_count(name, make_scorer(name), texts)
     if name == "number":
-        scorer, recount = make_scorer(name, "comma"), rows.SCORERS["number with a decimal comma"]
-        for said, expected in itertools.product(texts, texts):
-            assert recount(said, expected) == scorer.score(said, expected), (said, expected)
+        check_second_count("number with a decimal comma", make_scorer(name, "comma"), texts)
+
+
+def check_second_count(name: str, scorer: Scorer, texts: list[str]) -> None:
+    """Assert that the auditor scores each text against each that a run may expect as `scorer`."""
+    may_be_expected = [text for text in texts if scorer.refusal(text) is None]
+    assert len(may_be_expected) > 20
+    for said, expected in itertools.product(texts, may_be_expected):
+        again = rows.SCORERS[name](said, expected)
+        assert again == pytest.approx(scorer.score(said, expected)), (said, expected)
 
 
 def test_it_imports_nothing_of_the_package() -> None:

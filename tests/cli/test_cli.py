@@ -56,7 +56,7 @@ def sentence(*words: object) -> str:
     [
         (["--methods", "lorra"], ["lorra", "lora", "head", "peft:TYPE"]),
         (["--methods", "peft:NONESUCH"], ["NONESUCH"]),
-        (["--set", "max_length=long"], ["settings.max_length", "'long'", "integer"]),
+        (["--set", "max_length=long"], ["settings.max_length", "'long'", "whole number"]),
         (["--nproc", "3"], ["global_batch 8", "3 ranks", "--nproc"]),
         (["--device", "cuda", "--set", "world_size=null"], ["--device cpu"]),
     ],

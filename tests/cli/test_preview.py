@@ -97,7 +97,7 @@ def test_a_conversation_is_shown_with_what_is_learnt(tmp_path: Path) -> None:
         "expected: No, not so.",
     ]
     assert "template: {% for m in messages %}" in facts
-    assert "columns: turns: messages" in facts
+    assert "columns: turns from messages" in facts
     assert "rows longer than max_length: none" in facts
 
 

@@ -431,6 +431,9 @@ def test_the_tokenizers_template_is_taken_unless_one_is_given(tmp_path: Path) ->
     for asked, says in {
         f"path:{tmp_path / 'none'}": "task.options.template: path:.* can't be read: .*No such file",
         "chatml": "task.options.template is 'chatml': give plain, path:FILE or a jinja template",
+        "Answer in one sentence, politely, " * 3: (
+            "is 'Answer in one sentence, politely, Answer in one sentence,…': give plain"
+        ),
     }.items():
         with pytest.raises(UserError, match=says):
             chat_template(encoder, asked)

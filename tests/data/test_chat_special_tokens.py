@@ -33,6 +33,7 @@ from helpers.chat_families import (
 )
 from hpml_bench.data.chat import Conversations, Example
 from hpml_bench.data.chat_template import PLAIN, STAND_INS
+from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.system.errors import UserError
 
@@ -66,6 +67,23 @@ def test_an_answer_read_apart_gets_no_space(tokenizer: Callable[[], Any]) -> Non
     found = example(writer, "What is the cap", "ital")
     assert decoded(writer, found.ids).removeprefix("<s>").lstrip() == "What is the capital</s>"
     assert writer.counts == {"rows": 1, SHARED: 1}
+
+
+@pytest.mark.parametrize("tokenizer", [llama_2, mistral, gemma, unigram])
+@pytest.mark.parametrize(("question", "answer"), [("ab", " cd"), ("ab ", "cd")])
+def test_a_bare_space_belongs_to_the_turn_that_has_it(
+    tokenizer: Callable[[], Any], question: str, answer: str
+) -> None:
+    """Where the space between two turns is a token of its own, it's the answer's first or the
+    prompt's last.
+    """
+    writer = conversations(tokenizer(), PLAIN)
+    found = example(writer, question, answer)
+    tokens = writer.encoder.tokenizer.convert_ids_to_tokens(list(found.ids))
+    bare = tokens.index("▁", tokens.index("b"))
+    first_target = next(place for place, label in enumerate(found.labels) if label != IGNORE_INDEX)
+    assert first_target == found.prompt == (bare if answer.startswith(" ") else bare + 1)
+    assert "".join(tokens[first_target:-1]).replace("▁", " ") == answer
 
 
 # Special tokens in turns

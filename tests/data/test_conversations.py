@@ -113,33 +113,33 @@ def lines(*rows: Any) -> str:
 @pytest.mark.parametrize(
     ("row", "expected", "columns"),
     [
-        (CHAT, said("system: Be short.", "user: Hi", "assistant: Hello"), "turns: messages"),
-        (SHARED, said("user: Hi", "assistant: Hello"), "turns: conversations"),
+        (CHAT, said("system: Be short.", "user: Hi", "assistant: Hello"), "turns from messages"),
+        (SHARED, said("user: Hi", "assistant: Hello"), "turns from conversations"),
         (
             ASKED,
             said("user: What is 2+2?", "assistant: 4"),
-            "prompt: prompt; completion: completion",
+            "prompt from prompt; completion from completion",
         ),
         (
             ALPACA,
             said("user: Add.\n\n2 and 2", "assistant: 4"),
-            "prompt: instruction, input; completion: output",
+            "prompt from instruction, input; completion from output",
         ),
         (
             ALPACA_BARE,
             said("user: Say hi.", "assistant: hi"),
-            "prompt: instruction, input; completion: output",
+            "prompt from instruction, input; completion from output",
         ),
-        ({"text": "A text."}, said("assistant: A text."), "text: text"),
+        ({"text": "A text."}, said("assistant: A text."), "text from text"),
         (
             {"question": "Q?", "answer": "b", "choices": ["a", "b"]},
             said("user: Q?", "assistant: b") | {"choices": ["a", "b"]},
-            "prompt: question; completion: answer; choices: choices",
+            "prompt from question; completion from answer; choices from choices",
         ),
         (
             {"prompt": CHAT["messages"][:2], "completion": CHAT["messages"][2:]},
             said("system: Be short.", "user: Hi", "assistant: Hello"),
-            "prompt: prompt; completion: completion",
+            "prompt from prompt; completion from completion",
         ),
     ],
 )
@@ -166,7 +166,7 @@ def test_a_system_prompt_may_have_a_column(tmp_path: Path, row: Row) -> None:
         "contents": ["Be short.", *bare["contents"]],
     }
     assert others == [bare, bare]
-    assert load(tmp_path / "rows.jsonl").notes["columns"].endswith("; system prompt: system")
+    assert load(tmp_path / "rows.jsonl").notes["columns"].endswith("; system prompt from system")
     says = refused(tmp_path / "two.jsonl", lines(CHAT | {"system": "Be long."}))
     assert (
         "two.jsonl: row 1 has a system prompt in column 'system' and one among its turns; remove "
@@ -182,6 +182,10 @@ def test_keys_of_turns_that_are_not_read_are_told(tmp_path: Path) -> None:
     ]
     data = load(write(tmp_path / "rows.jsonl", [{"messages": turns}]))
     assert data.notes["keys of turns left unread"] == "mood"
+    for empty in (None, "", {}):
+        row = {"messages": [USER, ANSWER | {"function_call": empty}]}
+        notes = load(write(tmp_path / "empty.jsonl", [row])).notes
+        assert "keys of turns left unread" not in notes, empty
     assert list(data.train["weights"]) == [[1.0, 0.0]]
     assert "keys of turns left unread" not in load(write(tmp_path / "plain.jsonl", [CHAT])).notes
 
@@ -470,7 +474,12 @@ TOOLS: Row = {"messages": [USER, ANSWER], "tools": [{"name": "add"}]}
         (
             CHAT,
             {"messages": [USER, ANSWER | {"weight": 0.5}]},
-            "has a turn 2 of the weight 0.5; give 0 (not",
+            "has the weight 0.5 in turn 2; write the number 1 to learn the turn or 0",
+        ),
+        (
+            CHAT,
+            {"messages": [USER, ANSWER | {"weight": "0"}]},
+            "has the weight '0' in turn 2; write the number 1 to learn the turn or 0",
         ),
         (CHAT, {"messages": [{"role": "system", "content": ""}]}, "ends with a turn of the system"),
         (
@@ -533,7 +542,7 @@ WRONG = [
             '{"prompt": "a", "completion": "b',
             '{"prompt": "a", "completion": "b"}}',
             '{"prompt": "a" "completion": "b"}',
-            "prompt: a",
+            "prompt from a",
         )
     ),
 ]
@@ -780,7 +789,7 @@ def test_tools_are_read_from_lists_and_from_json(tmp_path: Path) -> None:
     expected = [[{"name": "add"}], other, []]
     found = load(write(tmp_path / "rows.jsonl", rows))
     assert [json.loads(text or "[]") for text in found.train["tools"]] == expected
-    assert found.notes["columns"] == "turns: messages; tools: tools"
+    assert found.notes["columns"] == "turns from messages; tools from tools"
     as_text = [row | {"tools": json.dumps(row["tools"]) if row["tools"] else ""} for row in rows]
     found = load(write(tmp_path / "texts.jsonl", as_text))
     assert [json.loads(text or "[]") for text in found.train["tools"]] == expected
@@ -846,10 +855,22 @@ def test_preferences_are_told_as_such(tmp_path: Path) -> None:
     row = {"prompt": "a", "chosen": "b", "rejected": "c"}
     said_of_row = refused(tmp_path / "p.jsonl", lines(row))
     assert "holds preferences (columns 'chosen' and 'rejected'), which no method" in said_of_row
-    assert "set dataset.options.text to prompt and dataset.options.label to chosen" in said_of_row
+    assert "chosen answers alone, set dataset.options.label to chosen;" in said_of_row
     assert "TRL's DPOTrainer" in said_of_row
     assert loaded(tmp_path / "p.jsonl", [row], label="chosen") == [said("user: a", "assistant: b")]
     whole = {name: [USER, ANSWER] for name in ("chosen", "rejected")}
     said_of_turns = refused(tmp_path / "w.jsonl", lines(whole))
     assert "to learn the chosen answers alone, set dataset.options.text to chosen;" in said_of_turns
     assert loaded(tmp_path / "w.jsonl", [whole], text="chosen") == [said("user: a", "assistant: b")]
+    turns = [{"from": "human", "value": "a"}]
+    answers: tuple[Any, ...] = ({"from": "gpt", "value": "b"}, [ANSWER], "b")
+    for chosen in answers:
+        begun = {"conversations": turns, "chosen": chosen, "rejected": chosen}
+        said_of_turns = refused(tmp_path / "c.jsonl", lines(begun))
+        advice = "set dataset.options.text to conversations and dataset.options.label to chosen;"
+        assert advice in said_of_turns
+        options = {"text": "conversations", "label": "chosen"}
+        learnt = loaded(tmp_path / "c.jsonl", [begun], **options)
+        assert learnt == [said("user: a", "assistant: b")]
+    ended = whole | {"messages": [USER, ANSWER]}
+    assert loaded(tmp_path / "e.jsonl", [ended]) == [said("user: a", "assistant: b")]

@@ -104,7 +104,9 @@ def test_inputs_and_states_are_those_of_a_trainer(tmp_path: Path) -> None:
     model = bert(tmp_path / "bert")
     asked = pairs(tmp_path, model)
     done = prepare(asked)
-    assert done.notes["columns"] == "text: premise; paired with: hypothesis; label: label"
+    assert (
+        done.notes["columns"] == "text from premise; second text from hypothesis; label from label"
+    )
     assert done.notes["columns not read"] == "genre"
     batch = batch_of(done)
     tokenizer = BertTokenizerFast.from_pretrained(model)

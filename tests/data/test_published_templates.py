@@ -290,7 +290,8 @@ def test_rows_without_room_for_the_examples_are_named(tmp_path: Path) -> None:
     for too_long in ("drop", "cut_prompt"):
         with pytest.raises(
             Unsupported,
-            match=f"with 3 examples 1 of 2 rows have more than max_length {longest - 1}",
+            match=f"with 3 examples 1 of 2 asked rows have more than max_length {longest - 1} .*: "
+            r"row 2 \('And 2\+5, is it an odd number\?'\); take fewer",
         ):
             shown_before(
                 chatml(),
@@ -299,6 +300,8 @@ def test_rows_without_room_for_the_examples_are_named(tmp_path: Path) -> None:
                 template=FAMILIES["chatml"].template,
                 too_long=too_long,
             )
+    with pytest.raises(Unsupported, match=r"2 of 2 .*: row 1 \('What is 2\+2\?'\), row 2 \('And"):
+        shown_before(chatml(), tmp_path / "none", 60, template=FAMILIES["chatml"].template)
 
 
 def test_templates_of_one_turn_are_refused(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_groups_reach_the_predictions(tmp_path: Path, task: str, group: Group) -
     done = prepare(asked)
     expected = drawn(asked)["test"]
     assert done.notes["groups"] == f"25 test rows in {len(set(expected))} groups"
-    assert done.notes["columns"].endswith("; group: document")
+    assert done.notes["columns"].endswith("; group from document")
     spec = tiny.spec("full").model_copy(update={"settings": asked})
     trainer = Trainer(assemble(spec, done, group))
     evaluation = trainer.evaluate(Rows(Path(done.data) / "test", done.pad_id), "test", 0)
@@ -200,14 +200,14 @@ def test_a_column_of_groups_is_no_label(tmp_path: Path, kind: type) -> None:
     assert (
         by_name.notes["columns"]
         == by_place.notes["columns"]
-        == "text: title, text; label: stars; group: topic"
+        == "text from title, text; label from stars; group from topic"
     )
     assert by_name.train[:] == by_place.train[:]
     titled = load(tmp_path, ROWS, kind, group="title")
-    assert titled.notes["columns"] == "text: title, text; label: topic; group: title"
+    assert titled.notes["columns"] == "text from title, text; label from topic; group from title"
     numbered = [{"grade": float(n), "said": f"text {n}", "thread": n // 3} for n in range(12)]
     threads = load(tmp_path, numbered, kind, "number", group="thread")
-    assert threads.notes["columns"].startswith("text: said; label: grade")
+    assert threads.notes["columns"].startswith("text from said; label from grade")
 
 
 @pytest.mark.parametrize("kind", [text_files.TextFiles, hub.HubDataset])

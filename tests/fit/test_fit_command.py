@@ -84,6 +84,13 @@ def test_the_command_needs_no_weights(suite: Path, monkeypatch: pytest.MonkeyPat
     assert "taken to have" not in done.stdout, "the rows are there"
 
 
+def test_class_weights_take_no_memory(suite: Path) -> None:
+    """The loss is traced with them, whatever the classes are called."""
+    weights = ("--set", "task.options.class_weights={red: 5}")
+    plain, weighted = (needs(suite, "--methods", "full", *words)["full"] for words in ((), weights))
+    assert weighted["step"] == pytest.approx(plain["step"], rel=0.01)
+
+
 def test_json_has_bytes_that_add_up(suite: Path) -> None:
     """Parts are numbers of bytes, and those of the step's peak add up to it."""
     found = needs(suite, "--methods", "lora,full")
@@ -166,7 +173,9 @@ def test_advice_names_the_package_that_is_missing(
     """Where nothing helps and 4-bit weights could not be tried."""
     monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda _: None)
     monkeypatch.setattr("hpml_bench.fit.predict.advise", lambda *_: None)
-    done = fit(suite, "--methods", "full", "--memory", str(COMMAND + 1), status=1)
+    words = (suite, "--methods", "full")
+    short = needs(*words)["full"]["peak"] + COMMAND - SHARED - 10**5
+    done = fit(*words, "--memory", str(short), status=1)
     assert "4-bit weights were not tried: pip install 'bitsandbytes" in " ".join(
         done.stdout.split()
     )
@@ -210,6 +219,53 @@ def test_the_precision_left_open_is_the_one_that_a_run_measures(
     }
     monkeypatch.setattr("hpml_bench.system.environment.has_bf16", lambda _device: False)
     assert "cpu, fp32, micro-batch" in fit(*words, "precision=auto").stdout
+
+
+@pytest.mark.parametrize(
+    ("quantised", "said"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "stored quantised by gptq ("),
+        ({"quant_method": "fp8"}, "stored quantised by fp8 ("),
+        ({"bits": 8}, "stored quantised ("),
+    ],
+)
+def test_quantised_weights_are_not_taken_for_floats(
+    quantised: dict[str, Any], said: str, suite: Path, tmp_path: Path
+) -> None:
+    """A checkpoint of GPTQ, FP8 or another kind is refused by name, and `run-all` warns of no size
+    of floats.
+    """
+    model = shutil.copytree(suite.parent / "model", tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    config["quantization_config"] = quantised
+    (model / "config.json").unlink()
+    (tmp_path / "blob").write_text(json.dumps(config))
+    (model / "config.json").symlink_to(tmp_path / "blob")  # as in the hub's cache
+    done = fit(suite, "--set", f"backbone=path:{model}", status=2)
+    assert said in done.output
+    assert "quantization_config in config.json), and their memory isn't predicted" in done.output
+    loaded = load_suite(str(suite), settings={"backbone": f"path:{model}"})
+    assert too_large(loaded.model_dump_json(), ["head"], 10**6) is None
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_memory_below_that_of_the_processes_is_told(device: str, suite: Path) -> None:
+    """With what they take, and no advice on settings, of which none could help; a little more is
+    for tensors.
+    """
+    words = (suite, "--methods", "head", "--device", device)
+    said = " ".join(fit(*words, "--memory", "50MB", status=1).stdout.split())
+    taken = re.search(
+        r"Memory of a rank: none for tensors, as the processes alone take (\d+) MB", said
+    )
+    assert taken
+    assert f"head: the processes alone take {taken[1]} MB, before any tensor; give more" in said
+    assert "micro-batch, checkpointing" not in said
+    settled = limits.fill_in_devices(load_suite(str(suite)).settings, 10**9)
+    settings = settled.model_copy(update={"device": device})
+    alone = limits.memory_of_processes(settings)
+    assert limits.limit_of(settings, alone).tensors == pytest.approx(0, abs=1)
+    fit(*words, "--memory", str(alone + 10**7))
 
 
 @pytest.mark.parametrize("width", ["-32", "1e999", "100000000000"])

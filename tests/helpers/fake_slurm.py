@@ -36,24 +36,34 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand-ins for Slurm's commands, in a folder: `queue` has the lines of squeue, `given` the
     scripts for sbatch.
     """
+    return stand_ins(tmp_path / "slurm", monkeypatch)
+
+
+def stand_ins(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Write the stand-ins into a new folder, which comes first in PATH; return it."""
     # A job gets the number 7, then 8, ...; more than `most` of them, if there is such a file, are
-    # refused. `output7` has the file to which job 7 writes, if it isn't the one in its script.
-    folder = tmp_path / "slurm"
+    # refused. With `slow`, jobs that are cancelled stay listed. `output7` has the file to which
+    # job 7 writes, if it isn't the one in its script. Where there is a file `silent`,
+    # scontrol doesn't reach the controller.
     folder.mkdir()
     answers = {
         "squeue": "cat queue 2>/dev/null; true",
         "sbatch": "number=$((7 + $(ls given* 2>/dev/null | wc -l)))\n"
         '[ ! -e most ] || [ $number -le $(cat most) ] || { echo "too many jobs" >&2; exit 1; }\n'
         "cat > given$number; echo $number",
-        "scancel": "rm -f queue; echo $* >> cancelled",
+        "scancel": "[ -e slow ] || rm -f queue; echo $* >> cancelled",
         "scontrol": "number=${@: -1}\n"
+        "[ ! -e silent ] || { echo 'slurm_load_jobs error: Unable to contact slurm controller "
+        "(connect failure)' >&2; exit 1; }\n"
         '[ -e output$number ] && { echo "   StdOut=$(cat output$number)"; exit; }\n'
+        "[ -e given$number ] || { echo 'slurm_load_jobs error: Invalid job id specified' >&2; "
+        "exit 1; }\n"
         "sed -n 's/^#SBATCH --output=/   StdOut=/p' given$number",
     }
     for name, answer in answers.items():
         (folder / name).write_text(f"#!/bin/bash\ncd {folder}\n{answer}\n")
         (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    patch.setenv("PATH", str(folder), prepend=os.pathsep)
     return folder
 
 

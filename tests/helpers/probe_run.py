@@ -43,7 +43,10 @@ def make_run(folder: Path, rank: int = 0, method: Any = None, **settings: Any) -
         rank=rank, world=2, nodes=1, device=CPU, main=first, first_here=first, barrier=lambda: None
     )
     model = TaskModel(Encoder(), torch.nn.Linear(4, 5), partial(pool, pooling="last"))
-    task, method = SequenceClassification(None, tuple("abcde")), method or Nothing(None)
+    task, method = (
+        SequenceClassification(SequenceClassification.Options(), tuple("abcde")),
+        method or Nothing(None),
+    )
     return Run(tiny.settings(**settings), group, model, method, task, Rows(), folder, 100.0)
 
 
@@ -88,5 +91,7 @@ def evaluation(phase: str = "test", seconds: float = 0.5, step: int = 9) -> Eval
     """Return an evaluation of five rows, three of them right."""
     labels, answers = np.array([0, 1, 2, 2, 4]), np.array([0, 1, 2, 1, 3])
     predictions = Predictions(np.arange(5), labels, answers, np.array([0.1, 0.2, 0.3, 0.4, 1.0]))
-    metrics = SequenceClassification(None, tuple("abcde")).evaluate(predictions)
+    metrics = SequenceClassification(SequenceClassification.Options(), tuple("abcde")).evaluate(
+        predictions
+    )
     return Evaluation(phase, step, predictions, metrics, seconds)

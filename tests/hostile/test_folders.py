@@ -98,7 +98,8 @@ def test_what_is_no_file_is_not_opened(results_folder: Path, name: str, kind: st
     left = 0 if name == SUITE else 1
     assert (len(results.compared), len(results.left_out.problems)) == (4 - left, left)
     assert all(
-        problem.startswith(f"{run.name}/{name} is ") for problem in results.left_out.problems
+        problem.startswith((f"{run.name}/{name} is ", f"{run.name}/{name} can't be read: "))
+        for problem in results.left_out.problems
     )
     assert len(scores_table(results).rows) == 2
     assert set(results.curves["train_loss"]) == {"lora", "full"}

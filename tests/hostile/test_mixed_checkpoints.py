@@ -1,7 +1,10 @@
-"""Checkpoints that were mixed, cut or edited: each is named, and none is gone on from."""
+"""Checkpoints that were mixed, cut or edited: each of 37 is named, and none is gone on from."""
 
+import hashlib
+import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.records.files import CHECKPOINTS, POINTS
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.points import PointWriter
-from hpml_bench.training import checkpoint
+from hpml_bench.training import checkpoint, distributed
 from hpml_bench.training.checkpoint import Checkpoints
 from hpml_bench.training.trainer import Trainer
 
@@ -104,6 +107,19 @@ def sparse(path: Path) -> None:
     os.truncate(path, 8 * 2**30)
 
 
+def claiming(path: Path) -> None:
+    """Make a file of 40 GB that is as long as its head says, and holds nothing but the head."""
+    size = 40 * 10**9
+    parts = {"0": [0, size - 4], "crc": [size - 4, size]}
+    head = {
+        name: {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
+        for name, (begin, end) in parts.items()
+    }
+    text = json.dumps(head).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    os.truncate(path, 8 + len(text) + size)
+
+
 def deep(path: Path) -> None:
     text = b'{"a":' * 100_000
     path.write_bytes(len(text).to_bytes(8, "little") + text)
@@ -158,6 +174,14 @@ HOSTILE: dict[str, tuple[Callable[[Room], object], str]] = {
         lambda r: r.edit(SHARED, lambda own: own["points"].__setitem__(0, 10**9)),
         "doesn't begin with the points",
     ),
+    "fewer points than none": (
+        lambda r: r.edit(SHARED, lambda own: own.update(points=[-1, hashlib.sha256().hexdigest()])),
+        "doesn't begin with the points",
+    ),
+    "parts that are none": (
+        lambda r: r.edit(SHARED, lambda own: own.update(segments=[{"first": []}])),
+        "doesn't tell the parts",
+    ),
     "shared file cut in half": (lambda r: r.cut(SHARED, 0.5), "damaged"),
     "rank's file cut in half": (lambda r: r.cut(RANK, 0.5), "damaged"),
     "rank's file cut in its head": (lambda r: r.cut(RANK, 0.001), "damaged"),
@@ -169,6 +193,7 @@ HOSTILE: dict[str, tuple[Callable[[Room], object], str]] = {
         "damaged",
     ),
     "a huge file with holes": (lambda r: r.replaced(SHARED, sparse), "damaged"),
+    "a head that claims holes": (lambda r: r.replaced(SHARED, claiming), "holes"),
     "a deep head": (lambda r: r.replaced(SHARED, deep), "damaged"),
     "a pipe": (lambda r: r.replaced(RANK, os.mkfifo), "no regular file"),
     "a folder": (lambda r: r.replaced(RANK, Path.mkdir), "no regular file"),
@@ -202,9 +227,35 @@ def gone_on_from(room: Room, runs: tuple[Path, Prepared, Group]) -> int:
     return checkpoints.begun
 
 
+def test_the_count_is_that_of_the_docs() -> None:
+    """docs/security.md says how many spoiled checkpoints there are."""
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    assert f"{len(HOSTILE) + len(SPOILED_POINTS)} that were mixed, cut or edited" in page
+
+
 def test_an_untouched_one_is_used(room: Room, runs: tuple[Path, Prepared, Group]) -> None:
     """The newer of two whole checkpoints is gone on from."""
     assert gone_on_from(room, runs) == NEWER
+
+
+def test_a_folder_of_no_step_is_not_used(room: Room, runs: tuple[Path, Prepared, Group]) -> None:
+    """A name of more digits than a step may have is none, and the newest checkpoint is used."""
+    (room.folder / CHECKPOINTS / "100000000000000000000").mkdir()
+    assert gone_on_from(room, runs) == NEWER
+
+
+def test_a_huge_tail_is_cut_without_being_read(tmp_path: Path) -> None:
+    """Of 40 GB behind a checkpoint's points only the first megabytes are looked at."""
+    line = b'{"step": 1, "metric": "step_seconds", "value": 1.0}\n'
+    (tmp_path / POINTS).write_bytes(line * 2)
+    os.truncate(tmp_path / POINTS, 40 * 10**9)
+    writer = PointWriter(tmp_path)
+    began = time.monotonic()
+    lost = writer.cut(len(line))
+    assert time.monotonic() - began < 10
+    writer.close()
+    assert [point.value for point in lost] == [1.0]
+    assert (tmp_path / POINTS).read_bytes() == line
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
@@ -223,6 +274,26 @@ def test_what_does_not_belong_together_is_not_used(
     assert told[0].startswith("no checkpoint: ")
     assert words in told[0]
     assert told[1].startswith(f"going on after step {OLDER}")
+
+
+def test_rank_0_says_what_another_rank_could_not_read(
+    room: Room,
+    runs: tuple[Path, Prepared, Group],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The terminal shows its log alone, and its record has the reason."""
+    failures = ["", "checkpoints/24 is not used: damaged"]
+    monkeypatch.setattr(distributed, "gathered", lambda *_: failures)
+    _, prepared, group = runs
+    writer = PointWriter(room.folder)
+    request = tiny.request(SPEC, prepared, room.folder, LIMITS)
+    checkpoints = Checkpoints(request, group, ["here"], 0.0, writer)
+    room.file(RANK).unlink()  # stands for the other rank's
+    assert checkpoints.newest() is not None
+    writer.close()
+    assert checkpoints.unused == (failures[1],)
+    assert f"no checkpoint: rank 1: {failures[1]}" in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize("kind", SPOILED_POINTS)

@@ -62,6 +62,19 @@ def test_runs_with_parts_on_several_hosts_are_not_ranked_by_costs(
     )
 
 
+def test_why_a_checkpoint_was_not_used_is_a_caution(tmp_path: Path) -> None:
+    """With the number of runs, and the reason of the first one."""
+    why = "checkpoints/24 is not used: it was saved by 2 ranks, and there are 4"
+    runs = sweep(["lora", "full"], 3)
+    made = [run.model_copy(update={"unused_checkpoints": (why,)}) for run in runs[:1]]
+    cautions = said("cautions", load(tmp_path, [*made, *runs[1:]]))
+    name = made[0].spec.method.name
+    assert (
+        f"Checkpoints weren't used in 1 run, and steps were done again: in {name}, seed 0, {why}."
+        in cautions
+    )
+
+
 def test_few_runs_alone_rank_where_they_can_be_tested(tmp_path: Path) -> None:
     """Three seeds of two methods alone, of nine of all: these rank, a method without such has no
     cost; two don't.

@@ -85,7 +85,7 @@ def test_a_waiter_that_is_interrupted_leaves_the_jobs(
     )
     assert slurm_cluster.jobs()[job][0] == "RUNNING"
     stopped = CliRunner().invoke(main, ["stop", str(folder)])
-    assert (stopped.exit_code, stopped.output) == (0, "1 jobs were ended\n")
+    assert (stopped.exit_code, stopped.output) == (0, "1 job was ended\n")
     assert slurm_cluster.jobs() == {}
     assert not list((folder / "claims").iterdir())
     assert [(own.name, own.how) for own in read_jobs(folder)] == [(f"{job}.0", "interrupted")]

@@ -233,7 +233,16 @@ def test_a_suite_is_not_overwritten(bert: Path, tmp_path: Path) -> None:
         result = init(bert, rows, out=tmp_path / name, status=2)
         assert result.stderr.startswith(f"hpml-bench: --out {tmp_path / name}")
         assert says in result.stderr
+        assert ("--overwrite replaces it" in result.stderr) == (name == "there.yaml")
     assert (tmp_path / "there.yaml").read_text() == "mine"
+
+
+def test_a_suite_is_overwritten_where_that_is_wanted(bert: Path, tmp_path: Path) -> None:
+    """With --overwrite the file that is there becomes the suite."""
+    rows = starters.classes(tmp_path / "a.csv", 40)
+    (tmp_path / "there.yaml").write_text("mine")
+    called("init", "--model", bert, "--data", rows, "--out", tmp_path / "there.yaml", "--overwrite")
+    assert load_suite(str(tmp_path / "there.yaml")).settings.task.name == "sequence_classification"
 
 
 TEXTS = starters.texts(60)
@@ -293,6 +302,36 @@ WRITTEN: dict[str, tuple[str | None, list[dict[str, Any]], tuple[str, ...]]] = {
         asked("1.234", "11"),
         ("scorer: number", "decimal_mark: point", "don't say whether 1.234 has a decimal point"),
     ),
+    "versions of one dot, of which two have one value": (
+        starters.CHAT,
+        asked("3.1", "3.10"),
+        ("scorer: exact", "row 1 '3.1' and", "row 2 '3.10' would be the same"),
+    ),
+    "fractions that may be dates, of which two have one value": (
+        starters.CHAT,
+        asked("1/2", "2/4"),
+        ("scorer: exact", "row 1 '1/2' and", "row 2 '2/4' would be the same"),
+    ),
+    "one number in two currencies": (
+        starters.CHAT,
+        asked("$5", "€5"),
+        ("scorer: exact", "row 1 '$5' and", "row 2 '€5' would be the same"),
+    ),
+    "numbers, two of which differ in notation only": (
+        starters.CHAT,
+        asked("1,000", "1000", "1000.0"),
+        ("scorer: number", "decimal_mark: point"),
+    ),
+    "answers of several marks, which are no numbers": (
+        starters.CHAT,
+        asked("#### 5\n#### 6", "#### 5\n#### 7"),
+        ("scorer: exact",),
+    ),
+    "numbers, with one answer that is none": (
+        starters.CHAT,
+        asked(*map(str, range(19)), "n/a"),
+        ("scorer: exact", "answers are numbers;", "'n/a' isn't."),
+    ),
     "versions, which are no numbers": (starters.CHAT, asked("3.10.2", "3.11"), ("scorer: exact",)),
     "long answers, compared by words": (
         starters.CHAT,
@@ -342,28 +381,103 @@ WRITTEN: dict[str, tuple[str | None, list[dict[str, Any]], tuple[str, ...]]] = {
 TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
 
+def preferred(text: str, shape: str) -> dict[str, Any]:
+    """Return a row with a chosen and a rejected answer, in one of the shapes that trainers read."""
+    question, answer = {"role": "user", "content": text}, {"role": "assistant", "content": "goal"}
+    other = answer | {"content": "bank"}
+    if shape == "conversations":  # LLaMA-Factory's
+        said = {
+            "chosen": {"from": "gpt", "value": "goal"},
+            "rejected": {"from": "gpt", "value": "no"},
+        }
+        return {"conversations": [{"from": "human", "value": text}], **said}
+    if shape == "prompt in both":
+        return {"prompt": text, "chosen": [question, answer], "rejected": [question, other]}
+    if shape == "turns alone":
+        return {"chosen": [question, answer], "rejected": [question, other]}
+    if shape == "turns":
+        return {"prompt": [question], "chosen": [answer], "rejected": [other]}
+    if shape == "texts alone":
+        return {"chosen": f"{text} goal", "rejected": f"{text} bank"}
+    return {"prompt": text, "chosen": f"{text} goal", "rejected": "bank"}
+
+
 @pytest.mark.parametrize(
-    ("rows", "advice"),
-    [
-        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "set --text to prompt and --label to"),
-        ({"chosen": TURNS, "rejected": TURNS}, "set --text to chosen"),
-        ({"chosen": "a b", "rejected": "a c"}, "set --text to chosen"),
-    ],
+    "shape",
+    ["texts", "texts alone", "turns", "turns alone", "prompt in both", "conversations"],
 )
-def test_preferences_are_not_learnt(
-    rows: dict[str, Any], advice: str, llama: Path, tmp_path: Path
-) -> None:
-    """In any shape, one sentence says so, and what can be done."""
-    said = init(llama, starters.jsonl(tmp_path / "a.jsonl", [rows] * 20), status=2).stderr
+def test_preferences_are_not_learnt(shape: str, llama: Path, tmp_path: Path) -> None:
+    """In any shape, one sentence says so; the options that it names, as they are written, learn the
+    chosen answers.
+    """
+    rows = [preferred(text, shape) for text in starters.texts(40)]
+    file, made = starters.jsonl(tmp_path / "a.jsonl", rows), tmp_path / "made.yaml"
+    said = init(llama, file, status=2).stderr
     assert "holds preferences (columns 'chosen' and 'rejected'), which no method here" in said
-    assert advice in said
+    advice = said.partition("to learn the chosen answers alone, set ")[2].partition(";")[0]
+    options = dict(re.findall(r"(--[a-z]+) to (\w+)", advice))
+    assert options["--task"] == "causal_lm"
+    assert "chosen" in options.values()
+    words = [word for option in options.items() for word in option]
+    called("init", "--model", llama, "--data", file, *words, "--out", made)
+    assert load_suite(str(made)).settings.task.name == "causal_lm"
+
+
+@pytest.mark.parametrize(
+    ("columns", "task"),
+    [(("prompt", "response"), "causal_lm"), (("text", "label"), "sequence_classification")],
+)
+def test_what_is_learnt_beside_preferences(
+    columns: tuple[str, str], task: str, llama: Path, tmp_path: Path
+) -> None:
+    """Columns that say what is learnt are read, as in a suite, and those of preferences are named
+    as not read.
+    """
+    others = {"chosen": "goal", "rejected": "bank"}
+    rows = [
+        {columns[0]: text, columns[1]: ("goal", "bank")[row % 2], **others}
+        for row, text in enumerate(starters.texts(40))
+    ]
+    file, made = starters.jsonl(tmp_path / "a.jsonl", rows), tmp_path / "made.yaml"
+    said = init(llama, file, out=made).stderr
+    assert load_suite(str(made)).settings.task.name == task
+    assert "columns not read: chosen, rejected" in said
+
+
+def flagged(key: str, value: object, of_completion: bool = False) -> list[dict[str, Any]]:
+    """Return rows of turns whose answers have this key."""
+    rows = []
+    for text in starters.texts(40):
+        answer = {"role": "assistant", "content": f"{text} goal", key: value}
+        asked_turns = [{"role": "user", "content": text}]
+        turns = {"messages": [*asked_turns, answer]}
+        rows.append({"prompt": asked_turns, "completion": [answer]} if of_completion else turns)
+    return rows
+
+
+@pytest.mark.parametrize("of_completion", [False, True])
+def test_keys_of_turns_that_are_not_read_are_named(
+    of_completion: bool, llama: Path, tmp_path: Path
+) -> None:
+    """Beside the columns: a flag of another trainer, which would leave the turn out, is learnt."""
+    rows = flagged("loss_mask", False, of_completion)
+    said = init(llama, starters.jsonl(tmp_path / "a.jsonl", rows)).stderr
+    assert "keys of turns left unread: loss_mask" in said
+
+
+@pytest.mark.parametrize("key", ["weight", "loss", "train"])
+def test_flags_that_leave_nothing_to_learn_are_named(key: str, llama: Path, tmp_path: Path) -> None:
+    """The refusal names the keys, not the texts, which are there."""
+    file = starters.jsonl(tmp_path / "a.jsonl", flagged(key, 0))
+    said = init(llama, file, status=2).stderr
+    assert "no row has a token to learn: the key weight, loss or train leaves out all" in said
 
 
 def test_a_few_test_rows_show_nothing(llama: Path, tmp_path: Path) -> None:
     """No difference above the score's range is named."""
     said = init(llama, starters.jsonl(tmp_path / "a.jsonl", asked("bank")[:30])).stderr
-    assert "3 test rows are too few to show that two methods differ" in said
-    assert "points or more" not in said
+    assert "3 test rows are too few to show that two of 3 methods differ." in said
+    assert "in four cases of five" not in said
 
 
 @pytest.mark.parametrize("name", WRITTEN)

@@ -38,7 +38,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("engine: slurm\ntime: 240", "write it in quotes"),
         ('engine: slurm\ntime: "2:00"', "write it in quotes as H:MM:SS"),
         ('engine: slurm\ntime: "4h"', "write it in quotes"),
-        ("engine: slurm\nmemory_per_node: 64 GB", "memory_per_node"),
+        ("engine: slurm\nmemory_per_node: 64 GB", "is '64 GB': write a number with its unit K, M"),
         ("engine: slurm\nenv: {NCCL-DEBUG: INFO}", "'NCCL-DEBUG' can't be a variable's name"),
         (
             "engine: slurm\noptions: {partition: gpu}",
@@ -61,6 +61,38 @@ def test_a_mistake_is_told_with_its_place(text: str, told: str, tmp_path: Path) 
     assert told in str(error.value)
     assert "p.yaml" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("engine:", "engine is empty, and must be text"),
+        ("engine: 3", "engine is 3, and must be text (in quotes)"),
+        ("engine: [slurm]", "engine is ['slurm'], and must be text"),
+        ("engine: slurm\nunit: method", "unit is 'method', and must be 'seed' or 'run'"),
+        ("engine: slurm\nparallel: 0", "parallel is 0, and must be at least 1"),
+        ("engine: slurm\nparallel: 20000", "parallel is 20000, and must be at most 10000"),
+        ("engine: slurm\nparallel: many", "parallel is 'many', and must be a whole number"),
+        ("engine: slurm\nnodes: 1.5", "nodes is 1.5, and must be a whole number"),
+        ("engine: slurm\nexclusive: maybe", "exclusive is 'maybe', and must be true or false"),
+        ("engine: slurm\nscratch: 3", "scratch is 3, and must be text (in quotes)"),
+        ("engine: slurm\nlauncher: srun", "launcher is 'srun', and must be a list, as [a, b]"),
+        ("engine: slurm\nenv: [a]", "env is ['a'], and must be a mapping, as {KEY: VALUE}"),
+        ("engine: slurm\nenv: {A: 1}", "env.A is 1, and must be text (in quotes)"),
+        ("engine: slurm\n3: x", "the key 3 must be text (in quotes)"),
+        ("engine: slurm\noptions: {lag: soon}", "options: lag is 'soon', and must be a number"),
+        ("engine: slurm\noptions: {array: 0}", "options: array is 0, and must be at least 1"),
+        ("engine: manual\noptions: {x: 1}", "options: x is not known (allowed: none)"),
+        ("unit: seed", "engine is missing"),
+    ],
+)
+def test_a_mistake_is_a_sentence_as_of_suites(text: str, sentence: str, tmp_path: Path) -> None:
+    """With the key, its value and what it must be, in words that need no knowledge of Python."""
+    file = tmp_path / "p.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_profile(str(file))
+    assert str(error.value) == f"{file}: {sentence}"
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,26 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from helpers import made_records
 from helpers.commands import called
+from helpers.fake_slurm import asked, record_of, resolved
 from helpers.made_records import failed, sweep
+from helpers.quick_runs import arrange, suite_of
 from helpers.waiting import until
-from hpml_bench.records.files import PLAN, POINTS, SUITE
+from hpml_bench.records.files import NOT_SAVED, PLAN, POINTS, SUITE
+from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.points import Tail
 from hpml_bench.records.run import RunRecord
-from hpml_bench.suite.suite import MethodEntry, Suite
+from hpml_bench.suite.suite import MethodEntry, Suite, load_suite
 from hpml_bench.sweep.execute import SweepProgress, in_words
+from hpml_bench.sweep.jobs import JobSweep
+from hpml_bench.sweep.local import run_sweep
+from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.sweep.status import local_state, plain_sweep
 from hpml_bench.system import heartbeat
 from hpml_bench.system.errors import UserError
@@ -47,6 +54,29 @@ def test_a_tail_gives_whole_lines_once(tmp_path: Path) -> None:
         ):
             file.write(written)
             assert tail.lines() == lines
+
+
+def test_a_job_whose_run_left_a_checkpoint_unused_says_why(tmp_path: Path) -> None:
+    """Its log isn't followed here, so that the reason comes from the record, with its line."""
+    console = Console(file=io.StringIO(), width=200)
+    why = "checkpoints/24 is not used: it was saved by 2 ranks, and there are 4"
+    record = made_records.record("lora", 0).model_copy(update={"unused_checkpoints": (why,)})
+    with SweepProgress(console, 1) as progress:
+        progress.finished_elsewhere(record)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines()[-1] == f"  {why}"
+
+
+@pytest.mark.parametrize("line", ["checkpoints/24 is not used: damaged", "rank 1: damaged"])
+def test_a_line_on_checkpoints_is_shown_to_everyone(line: str, tmp_path: Path) -> None:
+    """Also where the log isn't: such a run does steps again, or can't go on later."""
+    console = Console(file=io.StringIO(), width=200)
+    record = made_records.record("lora", 0)
+    log = tmp_path / "rank0.log"
+    with SweepProgress(console, 1) as progress, progress.run(record.spec, tmp_path, 10):
+        log.write_text(f"loading\n{NOT_SAVED}{line}\n")
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == [f"  rank 0: no checkpoint: {line}"]
 
 
 @pytest.mark.parametrize("status", ["ok", "failed"])
@@ -237,6 +267,87 @@ def test_status_finds_the_only_sweep(folder: Path) -> None:
     shown = called("status", folder / "nothere", status=2)
     assert "nothere: there is no such folder" in shown.output
     assert "jobs" not in shown.output
+    (folder / PLAN).unlink()
     (folder / SUITE).write_text("{")
-    with pytest.raises(UserError, match="no sweep was begun here"):
+    with pytest.raises(UserError, match=r"can.t be read as a suite"):
         local_state(folder)
+
+
+def quick_sweep(out: Path, **options: Any) -> None:
+    """Call run-all, as without jobs, on a suite of two methods and two seeds."""
+    run_sweep(SweepRequest(suite_of("x", "y"), out, **options), Console(quiet=True))
+
+
+def status_lines(folder: Path) -> list[str]:
+    return called("status", folder).output.splitlines()
+
+
+def test_status_shows_the_last_call_with_or_without_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call without jobs is shown in place of the plan that the folder has, which is named; a
+    single run changes nothing, and the next call by jobs is shown again.
+    """
+    arrange(monkeypatch, {})
+    by_jobs = asked(suite=suite_of("x", "y"), methods=None)
+    folder = tmp_path / "quick"
+    JobSweep.open(*by_jobs, folder, print)
+    planned = "0 of 4 runs are done; units: 2 not begun"
+    assert status_lines(folder)[0] == planned
+    quick_sweep(tmp_path, methods=("x",), seeds=(0,))
+    assert status_lines(folder)[0] == planned
+
+    quick_sweep(tmp_path)
+    shown = status_lines(folder)
+    assert shown[0] == (
+        "4 of 4 runs are done; this is the last run-all, without jobs; plan.json is of an earlier "
+        "one by jobs"
+    )
+    assert [line.split()[0] for line in shown[2:]] == ["x", "y"]
+
+    JobSweep.open(*by_jobs, folder, print)
+    assert status_lines(folder)[0].endswith("; units: 2 not begun")
+
+
+def test_status_counts_the_methods_of_the_last_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that `--methods` chose, with jobs or without; all others of the suite aren't left."""
+    arrange(monkeypatch, {})
+    folder = tmp_path / "quick"
+    quick_sweep(tmp_path, methods=("y",))
+    shown = status_lines(folder)
+    assert shown[0] == "2 of 2 runs are done"
+    assert [line.split()[0] for line in shown[2:]] == ["y"]
+    quick_sweep(tmp_path)
+    assert status_lines(folder)[0] == "4 of 4 runs are done"
+    JobSweep.open(*asked(suite=suite_of("x", "y"), methods=("x",)), folder, print)
+    assert status_lines(folder)[0] == "0 of 2 runs are done; units: 2 not begun"
+
+
+@pytest.mark.parametrize("name", ["quickstart", "renamed"])
+def test_status_of_a_moved_sweep_by_jobs_shows_its_records(name: str, tmp_path: Path) -> None:
+    """Its runs done, failed and left are those of its plan; the jobs belong to the old place, and
+    the line says how to go on in this one.
+    """
+    request = asked(suite=load_suite("quickstart", seeds=3), methods=("head", "lora"))
+    sweep_by_jobs = JobSweep.open(*request, tmp_path / "before" / "quickstart", print)
+    resolved(sweep_by_jobs)
+    runs = sweep_by_jobs.watch.refresh()
+    assert runs is not None
+    for spec, status in zip(runs.runs, ("ok", "ok", "failed"), strict=False):
+        run_folder = RunFolder(sweep_by_jobs.folder / spec.run_id)
+        run_folder.begin()
+        run_folder.commit(record_of(spec).model_copy(update={"status": status}))
+    moved = tmp_path / "after" / name
+    moved.parent.mkdir()
+    sweep_by_jobs.folder.rename(moved)
+
+    shown = status_lines(moved)
+    rename = "" if name == "quickstart" else "name this folder quickstart, and "
+    assert shown[0] == (
+        f"2 of 6 runs are done, 1 failed; none is under way, and to go on here, {rename}call "
+        f"run-all with --out {moved.parent}; plan.json was made for another folder, as of one "
+        f"that was moved or copied, and its jobs, if any live, belong to that one"
+    )
+    assert {line.split()[0] for line in shown[2:]} == {"head", "lora"}

@@ -314,6 +314,21 @@ def test_a_name_means_one_system(out: Path) -> None:
     assert "theirs: its adapter names someone/base as its base model" in page
 
 
+def test_a_name_with_fewer_systems_than_before_is_refused(out: Path) -> None:
+    """Those of the earlier call would be seeds of another system; named again they are scored."""
+    kept, copy = run_of(out, "lora")[1] / "kept", out.parent / "copy"
+    shutil.copytree(kept, copy)
+    score(out, f"theirs={kept}", f"theirs={copy}")
+    done = score(out, f"theirs={copy}", status=2)
+    said = " ".join(done.output.split())
+    assert "--system theirs: an earlier call named 2 or more systems so, its seeds" in said
+    assert "and this one 1; name all of them, or give another name" in said
+    assert scored(out, "theirs", 1).spec.method.options["path"] == str(copy)
+    score(out, f"others={copy}")
+    score(out, f"theirs={copy}", f"theirs={kept}")
+    assert scored(out, "theirs", 1).spec.method.options["path"] == str(kept)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_of_a_training_that_diverged_are_refused(value: float, out: Path) -> None:
     """An adapter's or a saved run's: a sentence names the tensor, and there is no score of 0."""

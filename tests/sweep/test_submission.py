@@ -255,6 +255,17 @@ def test_two_sweeps_do_not_mix_in_a_folder(tmp_path: Path, slurm: Path) -> None:
         run_sweep(replace(asked()[0], out=first.folder.parent), Console(quiet=True))
 
 
+def test_a_folder_whose_engine_does_not_answer_is_refused(tmp_path: Path, slurm: Path) -> None:
+    """Jobs of its plan may live: neither runs without jobs nor another plan begin there."""
+    sweep = opened(tmp_path)
+    (slurm / "squeue").write_text("#!/bin/bash\necho 'Unable to contact' >&2; exit 1\n")
+    unknown = r"isn't known whether jobs .* \(squeue: Unable to contact\); try again once Slurm"
+    with pytest.raises(UserError, match=unknown):
+        run_sweep(replace(asked()[0], out=sweep.folder.parent), Console(quiet=True))
+    with pytest.raises(UserError, match=unknown):
+        JobSweep.open(*on_slurm(cpus_per_node=3), sweep.folder, print)
+
+
 def test_jobs_that_resolve_otherwise_do_not_mix(tmp_path: Path, slurm: Path) -> None:
     """Other cores give other threads: such a profile is refused while jobs live; later settings
     are resolved anew.

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.commands import called
 from helpers.fake_slurm import line, on_slurm, opened, resolved
-from hpml_bench.records.jobs import read_plan
+from hpml_bench.records.jobs import SUBMITTED, read_plan
 from hpml_bench.records.plan import Limits
 from hpml_bench.suite.profile import load_profile
 from hpml_bench.sweep.jobs import JobSweep, find
@@ -62,6 +62,77 @@ def test_a_number_that_slurm_gave_anew_is_not_ours(tmp_path: Path, slurm: Path) 
     assert opened(tmp_path, options={"lag": 0, "sbatch": {"job-name": "a"}}).submit(again=True) == (
         0,
     )
+
+
+def test_a_link_in_a_folder_leads_to_no_other_sweep(tmp_path: Path, slurm: Path) -> None:
+    """`stop` names it and ends nothing; the folder that its user names may be a link itself."""
+    sweep = opened(tmp_path)
+    assert sweep.submit(again=True) == (0,)
+    (slurm / "queue").write_text(line(sweep, "7_0"))
+    link = tmp_path / "other" / "faq"
+    link.parent.mkdir()
+    link.symlink_to(sweep.folder)
+    told = called("stop", link.parent, status=2).output
+    assert f"{link}: is a link, and left out" in told
+    assert f"{link.parent}: there is no sweep by jobs here" in told
+    assert not (slurm / "cancelled").exists()
+    assert called("stop", link).output == "1 job was ended\n"
+
+
+def test_stop_keeps_submissions_that_slurm_says_nothing_of(tmp_path: Path, slurm: Path) -> None:
+    """An array that squeue doesn't list yet may live where scontrol fails: `stop` says so, and
+    ends it when it is called again.
+    """
+    sweep = opened(tmp_path, lag=60)
+    assert sweep.submit(again=True) == (0,)
+    (slurm / "silent").touch()
+    told = called("stop", sweep.folder, status=2).output
+    assert "it isn't known whether job 7 belongs to the sweep: scontrol: slurm_load_jobs" in told
+    assert f"once Slurm answers, end them with hpml-bench stop {sweep.folder}" in told
+    assert not (slurm / "cancelled").exists()
+    (slurm / "silent").unlink()
+    assert called("stop", sweep.folder).output == "1 job was ended\n"
+    assert (slurm / "cancelled").read_text() == "--quiet -- 7\n"
+
+
+def test_stop_keeps_submissions_of_jobs_that_take_long_to_end(
+    tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another call finds a job that was cancelled and still ends."""
+    monkeypatch.setattr("hpml_bench.sweep.jobs.STOP_SECONDS", 0.0)
+    sweep = opened(tmp_path)
+    assert sweep.submit(again=True) == (0,)
+    (slurm / "queue").write_text(line(sweep, "7_0"))
+    (slurm / "slow").touch()
+    assert called("stop", sweep.folder).output == "1 job was ended\n"
+    assert (sweep.folder / SUBMITTED).exists()
+    (slurm / "queue").write_text("")
+    assert called("stop", sweep.folder).output == "there was no job to end\n"
+    assert not (sweep.folder / SUBMITTED).exists()
+
+
+def test_a_controller_that_does_not_answer_makes_no_job_absent(tmp_path: Path, slurm: Path) -> None:
+    """Where a site rewrites comments, a listed array is the sweep's until Slurm says otherwise:
+    its units aren't submitted again.
+    """
+    sweep = opened(tmp_path)
+    assert sweep.submit(again=True) == (0,)
+    (slurm / "queue").write_text(line(sweep, "7_0", comment="(null)"))
+    (slurm / "silent").touch()
+    with pytest.raises(UserError, match=r"whether job 7 .*Unable to contact slurm controller"):
+        sweep.watch.live()
+
+
+def test_a_number_given_anew_while_a_process_waits_is_seen(tmp_path: Path, slurm: Path) -> None:
+    """Slurm is asked at each look whose a job is, and once more before jobs are cancelled."""
+    sweep = opened(tmp_path)
+    assert sweep.submit(again=True) == (0,)
+    (slurm / "queue").write_text(line(sweep, "7_0", comment="(null)"))
+    assert len(sweep.watch.live()) == 1
+    (slurm / "output7").write_text("/home/user/other/logs/7.log")
+    assert sweep.watch.live() == ()
+    assert sweep.stop() == 0
+    assert not (slurm / "cancelled").exists()
 
 
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "not yet listed"])
@@ -122,8 +193,8 @@ def test_no_word_of_a_results_folder_reaches_slurm(
 
 
 def test_a_plan_of_another_folder_ends_no_jobs(tmp_path: Path, slurm: Path) -> None:
-    """Such as of a copy: `stop` and `status` refuse it, and run-all makes a plan of this
-    folder's own.
+    """Such as of a copy: `stop` refuses it, `status` asks no engine about it, and run-all makes a
+    plan of this folder's own.
     """
     sweep = opened(tmp_path)
     assert sweep.submit(again=True) == (0,)
@@ -131,12 +202,12 @@ def test_a_plan_of_another_folder_ends_no_jobs(tmp_path: Path, slurm: Path) -> N
     moved = tmp_path / "elsewhere" / "quickstart"
     moved.parent.mkdir()
     sweep.folder.rename(moved)
-    for command in ("stop", "status"):
-        told = called(command, moved, status=2)
-        assert (
-            "its plan was made for another folder; run-all --on PROFILE makes one here"
-            in told.output
-        )
+    told = called("stop", moved, status=2)
+    assert (
+        "its plan was made for another folder; run-all --on PROFILE makes one here" in told.output
+    )
+    (slurm / "squeue").write_text("#!/bin/bash\nexit 1\n")
+    assert "its jobs, if any live, belong to that one" in called("status", moved).output
     assert not (slurm / "cancelled").exists()
     assert opened(moved.parent).plan.id != sweep.plan.id
 

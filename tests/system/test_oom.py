@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+import pynvml
 import pytest
 import torch
 
@@ -177,7 +178,8 @@ def test_cublas_without_a_handle_is_a_lack_of_memory_with_evidence(
     lacking = status == "oom_cuda"
     assert errors.status_of(told.kind, told.message) == status
     assert ("lower micro_batch" in told.message) is lacking
-    assert ("cuBLAS without a handle: memory wasn't short" in told.message) is not lacking
+    assert ("cuBLAS without a handle: look for an earlier error" in told.message) is not lacking
+    assert "memory wasn't short" not in told.message  # no reading of that moment shows it
 
 
 OF_EACH = (
@@ -199,14 +201,27 @@ OF_EACH = (
             (f"NVRM: Xid (PCI:0000:10:1c): {number}, pid=1896, name=python", name)
             for number, name in (
                 (48, "uncorrectable ECC error"),
-                (63, "uncorrectable ECC error"),
                 (64, "uncorrectable ECC error"),
                 (94, "uncorrectable ECC error"),
                 (95, "uncorrectable ECC error"),
                 (79, "GPU lost"),
+                (63, ""),  # a row was remapped
                 (31, ""),
             )
         ),
+        ("NVRM: GPU 0000:03:00.0: GPU has fallen off the bus.", "GPU lost"),
+        ("Triton Error [CUDA]: an illegal memory access was encountered", "illegal memory access"),
+        (
+            "NCCL error in: ProcessGroupNCCL.cpp:1, unhandled cuda error\nncclUnhandledCudaError: "
+            "Call to CUDA function failed.\nLast error:\nCuda failure 710 'device-side assert "
+            "triggered'",
+            "device-side assert",
+        ),
+        ("CUDA error: misaligned address" + OF_EACH, "misaligned address"),
+        ("the row 'GPU is lost' has no label", ""),
+        ("label 'fallen off the bus' is unknown", ""),
+        ("the file Xid: 79 can't be read", ""),
+        ("unknown words: uncorrectable ECC error, misaligned address, illegal memory access", ""),
         ("NVMLError_GpuIsLost: GPU is lost", "GPU lost"),
         ("CUDA error: an illegal memory access was encountered" + OF_EACH, "illegal memory access"),
         (
@@ -220,7 +235,7 @@ OF_EACH = (
 )
 def test_a_fault_of_a_gpu_has_a_name_and_advice(message: str, name: str) -> None:
     """By the messages of torch, NCCL, NVML and the kernel's log; what torch adds to each error of
-    CUDA names none.
+    CUDA names none, nor do the same words elsewhere, such as in a row of data.
     """
     named = [
         fault.name for fault in errors.GPU_FAULTS if f"; {fault.name}: " in errors.hint(message)
@@ -229,6 +244,13 @@ def test_a_fault_of_a_gpu_has_a_name_and_advice(message: str, name: str) -> None
     told = run_error(RuntimeError(message), 0)
     assert told.message.endswith(errors.hint(message))
     assert errors.lost_peer(told.message) is (name == "NCCL timeout")
+
+
+def test_an_error_of_nvml_is_known_by_its_class() -> None:
+    """Its text is the same few words that any other message may have."""
+    lost = pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+    assert "; GPU lost: " in run_error(lost, 0).message
+    assert "; GPU lost: " not in run_error(ValueError(str(lost)), 0).message
 
 
 @pytest.mark.parametrize(

@@ -300,7 +300,7 @@ def test_other_states_are_left(
     other: str, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other options, weights, versions or ranks, no wish for checkpoints, or lost points: the
-    run begins anew.
+    run begins anew, and its record says why checkpoints weren't used, if any were wished for.
     """
     spec, limits = tiny.spec(steps=20, world_size=1), SAVING
     execute(tmp_path, spec, prepared, 18)
@@ -328,6 +328,17 @@ def test_other_states_are_left(
         else tiny.run(spec, prepared, tmp_path, SAVING)
     )
     assert record.segments == ()
+    reasons = {
+        "method": "it is of the run ",
+        "digests": "it was saved on other hardware, with other versions or of other data",
+        "versions": "it was saved on other hardware, with other versions or of other data",
+        "ranks": "it is of the run ",
+        "points": "points.jsonl doesn't begin with the points",
+    }
+    assert len(record.unused_checkpoints) == (0 if other == "off" else 2)
+    for why in record.unused_checkpoints:
+        assert why.startswith("checkpoints/")
+        assert f" is not used: {reasons[other]}" in why
     assert [point.step for point in read_points(tmp_path) if point.metric == "train_loss"] == list(
         range(1, 21)
     )

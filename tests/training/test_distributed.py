@@ -305,7 +305,7 @@ def test_nodes_are_found_through_the_group(hardware: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(network, "interconnect", lambda hosts: f"to {hosts[-1]}")
     of_n2 = iter(["1\tn2", hardware])
     monkeypatch.setattr(
-        distributed, "_gathered", lambda _, own: [own, own, *[next(of_n2) or own] * 2]
+        distributed, "gathered", lambda _, own: [own, own, *[next(of_n2) or own] * 2]
     )
     found = over_nodes(Group(0, 4, CPU, 2))
     assert (found.hosts, found.ranks_per_node, found.interconnect) == (

@@ -411,7 +411,7 @@ def test_one_rank_has_no_ddp(group: Group, tmp_path: Path) -> None:
 def test_the_residual_stream_is_recorded_as_it_is(
     method: str, changes: dict[str, Any], kind: torch.dtype, task_folder: Path, group: Group
 ) -> None:
-    """The type of what goes from block to block, by the embeddings'."""
+    """The type of what goes from block to block."""
     given = {"weights": "bfloat16", "precision": "bf16"} | changes
     spec = run_of(task_folder, "causal_lm", method, steps=1, **given)
     trainer = trainer_of(spec, group)
@@ -423,6 +423,42 @@ def test_the_residual_stream_is_recorded_as_it_is(
     blocks = next(part for part in trainer.model.modules() if isinstance(part, torch.nn.ModuleList))
     for block in blocks:
         block.register_forward_hook(note)
+    stream = kernels.watch_residual(trainer.model)
     trainer.train()
     assert passed == {kind}
-    assert f"torch.{kernels.residual_of(trainer.model)}" == str(kind)
+    assert f"torch.{stream.dtype}" == str(kind)
+
+
+class PostNorm(torch.nn.Module):
+    """Half-precision embeddings before blocks that take float32, as a layer norm gives it under
+    autocast on a GPU.
+    """
+
+    def __init__(self, by_name: bool) -> None:
+        super().__init__()
+        self.by_name = by_name
+        self.embeddings = torch.nn.Embedding(4, 2, dtype=torch.bfloat16)
+        self.blocks = torch.nn.ModuleList([torch.nn.Identity(), torch.nn.Identity()])
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.embeddings
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        passed: torch.Tensor = self.embeddings(ids).float()
+        for block in self.blocks:
+            passed = block(input=passed) if self.by_name else block(passed)
+        return passed
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_the_residual_stream_is_measured_once(by_name: bool) -> None:
+    """Its type is that of the last block's input, not of the embeddings, and later passes are not
+    looked at; a model without blocks has none.
+    """
+    model = PostNorm(by_name)
+    stream = kernels.watch_residual(model)
+    assert stream.dtype == ""
+    model(torch.tensor([[1, 2]]))
+    assert stream.dtype == "float32"
+    assert not any(part._forward_pre_hooks for part in model.modules())
+    assert kernels.watch_residual(torch.nn.Linear(2, 2)).dtype == ""

@@ -201,7 +201,7 @@ def test_batches_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """
     rows = Rows(Path(tiny.prepared(tmp_path).data) / "test", 0)
     model: Any = Plain().to(ELSEWHERE)
-    task = SequenceClassification(None, tuple("abc"))
+    task = SequenceClassification(SequenceClassification.Options(), tuple("abc"))
 
     def to(batch: Batch, device: torch.device) -> Batch:
         parts = (batch.input_ids, batch.attention_mask, batch.labels)

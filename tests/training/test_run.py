@@ -396,7 +396,7 @@ def sound() -> dict[str, Any]:
         "settings": tiny.settings(),
         "predictions": predictions(0, 1, 2, 3),
         "test_rows": 4,
-        "task": SequenceClassification(None, ("a", "b")),
+        "task": SequenceClassification(SequenceClassification.Options(), ("a", "b")),
         "parameters": {"trainable": 10, "in the optimizer": 10, "with a gradient": 10},
     }
 

@@ -22,7 +22,7 @@ from helpers.loops import Recorder, over_ranks, run_of, trainer_of
 from hpml_bench.builtin.methods.peft import REFUSED as REFUSED_TYPES
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.fit.trace import trace
+from hpml_bench.fit.trace import AFTER, _traced, trace
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.probe import Step
@@ -259,6 +259,24 @@ def test_a_forecast_counts_a_ranks_share(tmp_path: Path) -> None:
         one.weights < four.evaluation - batch < one.weights + four.held
     )  # some blocks aren't whole beside all states
     assert four.held < four.step < one.step
+
+
+def test_a_forecast_counts_the_whole_copy_after_training(tmp_path: Path) -> None:
+    """Test rows are evaluated with all weights on each rank, beside its share: of many ranks this
+    is the most that an evaluation takes.
+    """
+    _, (spec, prepared) = specs(tmp_path, "four-ranks")
+    changes = {"world_size": 16, "global_batch": 16, "eval_batch": 1}
+    settings = spec.settings.model_copy(update=changes)
+    full = spec.model_copy(update={"method": method_of("full"), "settings": settings})
+    traced = _traced(full, prepared, None)
+    share = traced.sizes["weights"]
+    after_training = traced.peaks[AFTER].most.bytes
+    # a share is rounded up for each weight
+    assert after_training > 0.99 * (16 * share) + share
+    assert after_training > traced.peaks["evaluation"].most.bytes
+    assert traced.footprint().evaluation >= after_training
+    assert traced.footprint().peak >= after_training
 
 
 # Trained weights in bfloat16: an optimizer's float32 steps, rounded stochastically, alike on all

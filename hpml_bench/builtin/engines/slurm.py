@@ -19,11 +19,10 @@ from pydantic import Field, field_validator, model_validator
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
 from hpml_bench.records.jobs import LOGS, Job, JobPlan, Kind, plan_id
 from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child
 from hpml_bench.system import environment as jobs
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.text import utc_now
+from hpml_bench.system.text import sanitize, shortened, utc_now
 
 STUCK = "launch failed requeued held"
 """Reason of a job that could not be launched: Slurm holds it until somebody releases it."""
@@ -58,10 +57,15 @@ stands the cluster.
 """
 OURS = re.compile(r"([a-z0-9-]+):(units|prepare|report)(?::(\d+))?")
 """Comment of a job: id of the plan, kind of job, and for units the one from which the array
-counts.
+counts. A site may write words of its own before and behind it.
 """
 OUTPUT = re.compile(r"^\s*StdOut=(.+)$", re.MULTILINE)
 """File of a job's output, in what scontrol shows of it; one for each task of an array."""
+NO_SUCH_JOB = re.compile(r"\bInvalid job id specified|\bJob \d+ not found")
+"""What squeue and scontrol say of a number that no job has, or whose job Slurm has forgotten. The
+first is ESLURM_INVALID_JOB_ID; scontrol prints the second where the answer has no job. Any other
+failure, such as "Unable to contact slurm controller", says nothing about the job.
+"""
 OVERRIDES = (
     "SBATCH_",
     "SQUEUE_",
@@ -118,11 +122,6 @@ class Slurm(Engine):
     title = "Slurm"
     kills = True
     Options: ClassVar[type[Frozen]] = SlurmOptions
-
-    def __init__(self, profile: Profile) -> None:
-        super().__init__(profile)
-        self._outputs: dict[str, list[Path]] = {}
-        """Number of a job -> the files that its output goes to, as Slurm says."""
 
     @property
     def lag(self) -> float:
@@ -222,7 +221,7 @@ class Slurm(Engine):
             ) from None
         numbers = NUMBER.findall(output)
         if not numbers:
-            raise UserError(f"sbatch answered {output[:200]!r}, and no number of a job")
+            raise UserError(f"sbatch answered {shortened(output, 200)!r}, and no number of a job")
         return str(numbers[-1])
 
     def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
@@ -230,6 +229,9 @@ class Slurm(Engine):
             "squeue", "--noheader", "--array", "--me", "--format=%i|%F|%K|%T|%r|%k"
         )
         jobs = []
+        # Asked once for an array of a thousand tasks, and anew by each call, since Slurm may have
+        # given the number to another job meanwhile.
+        parts: dict[tuple[str, str], tuple[Kind, int] | None] = {}
         for line in _run(command).splitlines():
             fields = [field.strip() for field in line.split("|", 5)]
             if len(fields) < 6:  # the rest of a comment with a line break
@@ -237,7 +239,9 @@ class Slurm(Engine):
             name, group, task, state, reason, comment = fields
             if state in ENDED:
                 continue
-            part = self._part(plan, group, comment)
+            if (group, comment) not in parts:
+                parts[group, comment] = self._part(plan, group, comment)
+            part = parts[group, comment]
             if part is None:
                 continue
             kind, first = part
@@ -251,28 +255,37 @@ class Slurm(Engine):
         """
         # The number that `submit` returned counts before the comment, which a site may rewrite; by
         # the comment a job is known whose number was lost.
-        hint = OURS.search(comment)
-        has_own_comment = hint is not None and hint[1] == plan.id
-        known = {submission.name: submission for submission in plan.submitted}
-        if group in known and (has_own_comment or self._writes_here(group, plan)):
-            return known[group].kind, known[group].first
-        if hint is None or not has_own_comment:
+        submissions = {submission.name: submission for submission in plan.submitted}
+        submission = submissions.get(group)
+        mention = OURS.search(comment)
+        mentions_plan = mention is not None and mention[1] == plan.id
+        part: tuple[Kind, int]
+        if submission is not None:
+            part = submission.kind, submission.first
+        elif mention is not None and mentions_plan:
+            part = cast(Kind, mention[2]), int(mention[3] or 0)
+        else:
             return None
-        return cast(Kind, hint[2]), int(hint[3] or 0)
+        # a site may add words to the comment, and the comment of any other job may mention a plan
+        is_own_comment = mentions_plan and OURS.fullmatch(comment) is not None
+        return part if is_own_comment or self._writes_here(group, plan) else None
 
     def _writes_here(self, number: str, plan: JobPlan) -> bool:
         """Return whether Slurm says that a job's output goes to the logs of this plan's folder.
 
         The folder's own list of numbers proves nothing: whoever wrote the folder may have listed
-        another job of the user, and Slurm gives numbers anew when its state is lost.
+        another job of the user, and Slurm gives numbers anew when its state is lost. Raises
+        UserError where Slurm doesn't answer: the job may live all the same.
         """
-        if number not in self._outputs:
-            try:
-                shown = _run(self._on_cluster("scontrol", "show", "job", number))
-            except UserError:  # it has ended, or never was
+        try:
+            shown = _run(self._on_cluster("scontrol", "show", "job", number))
+        except UserError as error:
+            if NO_SUCH_JOB.search(str(error)):
                 return False
-            self._outputs[number] = [Path(path) for path in OUTPUT.findall(shown)]
-        outputs = self._outputs[number]
+            raise UserError(
+                f"it isn't known whether job {number} belongs to the sweep: {error}"
+            ) from None
+        outputs = [Path(path) for path in OUTPUT.findall(shown)]
         return bool(outputs) and all(
             output.parent.name == LOGS and plan_id(output.parent.parent) == plan.id
             for output in outputs
@@ -301,6 +314,8 @@ class Slurm(Engine):
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
         """Cancel the jobs of a plan: whole arrays, since scancel calls the controller once per
         name.
+
+        Raises UserError, and cancels none, where Slurm doesn't say whose a job is.
         """
         listed = self.live(plan)
         groups = dict.fromkeys(job.group for job in listed)
@@ -346,7 +361,8 @@ class Slurm(Engine):
         try:
             answer = _run(self._on_cluster("squeue", "--noheader", "--array", jobs, shown))
         except UserError as error:
-            if len(names) > 1 or "Invalid job id" not in str(error):  # of several it never says so
+            # of several jobs squeue never says that there are none
+            if len(names) > 1 or not NO_SUCH_JOB.search(str(error)):
                 return set()
             answer = ""
         lines = [
@@ -460,8 +476,7 @@ def _run(command: list[str], text: str | None = None) -> str:
     except OSError as error:
         raise UserError(f"{command[0]} can't be started: {error.strerror}") from None
     if done.returncode:
-        raise UserError(
-            f"{command[0]}: "
-            f"{' '.join(done.stderr.split())[:500] or f'ended with {done.returncode}'}"
-        )
+        # scontrol writes "Job 7 not found" to its output
+        said = sanitize(done.stderr.strip() or done.stdout, 500)
+        raise UserError(f"{command[0]}: {said or f'ended with {done.returncode}'}")
     return done.stdout

@@ -14,7 +14,13 @@ TIE = 1e-5
 
 
 class AveragePrecision(RowMetric):
-    """The mean of the precisions at each row of the rarer of two classes."""
+    """The mean of the precisions at each row of the rarer of two classes.
+
+    The sum over thresholds of (R_n - R_(n-1)) P_n, of recall and precision among the rows whose
+    probability is at least the n-th largest, without interpolation: equal probabilities are one
+    threshold. That is `sklearn.metrics.average_precision_score`, with the rarer class as the
+    positive one.
+    """
 
     target = "class"
     metric = quality(

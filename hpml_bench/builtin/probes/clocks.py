@@ -91,6 +91,7 @@ class ClocksProbe(Probe):
 
     def load(self, state: dict[str, Any], step: int) -> None:
         self._earlier = state["spent"]
+        self._before = self._read()  # reading the checkpoint is no part of the training
         self._lowest = math.inf if state["lowest"] is None else state["lowest"]
 
     def _spent(self) -> dict[str, float]:

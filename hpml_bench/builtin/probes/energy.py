@@ -40,6 +40,7 @@ class EnergyProbe(Probe):
 
     def load(self, state: dict[str, Any], step: int) -> None:
         self.earlier = state["joules"]
+        self.before = self._read()  # reading the checkpoint is no part of the training
 
     def after_training(self) -> None:
         self.values["energy_joules"] = self._used()

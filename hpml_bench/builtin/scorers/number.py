@@ -2,7 +2,7 @@
 2021).
 """
 
-from hpml_bench.data.numbers import UnreadError, read_last, same
+from hpml_bench.data.numbers import UnreadError, read_expected, same
 from hpml_bench.plugins.scorer import Scorer
 
 
@@ -12,11 +12,11 @@ class Number(Scorer):
     title = "right numbers"
     definition = (
         "Share of the test rows whose answer's number equals that of the answer asked for: the "
-        "first after GSM8K's '####' where it has that, else the last one, read as a whole or not "
-        "at all. 1,000, 1 000, 1'000, 1000.0 and 1e3 are the same with a decimal point (1.000 and "
-        "1000,0 with decimal_mark: comma), and 3/2, 1 1/2 and 1.5; dates, times, versions, ratios "
-        "and ranges equal what has the same parts. Where the answer asked for is only a number "
-        "with a unit, a currency or %, it must have that too."
+        "one behind its first GSM8K '####', else in LaTeX's box, else the last one, read as a "
+        "whole or not at all. 1,000, 1 000, 1'000, 1000.0 and 1e3 are the same with a decimal "
+        "point (1.000 and 1000,0 with decimal_mark: comma), and 3/2, 1 1/2 and 1.5; dates, times, "
+        "versions, ratios and ranges equal what has the same parts. Where the answer asked for is "
+        "a number with a unit, a currency or %, it must have that too; % is never ignored."
     )
 
     def score(self, answer: str, expected: str) -> float:
@@ -24,7 +24,7 @@ class Number(Scorer):
 
     def refusal(self, expected: str) -> str | None:
         try:
-            read_last(expected, self.decimal_mark)
+            read_expected(expected, self.decimal_mark)
         except UnreadError as error:
             return str(error)
         return super().refusal(expected)

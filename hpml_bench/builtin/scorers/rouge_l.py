@@ -36,8 +36,9 @@ class RougeL(Scorer):
     definition = (
         "Mean over the test rows of the F-measure of the longest common subsequence of words: "
         "rouge-score's rougeL without stemming, where words are runs of letters and digits of any "
-        "script in lower case; of scripts without spaces, as Chinese, Japanese or Thai, each "
-        "character is one."
+        "script; of scripts without spaces, as Chinese, Japanese or Thai, each character is one. "
+        "Words are compared in compatible form without case (Unicode's NFKC and case folding: ﬁ is "
+        "fi, ß is ss), and without invisible characters."
     )
     binary = False
 

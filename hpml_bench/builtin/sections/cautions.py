@@ -265,6 +265,16 @@ def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
         )
         went_on = f"{count_of(len(resumed), 'run')} went on from a checkpoint"
         yield MIND, f"{went_on}. Their costs are of steps that count; {lost}."
+    if unused := [run for run in results.compared if run.unused_checkpoints]:
+        first = unused[0]
+        yield (
+            MIND,
+            (
+                f"Checkpoints weren't used in {count_of(len(unused), 'run')}, and steps were done "
+                f"again: in {_label(results, first)}, seed {first.spec.seed}, "
+                f"{_short(first.unused_checkpoints[0])}."
+            ),
+        )
     neighbours = 0 if "neighbours" in results.unranked else len(results.beside)
     uncounted = {
         "other hardware, versions or settings (see Environment)": len(results.compared)

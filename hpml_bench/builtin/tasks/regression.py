@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from hpml_bench.plugins.text_task import TextTask
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,6 +34,14 @@ class Regression(TextTask):
     the target's unit; `test_loss` and all metrics are in that unit. Numbers are computed in
     float64: a large mean would swallow them in float32.
     """
+
+    class Options(TextTask.Options):
+        """Input of the head, form of the numbers, and treatment of bad rows."""
+
+        decimal_mark: Literal["point", "comma"] | None = None
+        """How texts write the numbers to learn: `point` as in 1,234.50 and 1'234.50, `comma` as in
+        1.234,50 and 1 234,50. Empty: with a decimal point, and nothing between thousands.
+        """
 
     title = "Regression"
     target = "number"
@@ -94,9 +103,10 @@ class Regression(TextTask):
             first_true(pc.invert(pc.is_finite(labels))) if pa.types.is_floating(labels.type) else 0
         )
         if row is not None:
+            text = sanitize(rows.column("text")[row].as_py(), 60)
             raise UserError(
                 f"a {split} row has the target {labels[row].as_py()!r}, which is no finite number: "
-                f"{rows.column('text')[row].as_py()[:60]!r}"
+                f"{text!r}"
             )
 
     def facts(self, train: Dataset) -> dict[str, float]:

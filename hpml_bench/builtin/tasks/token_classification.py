@@ -25,6 +25,7 @@ from hpml_bench.plugins.task import (
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -96,13 +97,15 @@ class TokenClassification(Task):
                     "dataset.options.label_names"
                 )
                 advice = numbers if name.isdecimal() else "rename it"
-                raise UserError(f"the tag {name[:60]!r} is none of O, B-TYPE and I-TYPE; {advice}")
+                raise UserError(
+                    f"the tag {sanitize(name, 60)!r} is none of O, B-TYPE and I-TYPE; {advice}"
+                )
         row = _wrong_row(labels, rows.column("words").combine_chunks(), len(self.label_names))
         if row is not None:
-            words = " ".join(map(str, rows.column("words")[row].as_py() or []))
+            words = sanitize(" ".join(map(str, rows.column("words")[row].as_py() or [])), 60)
             raise UserError(
                 f"a {split} row doesn't have one tag per word, each an index into the "
-                f"{len(self.label_names)} names ({', '.join(self.label_names)}): {words[:60]!r}"
+                f"{len(self.label_names)} names ({', '.join(self.label_names)}): {words!r}"
             )
 
     def facts(self, train: Dataset) -> dict[str, float]:

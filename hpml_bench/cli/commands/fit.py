@@ -104,17 +104,21 @@ def fit(
 
 
 def _print_notes(prediction: Prediction, left_out: Sequence[str]) -> None:
-    from hpml_bench.fit.limits import gigabytes
+    from hpml_bench.fit.limits import gigabytes, memory_of_processes
 
     if left_out:
         click.echo(f"Left out for width: {', '.join(left_out)}; --json has all.")
     settings, limit = prediction.settings, prediction.limit
     shared = f" ({limit.where})" if limit.where else ""
-    click.echo(
+    memory = (
         f"Memory of a rank: {gigabytes(limit.most)}{shared}, of which {gigabytes(limit.outside)} "
-        f"are taken beside tensors; {settings.device}, {settings.precision}, micro-batch "
-        f"{settings.micro_batch or settings.global_batch // (settings.world_size or 1)}."
+        f"are taken beside tensors"
     )
+    if limit.tensors <= 0:
+        alone = gigabytes(memory_of_processes(settings))
+        memory = f"Memory of a rank: none for tensors, as the processes alone take {alone}"
+    micro_batch = settings.micro_batch or settings.global_batch // (settings.world_size or 1)
+    click.echo(f"{memory}; {settings.device}, {settings.precision}, micro-batch {micro_batch}.")
     if prediction.occupied:
         click.echo(f"Other processes use the GPU: {prediction.occupied}.")
     if prediction.made_up_rows:

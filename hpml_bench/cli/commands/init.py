@@ -50,6 +50,7 @@ def _as_option(found: re.Match[str]) -> str:
     metavar="FILE",
     help="Suite file; standard output if not given.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace the suite file if there is one.")
 @click.option(
     "--task",
     metavar="NAME",
@@ -83,6 +84,7 @@ def init(
     from_peft: Path | None,
     files: tuple[str, ...],
     out: Path | None,
+    overwrite: bool,
     task: str | None,
     overrides: tuple[str, ...],
     **columns: Any,
@@ -98,7 +100,12 @@ def init(
     from hpml_bench.sweep.tune import check_target
 
     if out is not None:
-        check_target(out, "--out", fresh=True)
+        check_target(out, "--out")
+        if out.exists() and not overwrite:
+            raise UserError(
+                f"--out {out}: there is such a file; --overwrite replaces it, or choose another "
+                f"name"
+            )
     given = settings_of((*overrides, *([f"task.name={task}"] if task else [])))
     named = {key: value for key, value in columns.items() if value not in (None, ())}
     if from_peft is not None:

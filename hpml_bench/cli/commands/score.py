@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -17,6 +18,7 @@ from hpml_bench.cli.options import limited, load, out, overrides
 
 if TYPE_CHECKING:
     from hpml_bench.records.plan import Limits
+    from hpml_bench.sweep.scored import Scoring
 
 OPTIONS = ("as", "api", "key")
 """Options that may follow a server's address."""
@@ -119,6 +121,26 @@ def unknown_bases(folders: Iterable[Path]) -> dict[str, str]:
     return found
 
 
+def check_seeds(scoring: Scoring) -> None:
+    """Raise UserError where an earlier call scored more systems by a name than this one names: they
+    would stay on the page as seeds of other systems.
+    """
+    from hpml_bench.records.load import load_records
+    from hpml_bench.system.errors import UserError
+
+    named = Counter(name for name, _ in scoring.systems)
+    for folder in scoring.folders:
+        if folder == scoring.folder:
+            continue
+        for record in load_records(folder).records:
+            name, seed = record.spec.method.name, record.spec.seed
+            if name in named and seed >= named[name]:
+                raise UserError(
+                    f"--system {name}: an earlier call named {seed + 1} or more systems so, its "
+                    f"seeds, and this one {named[name]}; name all of them, or give another name"
+                )
+
+
 @click.command()
 @click.argument("suite", default="quickstart")
 @click.option(
@@ -186,6 +208,7 @@ def score(
     scoring = Scoring(load(suite, overrides), entries, out, access, limits, fresh)
     with disk.errors_as_user_errors(out), stoppable():
         recorded = scoring.recorded()
+        check_seeds(scoring)
         for one in named:
             if "as" in one.options:
                 scoring.check_claim(one.name, one.options["as"], recorded)

@@ -22,4 +22,7 @@ def stop(folder: Path) -> None:
         )
         raise UserError(f"{folder}: jobs on {sweep.engine.title} are ended by {by}")
     count = sweep.stop()
-    click.echo(f"{count} jobs were ended" if count else "there was no job to end")
+    if count == 0:
+        click.echo("there was no job to end")
+    else:
+        click.echo("1 job was ended" if count == 1 else f"{count} jobs were ended")

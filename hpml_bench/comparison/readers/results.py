@@ -137,9 +137,9 @@ def _remarks(results: Results) -> Iterator[str]:
             f"{results.not_largest}."
         )
     for record in results.compared:
-        if said := read_json(results.folder / record.run_id / AGREEMENT):
-            yield sanitize(
-                f"{record.spec.method.name} as {said.get('run')}: {said.get('sentence')}.", 1000
-            )
+        agreement = read_json(results.folder / record.run_id / AGREEMENT) or {}
+        claimed, sentence = agreement.get("run"), agreement.get("sentence")
+        if isinstance(claimed, str) and isinstance(sentence, str):
+            yield sanitize(f"{record.spec.method.name} as {claimed}: {sentence}.", 1000)
     if results.never_run:
         yield f"{results.suite}: {results.never_run} runs of the suite have no record."

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,8 @@ from hpml_bench.comparison.inputs import (
 )
 from hpml_bench.judge.scores import CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.files import read_bytes
-from hpml_bench.system.parquet import too_large
+from hpml_bench.system.files import open_plain
+from hpml_bench.system.parquet import is_number, is_text, read_table
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def read(
                 b"\xef\xbb\xbf \t\r\n"
             ).startswith(b"["):
                 raise ValueError("it holds no list of objects, one per row and run")
-            objects = dict(inputs.json_records(path))
+            inputs.refuse_large(path, inputs.MOST_TABLE)
+            objects = _json_lines(path)
             cells = pd.DataFrame([*objects.values()], index=[*objects], dtype=object)
         for theirs in (columns or {}).values():
             if theirs not in cells:
@@ -103,14 +104,44 @@ def read(
         ) from None
 
 
-def _parquet(path: Path) -> pd.DataFrame:
-    from pyarrow import parquet
+def _json_lines(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the objects of a file of JSON by their places."""
+    objects: dict[str, dict[str, Any]] = {}
+    cells = 0
+    for where, fields in inputs.json_records(path):
+        cells += len(fields)
+        _check_cells(cells)
+        objects[where] = fields
+    return objects
 
-    with parquet.ParquetFile(path) as file:
-        if (why := too_large(file.metadata)) is not None:
-            raise ValueError(f"it has {why}")
-        frame: pd.DataFrame = file.read().to_pandas()
+
+def _check_cells(cells: int) -> None:
+    if cells > inputs.MOST_CELLS:
+        raise ValueError(f"it holds more than {inputs.MOST_CELLS:,} values")
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    import pyarrow as pa
+
+    table = read_table(path, _may_be, inputs.MOST_CELLS, follow=True)
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(place, field.name, table.column(place).cast(pa.string()))
+    frame: pd.DataFrame = table.to_pandas()
     return frame
+
+
+def _may_be(_: str, kind: Any) -> bool:
+    """Return whether a column of a table may have this `pyarrow.DataType`."""
+    import pyarrow as pa
+
+    return bool(
+        is_text(kind)
+        or is_number(kind)
+        or pa.types.is_null(kind)
+        or pa.types.is_temporal(kind)
+        or pa.types.is_decimal(kind)
+    )
 
 
 def of_frame(frame: pd.DataFrame, metric: str | None = None) -> InputScores:
@@ -336,18 +367,35 @@ def _numbers(cells: Sequence[Any]) -> list[float] | None:
     return there if len(there) == len(values) and not all(map(math.isnan, there)) else None
 
 
+def _lines_of(stream: io.TextIOWrapper) -> Iterator[str]:
+    """Yield a file's lines; ValueError for one that is too long to be of scores."""
+    while line := stream.readline(LONGEST_FIELD):
+        if len(line) == LONGEST_FIELD:
+            raise ValueError(f"it has a line of more than {LONGEST_FIELD:,} characters")
+        yield line
+
+
 def _separated(path: Path) -> pd.DataFrame:
+    csv.field_size_limit(LONGEST_FIELD)
+    inputs.refuse_large(path, inputs.MOST_TABLE)
+    # line breaks inside quotes stay what they are
+    with io.TextIOWrapper(
+        open_plain(path, follow=True), encoding="utf-8-sig", newline=""
+    ) as stream:
+        return _cells_of(stream, path)
+
+
+def _cells_of(stream: io.TextIOWrapper, path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    csv.field_size_limit(LONGEST_FIELD)
-    content = read_bytes(path, inputs.MOST_BYTES, follow=True)
-    text = content.decode("utf-8-sig")  # line breaks inside quotes stay what they are
-    header = text.partition("\n")[0]
+    header = stream.readline(LONGEST_FIELD)
+    stream.seek(0)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(_lines_of(stream), delimiter=delimiter, strict=True)
     names, lines, where = [name.strip() for name in next(reader, [])], [], []
     for cells in filter(None, reader):
         where.append(f"{path}, line {reader.line_num}")
+        _check_cells(len(where) * len(names))
         if len(cells) != len(names):
             raise UserError(
                 f"{where[-1]}: it has {len(cells)} fields and the header {len(names)}; quote commas"

@@ -73,7 +73,7 @@ READ = {
         HEADERLESS,
         {"text": [TITLE], "label": [0]},
         tuple("1234"),
-        "text: column 2, column 3; label: column 1",
+        "text from column 2, column 3; label from column 1",
     ),
     "names given stand for the sorted values": Read(
         HEADERLESS,
@@ -92,7 +92,14 @@ READ = {
         + "".join(f"u{i},{'ab'[i % 2]},words and words {i}\n" for i in range(8)),
         {"text": ["words and words 0"]},
         ("a", "b"),
-        "text: what they said; label: stars",
+        "text from what they said; label from stars",
+    ),
+    "a first row with a decimal comma is no header": Read(
+        "fine wine;71,51\ndull wine;60,3\n",
+        {"text": ["fine wine", "dull wine"], "label": [1, 0]},
+        ("60,3", "71,51"),
+        "text from column 1; label from column 2",
+        options={"sep": ";", "label": 2},
     ),
     "a first row that repeats below is no header": Read(
         "pos,it was good\nneg,it was bad\npos,fine\nneg,dull\n",
@@ -131,7 +138,7 @@ READ = {
     "numbers, however they are written": Read(
         "text,score\none,1\ntwo,-2.5e-1\nthree, 3.0 \n",
         {"text": ["one", "two", "three"], "label": [1.0, -0.25, 3.0]},
-        columns="text: text; label: score",
+        columns="text from text; label from score",
         target="number",
     ),
     "numbers of JSON": Read(
@@ -157,7 +164,7 @@ READ = {
         ),
         {"text": ["Head 0 It was a long story, number 0"]},
         ("x", "y"),
-        "text: headline, story; label: category",
+        "text from headline, story; label from category",
     ),
     "columns without names get those of pandas, and empty ones are no label": Read(
         "v1,v2,,,\n"
@@ -166,7 +173,7 @@ READ = {
         ),
         {"text": ["words, 0"], "label": [0, 1]},
         ("ham", "spam"),
-        "text: v2; label: v1",
+        "text from v2; label from v1",
     ),
     "another encoding": Read(
         "label,text\nx,caf\xe9\ny,two\n",
@@ -207,7 +214,7 @@ READ = {
         "-DOCSTART- -X- O O\n\n# id 1\nAnna NNP B-PER\nleft VBD O\n\n# VBZ O\nRome NNP B-LOC\n",
         {"words": [["Anna", "left"], ["#", "Rome"]], "tags": [[1, 2], [2, 0]]},
         ("B-LOC", "B-PER", "O"),
-        "words: words; tags: tags",
+        "words from words; tags from tags",
         ".conll",
         "tags",
     ),
@@ -223,7 +230,7 @@ READ = {
         "2,Rome,NNP,B-LOC\n",
         {"words": [["Anna", "left"], ["Rome"]], "tags": [[1, 2], [0]]},
         ("B-LOC", "B-PER", "O"),
-        "words: Word; tags: Tag",
+        "words from Word; tags from Tag",
         target="tags",
     ),
     "words a row, the sentence in each": Read(
@@ -237,7 +244,7 @@ READ = {
         lines(ANNA, ROME),
         {"words": [["Anna", "left"], ["Rome"]], "tags": [[1, 2], [0]]},
         ("B-LOC", "B-PER", "O"),
-        "words: tokens; tags: ner_tags",
+        "words from tokens; tags from ner_tags",
         ".jsonl",
         "tags",
     ),
@@ -353,6 +360,99 @@ def test_bad_rows_are_counted_and_may_be_left_out(
     )
 
 
+def numbers(folder: Path, cells: list[str], bad_rows: str = "refuse", **options: Any) -> LoadedData:
+    """Load a file of numbers to learn, separated by semicolons."""
+    rows = "".join(f"text {row};{cell}\n" for row, cell in enumerate(cells))
+    file = folder / "train.csv"
+    file.write_text(f"text;wert\n{rows}")
+    asked = settings(task={"name": "regression", "options": {"bad_rows": bad_rows, **options}})
+    return read(asked, "number", train=f"path:{file}", test=f"path:{file}", label="wert")
+
+
+@pytest.mark.parametrize(
+    ("decimal_mark", "cells", "values"),
+    [
+        ("comma", ["71,51", "1.234,5", "1 234,5", "-0,5", "7", "1,5E-05"], None),
+        ("comma", ["1.234", "1,234"], [1234.0, 1.234]),
+        ("point", ["71.51", "1,234.5", "1 234.5", "-0.5", "007", "5."], None),
+        ("point", ["1,234", "1.234"], [1234.0, 1.234]),
+        (None, ["71.51", "-.5", "1e-05"], [71.51, -0.5, 1e-05]),
+    ],
+)
+def test_numbers_are_read_by_their_decimal_mark(
+    tmp_path: Path, decimal_mark: str | None, cells: list[str], values: list[float] | None
+) -> None:
+    """Each as the nearest float, groups of thousands too; without a mark as Python reads them."""
+    data = numbers(tmp_path, cells, decimal_mark=decimal_mark)
+    if values is None:
+        values = [71.51, 1234.5, 1234.5, -0.5, 7.0, float(cells[-1].replace(",", "."))]
+    assert data.train["label"][:] == values
+
+
+@pytest.mark.parametrize(
+    ("decimal_mark", "cell", "advice"),
+    [
+        (None, "71,51", "; with task.options.decimal_mark: comma it is 71.51"),
+        (
+            None,
+            "1,234",
+            "; with task.options.decimal_mark: point it is 1234, and with "
+            "task.options.decimal_mark: comma it is 1.234",
+        ),
+        ("comma", "71.51", "; with task.options.decimal_mark: point it is 71.51"),
+        ("point", "71,51", "; with task.options.decimal_mark: comma it is 71.51"),
+        (None, "5 %", "; task.options.bad_rows: drop leaves bad rows out"),
+        ("comma", "1,5e999", "; task.options.bad_rows: drop leaves bad rows out"),
+    ],
+)
+def test_a_number_that_is_not_read_is_named_with_what_would_read_it(
+    tmp_path: Path, decimal_mark: str | None, cell: str, advice: str
+) -> None:
+    """The sentence has the cell, its column and its row, and the value by the other mark."""
+    with pytest.raises(UserError) as refused:
+        numbers(tmp_path, ["1", "2", cell], decimal_mark=decimal_mark)
+    start = f"{tmp_path / 'train.csv'}: row 3 has '{cell}' in column 'wert', which is no finite"
+    assert str(refused.value).startswith(f"{start} number{advice}")
+
+
+def test_a_number_that_was_read_before_has_no_decimal_mark(tmp_path: Path) -> None:
+    """A reader of JSON may have taken the 1.234 of a thousand for a decimal: a comma is refused."""
+    file = tmp_path / "train.jsonl"
+    file.write_text(lines({"text": "one", "label": 1.5}, {"text": "two", "label": 2.5}))
+    asked = settings(task={"name": "regression", "options": {"decimal_mark": "comma"}})
+    with pytest.raises(UserError, match=r"row 1 has 1\.5 in column 'label', a number already"):
+        read(asked, "number", train=f"path:{file}", test=f"path:{file}")
+    asked = settings(task={"name": "regression", "options": {"decimal_mark": "point"}})
+    data = read(asked, "number", train=f"path:{file}", test=f"path:{file}")
+    assert data.train["label"][:] == [1.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        (
+            ["71,51", "60,3", "7"],
+            r"it is 71.51 \(1 more of 3 rows are bad\)$",
+        ),
+        (
+            ["good", "bad", "7"],
+            r"no finite number \(1 more of 3 rows are bad\); if the columns are wrong, name others "
+            r"with dataset.options.text or dataset.options.label$",
+        ),
+    ],
+)
+def test_nobody_is_told_to_leave_most_rows_out(tmp_path: Path, cells: list[str], says: str) -> None:
+    """Where more than half of the rows are bad, the columns or the decimal mark are wrong."""
+    with pytest.raises(UserError, match=says):
+        numbers(tmp_path, cells)
+
+
+def test_where_all_rows_are_bad_none_are_left_out(tmp_path: Path) -> None:
+    """A table without rows would be refused later, for a reason that isn't the cause."""
+    with pytest.raises(UserError, match=r"decimal_mark: comma it is 71.51 \(1 more of 2 rows"):
+        numbers(tmp_path, ["71,51", "60,3"], bad_rows="drop")
+
+
 def test_labels_that_can_be_no_classes_are_told(tmp_path: Path) -> None:
     """As many as rows are refused with the likely cause; one that reads as a missing value is
     counted.
@@ -372,6 +472,73 @@ def test_labels_that_can_be_no_classes_are_told(tmp_path: Path) -> None:
     assert not plain.warnings
     assert "columns not read" not in plain.notes
     assert load(tmp_path, "id,label,text\n1,a,one\n2,b,two\n").notes["columns not read"] == "id"
+
+
+SPELT = "label,text\nBilling,a\nbilling,b\nBilling,c\nTech  nical,d\ntech nical,e\nAccount,f\n"
+
+
+def test_labels_of_several_spellings_are_told_and_joined(tmp_path: Path) -> None:
+    """Those that differ only in case or white space are named with their rows; `normalize_labels`
+    takes them for one, named by the most frequent spelling, of test rows too.
+    """
+    name = "labels that differ only in case or white space"
+    apart = load(tmp_path, SPELT)
+    assert len(apart.label_names) == 5
+    assert apart.warnings[name] == (
+        "each spelling is a label of its own: 'Billing' (2 rows) and 'billing' (1), 'Tech  nical' "
+        "(1 row) and 'tech nical' (1); dataset.options.normalize_labels: true joins them"
+    )
+    joined = load(tmp_path, SPELT, "label,text\nBILLING,a\n account ,b\n", normalize_labels=True)
+    assert joined.label_names == ("Account", "Billing", "Tech  nical")
+    assert joined.train["label"][:] == [1, 1, 1, 2, 2, 0]
+    assert joined.test["label"][:] == [1, 0]
+    assert name not in joined.warnings
+    assert joined.notes[name].startswith("taken for one each: 'Billing' (2 rows) and 'billing'")
+    names = ("Account", "BILLING", "Technical")
+    given = SPELT.replace("Tech  nical", "technical").replace("tech nical", "TECHNICAL")
+    assert (
+        load(tmp_path, given, label_names=names, normalize_labels=True).train["label"][:]
+        == joined.train["label"][:]
+    )
+    with pytest.raises(UserError, match="holds a name twice: Billing, billing"):
+        load(tmp_path, SPELT, label_names=("Billing", "billing"), normalize_labels=True)
+    with pytest.raises(UserError, match=r"BILLING.*normalize_labels: true takes it for 'Billing'"):
+        load(tmp_path, SPELT, "label,text\nBILLING,a\n")
+    with pytest.raises(UserError, match="normalize_labels is for classes or tags; leave it out"):
+        load(tmp_path, "label,text\n1,a\n", target="number", normalize_labels=True)
+
+
+DAYS = {
+    "year first": ("2024-05-01", "2024-05-02", False),
+    "year last, with a time": ("01.05.2024 10:00", "2.5.2024 11:30", False),
+    "some missing": ("5/1/2024", "", False),
+    "versions, which are no dates": ("1.5.2", "1.5.3", True),
+}
+
+
+@pytest.mark.parametrize("name", DAYS)
+def test_dates_are_no_classes(tmp_path: Path, name: str) -> None:
+    """A column of few dates isn't taken for the label, whatever the number of its values."""
+    first, second, taken = DAYS[name]
+    cells = [(first, second)[row % 2] for row in range(12)]
+    rows = "".join(f"{cell}\tthe text {n}\t{'abc'[n % 3]}\n" for n, cell in enumerate(cells))
+    data = load(tmp_path, f"day\tquestion\tkind\n{rows}", suffix=".tsv")
+    assert data.label_names == ((first, second) if taken else ("a", "b", "c"))
+
+
+def test_tags_of_several_spellings_are_told_and_joined(tmp_path: Path) -> None:
+    """As classes are, counted in words."""
+    anna = {"tokens": ["Anna", "Bob", "met"], "ner_tags": ["B-PER", "b-per", "O"]}
+    rows = lines(anna, anna)
+    name = "labels that differ only in case or white space"
+    apart = load(tmp_path, rows, suffix=".jsonl", target="tags")
+    assert apart.warnings[name].endswith(
+        "of its own: 'B-PER' (2 words) and 'b-per' (2); dataset.options.normalize_labels: true "
+        "joins them"
+    )
+    joined = load(tmp_path, rows, suffix=".jsonl", target="tags", normalize_labels=True)
+    assert joined.label_names == ("B-PER", "O")
+    assert joined.train["tags"][:] == [[0, 0, 1]] * 2
 
 
 NUMBERS = {
@@ -519,7 +686,8 @@ def test_a_mistake_is_named(
     ("name", "content", "says"),
     [
         ("a.csv", b"", "is empty"),
-        ("a.xlsx", b"x", "must end in .csv"),
+        ("a.pdf", b"x", "must end in .csv"),
+        ("a.xlsx", b"x", "is a spreadsheet, .* export it as CSV and give a.csv"),
         ("a.json", b"{", "can't be read as json"),
         (
             "b.csv",

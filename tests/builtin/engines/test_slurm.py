@@ -13,14 +13,14 @@ import pytest
 
 from hpml_bench.builtin.engines.slurm import Slurm
 from hpml_bench.plugins.engine import JobBatch, make_engine
-from hpml_bench.records.jobs import Job, JobPlan, Submission, Unit, UnitRun
+from hpml_bench.records.jobs import Job, JobPlan, Submission, Unit, UnitRun, plan_id
 from hpml_bench.records.plan import Limits
 from hpml_bench.suite.profile import Profile, load_profile
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
 
 Answering = Callable[..., Path]
-PLAN = "hpml-0123456789"
+PLAN = plan_id(Path("/results"))
 
 
 def engine(**changes: Any) -> Slurm:
@@ -218,10 +218,15 @@ def test_options_that_would_break_the_script_are_refused(
 
 
 def test_live_jobs_are_those_with_the_plans_comment(answering: Answering) -> None:
-    """Jobs of others and ended ones don't count, and a report is of no unit."""
+    """Jobs of others and ended ones don't count, and a report is of no unit.
+
+    Where the comment has other words too, as a site may add and any user may write, the output
+    decides.
+    """
     lines = (
         f"7_0|7|0|RUNNING|None|{PLAN}:units",
         f"7_1|7|1|PENDING|Resources|project=x;{PLAN}:units;y",
+        f"55|55|N/A|RUNNING|None|plots after {PLAN}:units are done",
         f"7_2|7|2|TIMEOUT|TimeLimit|{PLAN}:units",
         f"8|8|N/A|PENDING|Dependency|{PLAN}:report",
         "9_0|9|0|RUNNING|None|hpml-9876543210:units",
@@ -229,7 +234,10 @@ def test_live_jobs_are_those_with_the_plans_comment(answering: Answering) -> Non
         "11|11|N/A|RUNNING|None|a line",
         "and another|one",
     )
-    asked = answering(squeue="cat <<'END'\n" + "\n".join(lines) + "\nEND", scancel="true")
+    output = "case ${@: -1} in 7) echo StdOut=/results/logs/7_1.log;; *) echo StdOut=/plots;; esac"
+    asked = answering(
+        squeue="cat <<'END'\n" + "\n".join(lines) + "\nEND", scancel="true", scontrol=output
+    )
     made = engine()
     plan = batch(made).plan
     assert [(job.name, job.unit, job.running, job.state) for job in made.live(plan)] == [
@@ -287,6 +295,27 @@ def test_an_owner_is_dead_only_where_slurm_knows_it(
     asked = answering(squeue=answer)
     assert engine().dead_among([*map(owner, units)]) == {f"7_{unit}.0" for unit in dead}
     assert asked.read_text().count("squeue") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", True),
+        ("echo 'Job 7 not found'; exit 1", True),
+        ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", False),
+        ("exit 1", False),
+    ],
+)
+def test_only_slurms_own_word_says_that_there_is_no_such_job(
+    answer: str, known: bool, answering: Answering
+) -> None:
+    """Any other failure of scontrol leaves open whether a job that was submitted lives."""
+    asked = answering(squeue="true", scontrol=answer, scancel="true")
+    made = engine()
+    refused = pytest.raises(UserError, match="isn't known whether job 7 belongs to the sweep")
+    with nullcontext() if known else refused:
+        assert made.stop(batch(made).plan, ["7"]) == 0
+    assert "scancel" not in asked.read_text()
 
 
 def test_a_thousand_units_and_more_are_several_arrays(answering: Answering) -> None:

@@ -21,13 +21,14 @@ from helpers.cli_process import Command
 from helpers.commands import called
 from helpers.waiting import until
 from hpml_bench.cli import main
+from hpml_bench.plugins.method import make_method
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.local import run_sweep
 from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.system import heartbeat, processes
-from hpml_bench.system.errors import UserError
+from hpml_bench.system.errors import ProgramFailed, UserError
 from hpml_bench.training import program
 
 SETTINGS = {
@@ -233,20 +234,116 @@ def test_an_unknown_placeholder_is_a_sentence(tmp_path: Path, run: list[str], wh
         ("memory", "oom_host", "its memory had reached "),
         ("nothing", "failed", "the command ended well and left nothing in {out}"),
         ("leave", "failed", "the command left processes behind, which were ended (python"),
-        ("missing", "failed", "the command can't be run: [Errno 2]"),
     ],
 )
 def test_a_program_that_fails_is_a_record(tmp_path: Path, mode: str, status: str, why: str) -> None:
     """The record has a status and a sentence with the end of its output; no process is left."""
     file = suite_file(tmp_path, mode)
-    if mode == "missing":
-        file.write_text(file.read_text().replace("- python\n", "- no-such-program\n"))
     (record,) = run(file, tmp_path / "out")
     assert record.status == status
     assert why in record.error.message
-    assert ("rank0-command.log ends: mode" in record.error.message) == (mode != "missing")
+    assert "rank0-command.log ends: mode" in record.error.message
     if mode == "leave":
         assert gone(noted(tmp_path))
+
+
+def test_a_program_that_has_gone_since_the_check_is_a_sentence(tmp_path: Path) -> None:
+    """It fails the run with what the system says of it."""
+    (tmp_path / program.OUT).mkdir()
+    with pytest.raises(ProgramFailed, match=r"the command can't be run: \[Errno 2\]"):
+        program.run_program(["no-such-program"], tmp_path, tmp_path / "log", "cpu", 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "lacking"),
+    [
+        ([], "give its words, as options: {run: [python, train.py"),
+        (["no-such-program"], "there is no program no-such-program on PATH"),
+        (["/nowhere/trainer"], "there is no program /nowhere/trainer"),
+        (["./trainer"], "the program ./trainer isn't found"),
+        (["python", "gone.py"], "the script gone.py isn't found; a relative path"),
+        (["bash", "-e", "gone.sh"], "the script gone.sh isn't found"),
+        ([sys.executable, "-m", "accelerate", "gone.py"], "the script gone.py isn't found"),
+        (["python", "/nowhere/train.py"], "there is no script /nowhere/train.py"),
+        (["python", "x" * 300 + ".py"], "isn't found"),
+        (["{folder}/plain"], "plain can't be run as a program; make it executable"),
+    ],
+)
+def test_a_missing_program_or_script_is_found_before_any_run(
+    words: list[str], lacking: str, tmp_path: Path
+) -> None:
+    """One sentence with the method, and status 2; no folder is made."""
+    (tmp_path / "plain").touch()
+    file = suite_file(tmp_path)
+    content = yaml.safe_load(file.read_text())
+    words = [word.replace("{folder}", str(tmp_path)) for word in words]
+    content["methods"]["other"]["options"]["run"] = words
+    file.write_text(yaml.safe_dump(content))
+    shown = called(
+        *("run-all", file, "--out", tmp_path / "out", "--allow-commands"),
+        *("--methods", "none,other", "--wandb", "off"),
+        status=2,
+    )
+    sentence = shown.stderr.splitlines()[-1]
+    assert "method other: " in sentence
+    assert lacking in sentence
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["python", "train.py", "--export", "gone.py"],
+        ["bash", "train.sh"],
+        ["sh", "-c", "exit"],
+        ["docker", "run", "image", "python", "train.py"],
+        ["python", "{out}/made.py"],
+    ],
+)
+def test_what_a_command_may_have_is_not_missed(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script beside the suite's file, files after it, and a script in a container's image."""
+    (tmp_path / "bin").mkdir()
+    for name in ("train.sh", "bin/docker"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    file = suite_file(tmp_path)
+    content = yaml.safe_load(file.read_text())
+    content["methods"]["other"]["options"]["run"] = words
+    file.write_text(yaml.safe_dump(content))
+    suite = load_suite(str(file))
+    method = make_method(suite.method("other"))
+    assert method.lacks() == ()
+    assert (f"path:{tmp_path / 'train.sh'}" in method.command) == ("train.sh" in words)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["trainer-of-nodes"], 0),
+        (["python", "/only-on-nodes/train.py"], 0),
+        (["python", "{folder}/gone.py"], 2),
+        (["python", "gone.py"], 2),
+    ],
+)
+def test_jobs_may_have_what_this_machine_lacks(
+    words: list[str], status: int, tmp_path: Path
+) -> None:
+    """A program, or a path in a folder that isn't here, is a warning with jobs of other machines;
+    what no machine can have is refused, and with jobs of this machine both are.
+    """
+    file = suite_file(tmp_path)
+    content = yaml.safe_load(file.read_text())
+    words = [word.replace("{folder}", str(tmp_path)) for word in words]
+    content["methods"]["other"]["options"]["run"] = words
+    file.write_text(yaml.safe_dump(content))
+    call = ("run-all", file, "--out", tmp_path / "out", "--methods", "other", "--wandb", "off")
+    shown = called(*call, "--allow-commands", "--on", "manual", "--dry-run", status=status)
+    warning = "; the jobs may have it on their machines"
+    assert (warning in shown.stderr) is (status == 0)
+    called(*call, "--allow-commands", "--parallel", "1", "--dry-run", status=2)
 
 
 def test_paths_of_a_relative_results_folder(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:

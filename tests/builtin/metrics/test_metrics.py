@@ -103,6 +103,36 @@ CASES: dict[str, tuple[str, Predictions, Value]] = {
 }
 
 
+def by_thresholds(rare: NDArray[Any], probability: NDArray[Any]) -> float:
+    """Return average precision by its definition, a threshold after the other."""
+    area, recall = 0.0, 0.0
+    for threshold in sorted({*probability.tolist()}, reverse=True):
+        shown = probability >= threshold
+        hits = np.count_nonzero(rare & shown)
+        before, recall = recall, hits / np.count_nonzero(rare)
+        area += (recall - before) * hits / np.count_nonzero(shown)
+    return area
+
+
+@pytest.mark.parametrize("levels", [2, 5, 40])
+def test_average_precision_has_one_threshold_for_equal_probabilities(levels: int) -> None:
+    """Where rows of both classes share a probability, their order counts for nothing: the value is
+    that of the definition, and scikit-learn's, also with losses of float32.
+    """
+    draw = np.random.default_rng(levels)
+    rare = draw.random(ROWS) < 0.1
+    place = (draw.random(ROWS) + rare).clip(max=1.5) / 1.5
+    probability = (1 + np.floor(place * (levels - 1))) / (levels + 1)
+    loss = -np.log(np.where(rare, probability, 1 - probability))
+    reference = np.where(rare, 0, 1)
+    expected = by_thresholds(rare, probability)
+    assert average_precision_score(rare, probability) == pytest.approx(expected, abs=1e-12)
+    metric = registry.plugin("metrics", "average_precision")(2)
+    for kept in (loss, loss.astype(np.float32)):
+        rows = metric.rows(Predictions(np.arange(ROWS), reference, reference, kept))
+        assert rows.mean() == pytest.approx(expected, abs=1e-12)
+
+
 def taken(of: Predictions, rows: NDArray[Any]) -> Predictions:
     fields = (np.asarray(part)[rows] for part in (of.reference, of.prediction, of.loss))
     given = None if of.probabilities is None else of.probabilities[rows]

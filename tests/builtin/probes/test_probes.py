@@ -558,6 +558,21 @@ def test_energy_is_a_difference(
     assert probe.stop()["energy_joules"] == pytest.approx(joules, nan_ok=True)
 
 
+def test_energy_goes_on_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joules before it count; those between the starts and while it is read don't."""
+    monkeypatch.setattr(
+        energy, "rapl_joules", partial(next, iter((0.0, 30.0, 100.0, 107.0, 112.0)))
+    )
+    probe = started(energy.EnergyProbe, make_run(tmp_path))
+    probe.before_training()
+    state = json.loads(json.dumps(probe.state()))
+    again = started(energy.EnergyProbe, make_run(tmp_path))
+    again.before_training()
+    again.load(state, 1)
+    again.after_training()
+    assert again.stop()["energy_joules"] == pytest.approx(35.0)
+
+
 HEAT, POWER = pynvml.NVML_PERF_POLICY_THERMAL, pynvml.NVML_PERF_POLICY_POWER
 
 
@@ -601,10 +616,12 @@ def test_what_slows_a_gpu_is_read_over_its_training(
 def test_a_checkpoint_keeps_what_slowed_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install_cards: Machine
 ) -> None:
-    """Seconds and the lowest clock before it count, those between the starts don't."""
-    slowed = {HEAT: (0.0, 10.0, 70.0, 80.0)}
+    """Seconds and the lowest clock before it count; those between the starts don't, nor does the
+    time in which the checkpoint is read.
+    """
+    slowed = {HEAT: (0.0, 10.0, 70.0, 75.0, 85.0)}
     install_cards(card("GPU-a", slowed=slowed, clocks=(1400, 1900)))
-    times = iter((0.0, 20.0, 100.0, 120.0))
+    times = iter((0.0, 20.0, 100.0, 150.0, 170.0))
     monkeypatch.setattr(clocks, "time", SimpleNamespace(monotonic=lambda: next(times)))
     monkeypatch.setattr(distributed, "uuid", lambda _: "a")
     run = make_run(tmp_path)
@@ -614,8 +631,8 @@ def test_a_checkpoint_keeps_what_slowed_a_gpu(
     probe.after_steps([step(1, 1.0)])
     state = json.loads(json.dumps(probe.state()))
     again = started(clocks.ClocksProbe, run)
-    again.load(state, 1)
     again.before_training()
+    again.load(state, 1)
     again.after_steps([step(2, 1.0)])
     again.after_training()
     assert again.stop() == {"slowed_by_heat": 0.5, "slowed_by_power": 0, "lowest_clock_mhz": 1400}

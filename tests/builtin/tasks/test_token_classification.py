@@ -15,6 +15,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics import f1_score, precision_score, recall_score
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 import hpml_bench
@@ -126,6 +127,15 @@ def test_a_wrong_row_is_told(names: tuple[str, ...], label: Any, says: str) -> N
         task(names).check("test", rows.column("tags").combine_chunks(), rows)
 
 
+def test_a_wrong_row_of_many_words_is_cut_behind_one() -> None:
+    """And an ellipsis says so."""
+    words = [["representatives"] * 9]
+    rows = pa.table({"tags": pa.array([[9]], pa.list_(pa.int64())), "words": words})
+    shown = "representatives representatives representatives…"
+    with pytest.raises(UserError, match=f": '{shown}'$"):
+        task().check("test", rows.column("tags").combine_chunks(), rows)
+
+
 def test_rows_without_an_entity_are_refused() -> None:
     """Where all is O there is nothing to learn."""
     rows = Dataset.from_dict({"words": [["a", "b"], ["c"]], "tags": [[0, 0], [0]]})
@@ -158,6 +168,19 @@ def wordpiece() -> PreTrainedTokenizerFast:
     return BertTokenizerFast(vocab={piece: place for place, piece in enumerate(pieces)})
 
 
+def metaspace() -> PreTrainedTokenizerFast:
+    """Return a tokenizer of T5's kind: Unigram over ▁, which stands alone before a whole word that
+    is known without it.
+    """
+    whole = [(word, -2.0) for word in ("Don", "U.S.", "Zufal", "1999", "日本", "end")]
+    letters = sorted({*"▁", *"".join(WORDS)})
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), *whole, *((letter, -4.0) for letter in letters)]
+    backend = Tokenizer(models.Unigram(pieces, 0, byte_fallback=False))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace("▁", "always")
+    backend.decoder = decoders.Metaspace("▁", "always")
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
+
+
 KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     "gpt2": gpt2,
     "tokens that have the space before them": llama_3,
@@ -165,6 +188,7 @@ KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     "llama_2": llama_2,
     "the space as a token of its own": mistral,
     "no space before a text": gemma,
+    "the space before a whole word as a token of its own": metaspace,
 }
 
 
@@ -241,3 +265,13 @@ def test_words_that_are_cut_off_have_no_tag(tokenizer: PreTrainedTokenizerFast) 
     assert encode(tokenizer, WORDS, encoder.max_length)[0] == encoder.texts([" ".join(WORDS)])[0]
     _, labels = encode(tokenizer, ["end", "", "1999"])
     assert [label for label in labels if label != IGNORE_INDEX] == [0, 2]
+
+
+def test_white_space_in_front_of_a_word_carries_no_tag() -> None:
+    """Where a word's own text begins with white space, its tag is on its first letter's token."""
+    for kind in (llama_2, mistral, gemma, metaspace):
+        tokenizer = kind()
+        ids, labels = encode(tokenizer, [" end", "end", "  end"])
+        tagged = [token for token, label in zip(ids, labels, strict=True) if label != IGNORE_INDEX]
+        assert len(tagged) == 3
+        assert all(plain(tokenizer.decode([token])) for token in tagged)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 NO_LIMIT = 10**9  # `max_length` of rows whose length doesn't matter
 OF_LENGTHS = ("rows", "dropped rows", "dropped tokens", "cut rows", "cut tokens")
 """Counts of rows by their length; every other count has a note of its own."""
+MOST_NAMED = 3  # rows that a refusal names
 LARGEST_EXPONENT = 700.0  # largest loss whose perplexity a float can represent
 
 
@@ -198,11 +199,13 @@ class CausalLM(Task):
             encoded = self._encoded(enumerate(row.after(shown, end) for row in read), chat)
         except UserError as error:
             raise Unsupported(f"with examples, {error}") from None
-        if lost := len(rows) - len(encoded["input_ids"]):
+        kept = set(encoded[KEPT])
+        lost = [place for place in range(len(rows)) if place not in kept]
+        if lost:
             raise Unsupported(
-                f"with {len(shown)} examples {lost} of {len(rows)} rows have more than max_length "
-                f"{encoder.max_length} tokens, or are refused by the chat template; take fewer "
-                "examples, or raise max_length"
+                f"with {len(shown)} examples {len(lost)} of {len(rows)} {rows.split} rows have "
+                f"more than max_length {encoder.max_length} tokens, or are refused by the chat "
+                f"template: {_rows_named(rows, lost)}; take fewer examples, or raise max_length"
             )
         if of_all:
             targets = zip(encoded["input_ids"], rows.targets, strict=True)
@@ -266,7 +269,8 @@ class CausalLM(Task):
                 encoder.counts[UNREAD] += 1
             elif self.decoding is not None and not chat.reads(example):
                 encoder.counts[
-                    "rows whose right answer would not be read as such, and score less"
+                    "rows that lose points even for the right answer, as its tokens decode "
+                    "to another text; check tokenizer and template"
                 ] += 1
             if row.messages and no_template:
                 encoder.counts[
@@ -488,3 +492,15 @@ class CausalLM(Task):
         if self.scorer is not None:
             return Guess("An empty answer scores 0.", scores=np.zeros(len(reference)), chance=0.0)
         return guess_tokens(reference)
+
+
+def _rows_named(rows: Rows, places: Sequence[int]) -> str:
+    """Return the first of some rows by their numbers in the split and beginnings of their
+    questions, and how many more there are.
+    """
+    questions = rows.column("question")
+    named = [
+        f"row {place + 1} ({sanitize(questions[place], 40)!r})" for place in places[:MOST_NAMED]
+    ]
+    more = len(places) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")

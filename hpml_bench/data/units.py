@@ -1,0 +1,131 @@
+"""Units and currencies beside a number, compared as whole tokens."""
+
+import re
+import unicodedata
+
+from hpml_bench.data.keyboard import LETTER
+
+CURRENCY_SIGN = r"(?:(?:US|CA|AU|HK|NZ|NT|SG|MX|[ACRSZ])?\$|[\u00a2-\u00a5\u20a0-\u20bf])"
+CURRENCY_NAME = (
+    r"(?:USD|EUR|GBP|JPY|CNY|RMB|CHF|CAD|AUD|NZD|HKD|SGD|INR|SEK|NOK|DKK|ISK|PLN|CZK|HUF|RON|BGN|"
+    r"TRY|RUB|UAH|ILS|ZAR|BRL|MXN|ARS|CLP|COP|PEN|KRW|TWD|THB|IDR|MYR|PHP|VND|PKR|BDT|LKR|NGN|KES|"
+    r"EGP|AED|SAR|BTC|Rs|Fr|kr|z\u0142|K\u010d)"
+)
+BEFORE = rf"(?:(?<![{LETTER}]){CURRENCY_SIGN}|(?<![{LETTER}]){CURRENCY_NAME}\.?)"
+BEHIND = re.compile(
+    rf" ?({CURRENCY_SIGN}|(?:{CURRENCY_NAME}|dollars?|euros?)\.?(?![{LETTER}\d]))(?![{LETTER}\d])"
+)
+SAME_CURRENCY = {
+    "EUR": "€",
+    "euro": "€",
+    "euros": "€",
+    "GBP": "£",
+    "INR": "₹",
+    "USD": "US$",
+    "dollar": "$",
+    "dollars": "$",
+}
+PREFIXED = r"(?:[YZEPTGMkhdcm\u00b5\u03bcnp]|da|[KMGT]i)?"
+BASE = (
+    r"(?:Hz|Pa|mol|cd|ohm|Ohm|\u03a9|\u2126|Wb|lm|lx|Bq|Gy|Sv|bits?|bytes?|eV|cal|Wh|Ah|bar|"
+    r"[mgsNJWVlLt])"
+)
+PREFIXED_ONLY = r"(?:[YZEPTGMkhdcm\u00b5\u03bcnp]|[KMGT]i)(?:[ACFHTBb]|bps|bp)"
+CUSTOMARY = (
+    r"(?:min|sec|hrs?|h|days?|d|weeks?|wk|months?|mo|years?|yrs?|yr|hours?|minutes?|seconds?|"
+    r"in|ft|yd|mi|nmi|feet|foot|inch(?:es)?|miles?|lbs?|oz|pounds?|pt|px|em|qt|gal|sq|ha|ac|mph|kph|"
+    r"rpm|fps|bps|cc|atm|psi|mmHg|dB|ppm|ppb|rad|sr|[ap]\.?m\.?|[AP]\.?M\.?|"
+    r"\u00b0[CFK]?|\u2103|\u2109|[%\u2030\u2032\u2033'\"])"
+)
+ATOM = rf"(?:{PREFIXED_ONLY}|{CUSTOMARY}|{PREFIXED}{BASE})(?![{LETTER}])(?:-?[23]|[\u00b2\u00b3])?"
+KNOWN = rf"(?:{ATOM}(?: ?[/\u00b7*] ?{ATOM})*|/{ATOM}|/[a-z]{{3,}})(?![{LETTER}\d])"
+UNIT = re.compile(KNOWN)
+FACTORS = {
+    "point": {"thousand": 10**3, "million": 10**6, "billion": 10**9},
+    "comma": {"thousand": 10**3, "million": 10**6},
+}
+"""Words that multiply; a billion is 10^12 in most languages with a decimal comma."""
+FACTOR = re.compile(r" ?(thousand|million|billion)s?(?!\w)")
+MULTIPLIER = re.compile(
+    r" ?(?:(?:(?-i:[kKMBGT])|bn|tn|mn|mln|mld|mrd|mio|tsd|hundreds?|dozens?|scores?|trillions?|"
+    r"lakhs?|lacs?|"
+    r"crores?|mil|mille|tausend|millions?|millionen|milliarden?|milliards?|milione|milioni|miliardi?|"
+    r"mill\u00f3n|millones|billions?|billionen|billones|тыс|млн|млрд)(?!\w)"
+    r"|[\u4e07\u842c\u5104\u4ebf\u5146\u5343\u767e\u5341\ub9cc\uc5b5\ucc9c\ubc31])",
+    re.IGNORECASE,
+)
+PER_CENT = re.compile(r"per ?cent|prozent|pour ?cent|por ?ciento|\bpct\b", re.IGNORECASE)
+HALF_OF_DAY = re.compile(r"\b([apAP])\.? ?[mM]\b\.?")
+NEVER_IGNORED = re.compile(r"[%\u2030]|(?:am|pm|ppm|ppb|BCE?|AD|CE)(?!\w)")
+"""Units without which a number is another one: 5 % is not 5."""
+CONTINUED = re.compile(
+    rf" ?[/\u00b7*^]| ?-\w| (?:per|an?|each|every|p\.? ?a|pro|par|je)\b|"
+    rf" (?:(?!in\b|a\b){ATOM}|[CFKNESW])(?!\w)"
+)
+"""What makes a longer unit of a shorter one: km/h, km per hour."""
+ENDED = re.compile(r"[)\]}.,;:!?*\"'`\u201d\u2019]*(?:[ =\u2014]|\Z)|\u2014")
+CLOSING = " \t\n.,;:!?)]}*\"'\u2019\u201d"
+MOST_WORDS = 3  # of a unit: square metres, miles per hour
+WORD = re.compile(rf"[{LETTER}]{{3,}}\.?|[^\W\d{LETTER}]+|per|an?")
+NO_UNITS = frozenset(
+    [
+        "and",
+        "more",
+        "less",
+        "fewer",
+        "plus",
+        "minus",
+        "times",
+        "least",
+        "most",
+        "out",
+        "off",
+        "the",
+        "than",
+        "but",
+        "not",
+        "repeating",
+        "recurring",
+        "squared",
+        "cubed",
+        "and/or",
+        "oder",
+        "und",
+    ]
+)
+
+
+def currency(written: str) -> str:
+    """Return a currency in the form in which all that are the same are written."""
+    name = written.strip().rstrip(".")
+    return SAME_CURRENCY.get(name, name)
+
+
+def unit(text: str) -> str:
+    """Return a unit's letters in their plain form, per cent as its sign."""
+    primes = text.replace("\u2033", '"').replace("\u2032", "'")
+    plain = " ".join(unicodedata.normalize("NFKC", primes).split())
+    if len(plain) > 1:
+        plain = plain.rstrip(CLOSING.replace('"', "").replace("'", ""))
+    plain = HALF_OF_DAY.sub(lambda half: f"{half[1].lower()}m", plain)
+    return PER_CENT.sub("%", plain)
+
+
+def is_unit(text: str) -> bool:
+    """Return whether a text behind a number is no more than a unit."""
+    text = text.strip()
+    if not text or UNIT.fullmatch(text) or unit(text) == "%":
+        return True
+    words = text.split()
+    if len(words) > MOST_WORDS or not NO_UNITS.isdisjoint(words):
+        return False
+    return all(WORD.fullmatch(word) or UNIT.fullmatch(word) for word in words)
+
+
+def has_unit(text: str, wanted: str) -> bool:
+    """Return whether the text behind a number begins with a unit that ends there."""
+    text = unit(text)
+    tail = text.removeprefix(wanted)
+    if tail == text and wanted:
+        return False
+    return ENDED.match(tail) is not None and not CONTINUED.match(tail)
