@@ -35,8 +35,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hpml_bench.data import newswire
-from hpml_bench.data.newswire_world import make_world
+from hpml_bench.builtin.newswire import documents as newswire
+from hpml_bench.builtin.newswire.world import make_world
 
 SEED = 7
 EOS, PAD = "<|endoftext|>", "<|pad|>"

@@ -38,7 +38,7 @@ from hpml_bench.records.predictions import Predictions, TextAnswers, read_predic
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.sweep.local import run_sweep
-from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.training.served import Agreement, Claim, examine
 
 FAULTS = (

@@ -74,9 +74,9 @@ def run_suite(  # noqa: PLR0913 - the options of `run-all`
 
     from hpml_bench.suite.suite import load_suite
     from hpml_bench.sweep.local import run_sweep
-    from hpml_bench.sweep.plan import SweepRequest
     from hpml_bench.sweep.prior import with_prior
     from hpml_bench.sweep.race import rounds
+    from hpml_bench.sweep.request import SweepRequest
 
     loaded = load_suite(suite, seeds=seeds, settings=settings).asked(until, max_seeds, seeds, looks)
     chosen, console = None if methods is None else tuple(methods), Console(quiet=quiet)

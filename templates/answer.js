@@ -1,5 +1,5 @@
 // The first screen of a report: limits that choose among the methods, tips, folds, and the choice in the address.
-// The page is complete without it. The data are an Answer of hpml_bench/judge/summary.py,
+// The page is complete without it. The data are the summary that report.json holds,
 // its pairs as the methods' relations, a letter each.
 {
   const NB = "\u00a0";
@@ -38,7 +38,7 @@
     const significant = (x, digits) =>
       x ? fixed(x, Math.max(0, Math.min(6, digits - 1 - Math.floor(Math.log10(Math.abs(x)) + 1e-9)))) : "0";
     const withUnit = (text, name) => (name ? text + NB + name : text);
-    // as report/numbers.py has them: scores in their digits, costs in three, sizes in the unit that suits each
+    // as the page writes them: scores in their digits, costs in three, sizes in the unit that suits each
     const decimals = (key, x) =>
       key === "score" ? score.digits : x ? Math.max(0, 2 - Math.floor(Math.log10(Math.abs(x)))) : 0;
     const digits = (key, x, more) =>

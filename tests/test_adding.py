@@ -29,7 +29,7 @@ from hpml_bench.suite.profile import load_profile
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, TaskSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.jobs import JobSweep
-from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import Trainer

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from hpml_bench.sweep.plan import methods_of_seed
+from hpml_bench.sweep.request import methods_of_seed
 
 Floats = NDArray[np.float64]
 Random = np.random.Generator

@@ -17,7 +17,7 @@ from hpml_bench.records.run import FINAL, RunRecord, Status
 from hpml_bench.suite.profile import Profile, load_profile
 from hpml_bench.sweep.execute import Ending, SweepProgress
 from hpml_bench.sweep.jobs import JobSweep
-from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.system import disk
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import absolute_keeping_links

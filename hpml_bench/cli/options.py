@@ -16,7 +16,7 @@ from hpml_bench.system.errors import UserError
 if TYPE_CHECKING:
     from hpml_bench.records.plan import Limits
     from hpml_bench.suite.suite import Suite
-    from hpml_bench.sweep.plan import SweepRequest
+    from hpml_bench.sweep.request import SweepRequest
 
 Function = Callable[..., Any]
 Option = Callable[[Function], Function]
@@ -45,7 +45,7 @@ class RunOptions:
     def request(
         self, suite: Suite, limits: Limits, methods: tuple[str, ...] | None, **only: Any
     ) -> SweepRequest:
-        from hpml_bench.sweep.plan import SweepRequest
+        from hpml_bench.sweep.request import SweepRequest
 
         own: dict[str, Any] = {
             "limits": limits,

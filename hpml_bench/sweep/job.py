@@ -35,7 +35,7 @@ from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.sweep.claims import Claim, claimed
 from hpml_bench.sweep.execute import Ending, Execution, SweepProgress
-from hpml_bench.sweep.plan import places
+from hpml_bench.sweep.request import places
 from hpml_bench.sweep.resolve import on_one_node, resolve_for_job
 from hpml_bench.system import disk, processes
 from hpml_bench.system import environment as jobs

@@ -25,7 +25,7 @@ from hpml_bench.records.numbers import count_of
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
 from hpml_bench.sweep.claims import holders
-from hpml_bench.sweep.plan import SweepRequest, plan_jobs, recorded_specs
+from hpml_bench.sweep.request import SweepRequest, plan_jobs, recorded_specs
 from hpml_bench.sweep.watch import UNANSWERED_SECONDS, Watcher
 from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError

@@ -29,7 +29,7 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.execute import Ending, Execution, SweepProgress
 from hpml_bench.sweep.jobs import refuse_if_jobs_live
-from hpml_bench.sweep.plan import SweepRequest, places
+from hpml_bench.sweep.request import SweepRequest, places
 from hpml_bench.sweep.resolve import ResolvedSuite, resolve
 from hpml_bench.system import descriptors, disk, environment
 from hpml_bench.system.files import remove

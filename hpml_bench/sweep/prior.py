@@ -12,7 +12,7 @@ from hpml_bench.records.load import load_records
 from hpml_bench.records.numbers import sentence_list
 from hpml_bench.suite.prior import Prior
 from hpml_bench.suite.suite import Suite
-from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.system.errors import UserError
 
 

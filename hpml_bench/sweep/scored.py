@@ -32,7 +32,7 @@ from hpml_bench.select.comparability import differences, protocol_difference, se
 from hpml_bench.suite.devices import decided_as
 from hpml_bench.suite.suite import MethodEntry, Suite
 from hpml_bench.sweep.local import SweepResult, run_sweep
-from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_json, write_atomically
 

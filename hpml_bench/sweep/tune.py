@@ -32,7 +32,7 @@ from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings, identity
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.execute import Ending, Execution, SweepProgress
-from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.resolve import resolve
 from hpml_bench.system import disk, environment, temporary
 from hpml_bench.system.errors import UserError

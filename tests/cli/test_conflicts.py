@@ -10,7 +10,7 @@ from helpers.commands import called
 from helpers.fake_slurm import asked
 from hpml_bench.cli.conflicts import CALL_LIMITS
 from hpml_bench.records.plan import UNLIMITED, Limits
-from hpml_bench.sweep.plan import plan_jobs
+from hpml_bench.sweep.request import plan_jobs
 
 LIMITS: dict[str, tuple[list[str], Any]] = {
     "stall": (["--stall", "11"], 11.0),

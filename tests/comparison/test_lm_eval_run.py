@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from helpers import skips
+from hpml_bench.builtin.newswire.documents import generate, render
+from hpml_bench.builtin.newswire.world import make_world
 from hpml_bench.comparison.readers import lm_eval
-from hpml_bench.data.newswire import generate, render
-from hpml_bench.data.newswire_world import make_world
 
 ASSET = Path(__file__).parents[2] / "hpml_bench/assets/newswire-gpt2"
 KEPT = Path(__file__).parents[1] / "files/lm_eval"

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import hpml_bench
-from hpml_bench.data import newswire as nw
-from hpml_bench.data.newswire import balanced_beats, beat_chain
-from hpml_bench.data.newswire_world import BEAT_NAMES, ENTITIES, World, make_world
+from hpml_bench.builtin.newswire import documents as nw
+from hpml_bench.builtin.newswire.documents import balanced_beats, beat_chain
+from hpml_bench.builtin.newswire.world import BEAT_NAMES, ENTITIES, World, make_world
 from hpml_bench.data.numbers import read_last
 from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.suite.settings import DatasetSpec, Settings

@@ -16,7 +16,7 @@ from hpml_bench.suite.profile import Profile, load_profile
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.jobs import JobSweep
-from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.request import SweepRequest
 
 Requested = tuple[SweepRequest, Profile]
 

@@ -17,7 +17,7 @@ from hpml_bench.records.run import RunRecord, protocol_id
 from hpml_bench.select.predictions import task_of
 from hpml_bench.suite.settings import Digests, RunSpec
 from hpml_bench.suite.suite import Suite
-from hpml_bench.sweep.plan import places, shuffled
+from hpml_bench.sweep.request import places, shuffled
 from hpml_bench.verify.folder import RunFiles
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"

@@ -32,7 +32,7 @@ from hpml_bench.records.load import headlines, load_records
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.execute import Ending
 from hpml_bench.sweep.local import run_as_rank
-from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.system import temporary
 from hpml_bench.system.errors import UserError
 

@@ -25,8 +25,8 @@ from hpml_bench.statistics import OverSeedsAndRows
 from hpml_bench.suite.prior import Prior
 from hpml_bench.suite.settings import DatasetSpec
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite, Until
-from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.sweep.prior import with_prior
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.system.errors import UserError
 from hpml_bench.verify.verify import verify
 

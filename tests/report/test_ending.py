@@ -18,8 +18,8 @@ from hpml_bench.page.render import page_of
 from hpml_bench.page.seed_plan import plan
 from hpml_bench.records.run import Declared
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite, Until
-from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.sweep.race import rounds
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.system.errors import UserError
 
 ROUNDS = (3, 5, 8)

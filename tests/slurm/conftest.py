@@ -70,7 +70,7 @@ def local(held_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from hpml_bench.suite.suite import load_suite
     from hpml_bench.sweep.local import run_sweep
-    from hpml_bench.sweep.plan import SweepRequest
+    from hpml_bench.sweep.request import SweepRequest
 
     def swept(folder: Path) -> None:
         result = run_sweep(SweepRequest(load_suite(str(held_suite)), folder), Console(quiet=True))

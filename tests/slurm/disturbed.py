@@ -17,7 +17,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.jobs import JobSweep
-from hpml_bench.sweep.plan import SweepRequest, methods_of_seed
+from hpml_bench.sweep.request import SweepRequest, methods_of_seed
 
 PROFILE = Path(__file__).with_name("slurm.yaml")
 

@@ -11,7 +11,7 @@ from two_nodes import TwoNodes, slurm, until
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.local import run_sweep
-from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.request import SweepRequest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.cluster_slow]
 STEPS, SECONDS = 480, 0.5

@@ -13,8 +13,8 @@ from hpml_bench import statistics
 from hpml_bench.judge.results import Results
 from hpml_bench.records.run import Declared
 from hpml_bench.suite.suite import Margin, Suite, Until, load_suite
-from hpml_bench.sweep.plan import SweepRequest, places
 from hpml_bench.sweep.race import rounds
+from hpml_bench.sweep.request import SweepRequest, places
 from hpml_bench.system.errors import UserError
 
 

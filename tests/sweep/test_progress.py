@@ -27,7 +27,7 @@ from hpml_bench.suite.suite import MethodEntry, Suite, load_suite
 from hpml_bench.sweep.execute import SweepProgress, in_words
 from hpml_bench.sweep.jobs import JobSweep
 from hpml_bench.sweep.local import run_sweep
-from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.status import local_state, plain_sweep
 from hpml_bench.system import heartbeat
 from hpml_bench.system.errors import UserError

@@ -15,8 +15,8 @@ from hpml_bench import run_suite
 from hpml_bench.judge.results import Results
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.suite import Until, load_suite
-from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.sweep.race import measured, rounds, standing
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.system.errors import UserError
 from hpml_bench.verify.verify import verify
 

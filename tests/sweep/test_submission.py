@@ -26,7 +26,7 @@ from hpml_bench.suite.settings import Digests, RunSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.jobs import JobSweep, find
 from hpml_bench.sweep.local import run_sweep
-from hpml_bench.sweep.plan import plan_jobs
+from hpml_bench.sweep.request import plan_jobs
 from hpml_bench.sweep.status import state
 from hpml_bench.sweep.watch import FRUITLESS_LIMIT
 from hpml_bench.system.errors import UserError

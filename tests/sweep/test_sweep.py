@@ -23,7 +23,7 @@ from hpml_bench.suite.settings import Digests, RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep import local as sweep
 from hpml_bench.sweep.execute import SweepProgress
-from hpml_bench.sweep.plan import SweepRequest, methods_of_seed, shuffled
+from hpml_bench.sweep.request import SweepRequest, methods_of_seed, shuffled
 
 Finished = tuple[Path, Path, Result]
 

@@ -31,7 +31,7 @@ from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.claims import Claim
 from hpml_bench.sweep.execute import Ending
 from hpml_bench.sweep.job import JobWork
-from hpml_bench.sweep.plan import SweepRequest, plan_jobs
+from hpml_bench.sweep.request import SweepRequest, plan_jobs
 from hpml_bench.sweep.resolve import resolve_for_job
 from hpml_bench.system import heartbeat, processes
 from hpml_bench.system.errors import UserError

@@ -24,7 +24,7 @@ from hpml_bench.launch import preparation
 from hpml_bench.plugins.group import Group
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.local import run_as_rank
-from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.system import environment, gpus, network
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.gpus import visible_gpus

@@ -2,8 +2,9 @@
 possible accuracy.
 """
 
-from hpml_bench.data.newswire import WorldOptions, best_accuracy, generate, render, split_sizes
-from hpml_bench.data.newswire_world import TOPICS, make_world
+from hpml_bench.builtin.newswire.documents import WorldOptions, best_accuracy, generate, render
+from hpml_bench.builtin.newswire.world import TOPICS, make_world
+from hpml_bench.data.generated import split_sizes
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.settings import Settings
 

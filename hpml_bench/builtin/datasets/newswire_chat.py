@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.data.conversations import rows_of
-from hpml_bench.data.newswire import (
+from hpml_bench.builtin.newswire.documents import (
     balanced_beats,
     beat_posterior,
     render,
     sample,
     split_rng,
-    split_sizes,
     stream,
 )
-from hpml_bench.data.newswire_world import BEAT_NAMES, ENTITIES, N_BEATS, make_world
+from hpml_bench.builtin.newswire.world import BEAT_NAMES, ENTITIES, N_BEATS, make_world
+from hpml_bench.data.conversations import rows_of
+from hpml_bench.data.generated import split_sizes
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.settings import Settings
 

@@ -4,16 +4,16 @@ word.
 
 from pydantic import Field
 
-from hpml_bench.data.newswire import (
+from hpml_bench.builtin.newswire.documents import (
     TAGS,
     TWO_WORDS,
     WorldOptions,
     generate,
     second_words,
-    split_sizes,
     tagged,
 )
-from hpml_bench.data.newswire_world import make_world
+from hpml_bench.builtin.newswire.world import make_world
+from hpml_bench.data.generated import split_sizes
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.settings import Settings
 

@@ -4,8 +4,9 @@ possible RMSE.
 
 from pydantic import Field
 
-from hpml_bench.data import newswire as news
-from hpml_bench.data.newswire_world import make_world
+from hpml_bench.builtin.newswire import documents as news
+from hpml_bench.builtin.newswire.world import make_world
+from hpml_bench.data.generated import split_sizes
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.settings import Settings
 
@@ -34,7 +35,7 @@ class NewswireScore(DatasetLoader):
             self.options.noise,
         )
         splits, best = {}, (0.0, 0.0)
-        for split, size in news.split_sizes(settings).items():
+        for split, size in split_sizes(settings).items():
             rng = news.split_rng(seed, split)
             beats = news.balanced_beats(size, rng)
             documents, numbers = (

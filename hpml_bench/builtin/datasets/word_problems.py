@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from hpml_bench.data.conversations import rows_of
-from hpml_bench.data.newswire import split_sizes
+from hpml_bench.data.generated import split_sizes
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings

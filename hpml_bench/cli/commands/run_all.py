@@ -27,7 +27,7 @@ from hpml_bench.cli.reporting import write
 if TYPE_CHECKING:
     from hpml_bench.plugins.tracker import Tracker
     from hpml_bench.records.plan import Limits
-    from hpml_bench.sweep.plan import SweepRequest
+    from hpml_bench.sweep.request import SweepRequest
 
 
 @click.command("run-all")

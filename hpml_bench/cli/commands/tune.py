@@ -83,7 +83,7 @@ def tune(  # noqa: PLR0913, PLR0917 - a command's options
     Trials that are recorded are not repeated: call it again after a crash and it goes on.
     """
     from hpml_bench.page.terminal import terminal
-    from hpml_bench.sweep.plan import SweepRequest
+    from hpml_bench.sweep.request import SweepRequest
     from hpml_bench.sweep.tune import TuningRequest, run_tuning
 
     loaded = load(suite, overrides, world_size=nproc, device=device)

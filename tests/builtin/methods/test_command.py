@@ -26,7 +26,7 @@ from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.local import run_sweep
-from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.system import heartbeat, processes
 from hpml_bench.system.errors import ProgramFailed, UserError
 from hpml_bench.training import program

@@ -27,7 +27,7 @@ from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
 from hpml_bench.sweep import local as sweep
 from hpml_bench.sweep import tune
-from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.tune import TuningRequest, run_tuning
 from hpml_bench.system.errors import UserError
 

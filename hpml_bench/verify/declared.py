@@ -24,8 +24,8 @@ from hpml_bench.select.comparability import (
 )
 from hpml_bench.suite.settings import method_identity
 from hpml_bench.suite.suite import Suite, load_suite, packaged_suites
-from hpml_bench.sweep.plan import shuffled
 from hpml_bench.sweep.race import due
+from hpml_bench.sweep.request import shuffled
 from hpml_bench.system.environment import PACKAGES
 from hpml_bench.system.text import digest
 from hpml_bench.verify.folder import Evidence, Finding, failed

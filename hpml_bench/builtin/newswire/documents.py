@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hpml_bench.data.newswire_world import (
+from hpml_bench.builtin.newswire.world import (
     BACKGROUND,
     BEAT_NAMES,
     BEAT_TOPIC,
@@ -31,18 +31,8 @@ from hpml_bench.data.newswire_world import (
     World,
 )
 from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.settings import Settings
 
 SPLITS = ("train", "validation", "test", "stream", "check")  # each with its own random generator
-POOL = 8  # multiple of `train_samples` to generate where each seed draws its own rows
-
-
-def split_sizes(settings: Settings) -> dict[str, int]:
-    return {
-        "train": (settings.train_samples or 1024) * (POOL if settings.vary_data else 1),
-        "validation": settings.validation_samples or 500,
-        "test": settings.test_samples or 1000,
-    }
 
 
 class WorldOptions(Frozen):
