@@ -136,7 +136,7 @@ def test_scores_are_counted_a_second_time(name: str) -> None:
 def check_second_count(name: str, scorer: Scorer, texts: list[str]) -> None:
     """Assert that the auditor scores each text against each that a run may expect as `scorer`."""
     may_be_expected = [text for text in texts if scorer.refusal(text) is None]
-    assert len(may_be_expected) > 20
+    assert len(may_be_expected) > 10
     for said, expected in itertools.product(texts, may_be_expected):
         again = rows.SCORERS[name](said, expected)
         assert again == pytest.approx(scorer.score(said, expected)), (said, expected)
