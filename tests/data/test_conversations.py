@@ -886,3 +886,5 @@ def test_preferences_are_told_as_such(tmp_path: Path) -> None:
         assert learnt == [said("user: a", "assistant: b")]
     ended = whole | {"messages": [USER, ANSWER]}
     assert loaded(tmp_path / "e.jsonl", [ended]) == [said("user: a", "assistant: b")]
+    odd = {"messages": {"a": 1}, "chosen": "b", "rejected": "c"}
+    assert "messages" in refused(tmp_path / "o.jsonl", lines(odd))
