@@ -63,11 +63,14 @@ from hpml_bench.system.disk import explained
 from hpml_bench.system.environment import cores
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_bytes, read_json
+from hpml_bench.system.parquet import MOST_DECODED
 from hpml_bench.system.text import digest
 
 FORMAT = 9  # version of cache entries, raised when the same rows are tokenised or saved differently
 SPLITS = ("train", "validation", "test")
 MANIFEST = "manifest.json"
+TEXTS = ("question", "expected")  # columns of texts that a run's predictions repeat
+MOST_TEXT = MOST_DECODED // 2  # bytes of these; the rest is for answers and numbers
 BATCH = 1000
 END = 40  # characters that a preview shows of a prompt's end
 
@@ -119,6 +122,7 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
     )
     copies = Copies.model_validate(manifest["copies"])
     test, groups = read_rows(folder / "test"), {}
+    _check_texts(test, where)
     if GROUP in test.column_names:
         groups["groups"] = (
             f"{test.num_rows:,} test rows in {pc.count_distinct(test.column(GROUP)).as_py():,} "
@@ -318,6 +322,20 @@ def _bytes_to_hash(column: pa.Array) -> Iterator[bytes | memoryview]:
 
 
 # On disk
+
+
+def _check_texts(test: pa.Table, where: str) -> None:
+    """Raise UserError where a run's predictions, which hold the texts of all test rows, would be
+    larger than what is read of them.
+    """
+    columns = [test.column(name) for name in TEXTS if name in test.column_names]
+    size = sum(pc.sum(pc.binary_length(column)).as_py() or 0 for column in columns)
+    if size > MOST_TEXT:
+        raise UserError(
+            f"{where}: questions and expected answers of the {test.num_rows:,} test rows take "
+            f"{size:,} bytes, and a run's predictions hold at most {MOST_TEXT:,}; lower "
+            f"test_samples"
+        )
 
 
 def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder: Path) -> None:

@@ -151,9 +151,10 @@ def mostly_holes(file: BinaryIO) -> bool:
     # of none says that the first one lies at the end
     if facts.st_size <= MOST_HOLES or facts.st_blocks * BLOCK * 10 > facts.st_size:
         return False
-    position = file.tell()
+    # the descriptor's own position, which lies behind what the file object has read ahead
+    position = os.lseek(file.fileno(), 0, os.SEEK_CUR)
     first_hole = os.lseek(file.fileno(), 0, os.SEEK_HOLE)
-    file.seek(position)
+    os.lseek(file.fileno(), position, os.SEEK_SET)
     return first_hole < facts.st_size
 
 

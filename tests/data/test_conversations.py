@@ -714,6 +714,18 @@ def test_what_happened_to_rows_is_in_the_notes(prepare_rows: Callable[..., Prepa
     assert not any(warning.startswith(note) for warning in plain.warnings)
 
 
+def test_more_text_than_predictions_hold_is_refused(
+    prepare_rows: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the training, whose predictions would be unreadable."""
+    size = sum(len(row["prompt"] + row["completion"]) for row in rows_of(8))
+    monkeypatch.setattr("hpml_bench.data.prepare.MOST_TEXT", size)
+    prepare_rows(rows_of(8))
+    monkeypatch.setattr("hpml_bench.data.prepare.MOST_TEXT", size - 1)
+    with pytest.raises(UserError, match=f"8 test rows take {size} bytes.*; lower test_samples"):
+        prepare_rows(rows_of(8))
+
+
 @pytest.mark.parametrize("short", [True, False])
 def test_several_processes_prepare_the_same(
     short: bool, prepare_rows: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch
@@ -874,3 +886,5 @@ def test_preferences_are_told_as_such(tmp_path: Path) -> None:
         assert learnt == [said("user: a", "assistant: b")]
     ended = whole | {"messages": [USER, ANSWER]}
     assert loaded(tmp_path / "e.jsonl", [ended]) == [said("user: a", "assistant: b")]
+    odd = {"messages": {"a": 1}, "chosen": "b", "rejected": "c"}
+    assert "messages" in refused(tmp_path / "o.jsonl", lines(odd))
