@@ -224,15 +224,32 @@ def commands_page() -> str:
     parts = [
         "# Commands\n",
         "Made by `python benchmarks/generate_docs.py` from the commands themselves; "
-        "`hpml-bench COMMAND --help` prints the same. Mistakes in a command or a suite end with "
-        "the status 2, an interruption with 130.\n",
+        "`hpml-bench COMMAND --help` prints the same.\n",
+        "The exit status is 0 if all went well, 1 if a run failed (the report says which), 2 for a "
+        "mistake in the command or the suite, and 130 after an interruption, unless the command "
+        "says otherwise below.\n",
     ]
     context = click.Context(main_command, info_name="hpml-bench")
-    for name in main_command.list_commands(context):
-        command = main_command.get_command(context, name)
-        if command is not None and command.callback.__module__.startswith("hpml_bench."):
-            parts += command_parts(command, click.Context(command, context, info_name=name))
+    commands = {
+        name: main_command.get_command(context, name)
+        for name in main_command.list_commands(context)
+    }
+    ours = {
+        name: command
+        for name, command in commands.items()
+        if command is not None and command.callback.__module__.startswith("hpml_bench.")
+    }
+    rows = [(f"[`{name}`](#hpml-bench-{name})", summary(command)) for name, command in ours.items()]
+    parts.append(table(("command", "what it does"), rows))
+    for name, command in ours.items():
+        parts += command_parts(command, click.Context(command, context, info_name=name))
     return "\n".join(parts)
+
+
+def summary(command: click.Command) -> str:
+    """Return the first sentence of a command's help, as `hpml-bench --help` shows it."""
+    paragraph = inspect.cleandoc(command.help or "").partition("\n\n")[0]
+    return " ".join(paragraph.split())
 
 
 def command_parts(command: click.Command, context: click.Context) -> list[str]:
