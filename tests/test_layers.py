@@ -38,6 +38,8 @@ ORDER = (
 functions too.
 """
 PLUGINS = "builtin"
+GENERATOR = "builtin.newswire"
+"""What several data sets are drawn from; it is no plug-in."""
 TYPES = ("plugins.group", "plugins.model", "plugins.rows", "plugins.tokenizer")
 """Types that plug-ins share with the core and that need a training library."""
 TRAINING = ("torch", "transformers", "peft", "datasets")
@@ -149,7 +151,12 @@ def test_there_is_no_import_circle() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in FILES if within(name, PLUGINS) and name.count(".") > 2]
+    "name",
+    [
+        name
+        for name in FILES
+        if within(name, PLUGINS) and name.count(".") > 2 and not within(name, GENERATOR)
+    ],
 )
 def test_plug_ins_do_not_know_each_other(name: str) -> None:
     """A method, task, data set, probe, tracker or section imports no other one, unless it is a
@@ -159,8 +166,18 @@ def test_plug_ins_do_not_know_each_other(name: str) -> None:
     assert {
         other
         for other in OWN[name]
-        if within(other, PLUGINS) and not f"{other}.".startswith(f"{own}.")
+        if within(other, PLUGINS)
+        and not within(other, GENERATOR)
+        and not f"{other}.".startswith(f"{own}.")
     } == set()
+
+
+def test_the_generator_imports_no_plug_in() -> None:
+    """It may be used by every data set."""
+    for name in FILES:
+        if within(name, GENERATOR):
+            others = {other for other in OWN[name] if not within(other, GENERATOR)}
+            assert {other for other in others if within(other, PLUGINS)} == set(), name
 
 
 def test_core_code_reaches_plug_ins_through_the_registry() -> None:

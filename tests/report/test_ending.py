@@ -226,7 +226,7 @@ def test_a_method_that_answers_alike_is_run_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its one run completes every round, and no later one asks for it."""
-    for place in ("sweep.race", "report.compared", "suite.suite"):
+    for place in ("sweep.race", "select.compared", "suite.suite"):
         monkeypatch.setattr(
             f"hpml_bench.{place}.alike", lambda settings, method: method.name == "head"
         )
