@@ -29,6 +29,7 @@ from hpml_bench.suite.settings import (
     TaskSpec,
 )
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite
+from hpml_bench.system.text import summary_of
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 POINTS = {
@@ -239,17 +240,14 @@ def commands_page() -> str:
         for name, command in commands.items()
         if command is not None and command.callback.__module__.startswith("hpml_bench.")
     }
-    rows = [(f"[`{name}`](#hpml-bench-{name})", summary(command)) for name, command in ours.items()]
+    rows = [
+        (f"[`{name}`](#hpml-bench-{name})", summary_of(command.callback))
+        for name, command in ours.items()
+    ]
     parts.append(table(("command", "what it does"), rows))
     for name, command in ours.items():
         parts += command_parts(command, click.Context(command, context, info_name=name))
     return "\n".join(parts)
-
-
-def summary(command: click.Command) -> str:
-    """Return the first sentence of a command's help, as `hpml-bench --help` shows it."""
-    paragraph = inspect.cleandoc(command.help or "").partition("\n\n")[0]
-    return " ".join(paragraph.split())
 
 
 def command_parts(command: click.Command, context: click.Context) -> list[str]:

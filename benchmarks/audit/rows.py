@@ -183,12 +183,13 @@ def number(answer: str, expected: str, point: str = ".") -> float:
     given, wanted = last_number(answer, point), last_number(expected, point)
     if given is None or wanted is None or given[0] != wanted[0]:
         return 0.0
-    _, said_front, said_back, _ = given
-    _, front, back, _ = wanted
+    _, said_front, said_back = given
+    _, front, back = wanted
     if not front and not back:
-        ignored = not said_back.startswith(("%", "\u2030"))
+        may_be_ignored = not said_back.startswith(("%", "\u2030"))
         return float(
-            ignored and (not said_front or said_front[0] not in "<>~\u00b1\u2248\u2264\u2265")
+            may_be_ignored
+            and (not said_front or said_front[0] not in "<>~\u00b1\u2248\u2264\u2265")
         )
     follows = [
         said_back.startswith(unit) and not said_back[len(unit) :][:1].isalnum()
@@ -199,16 +200,16 @@ def number(answer: str, expected: str, point: str = ".") -> float:
     return float((front or back) == said_front or follows[0 if front else 1])
 
 
-def last_number(text: str, point: str) -> tuple[tuple[Any, ...], str, str, bool] | None:
-    """Return the number that counts, as its joining signs and parts, with the sign in front of it,
-    what stands behind it, and whether nothing stands before it; None where there is none.
+def last_number(text: str, point: str) -> tuple[tuple[Any, ...], str, str] | None:
+    """Return the number that counts, as its joining signs and parts, with the sign in front of it
+    and what stands behind it; None where there is none.
     """
     text = as_typed(text)
     for behind in text.split("####")[1:]:
         line = behind.split("\n")[0]
         if places := places_of(line):
-            alone = len(places) == 1 or "=" in line
-            return number_at(line, *places[-1], point) if alone else None
+            is_result = len(places) == 1 or "=" in line
+            return number_at(line, *places[-1], point) if is_result else None
     places = places_of(text)
     if not places:
         return None
@@ -263,7 +264,7 @@ def places_of(text: str) -> list[tuple[int, int]]:
 
 def number_at(
     text: str, start: int, end: int, point: str
-) -> tuple[tuple[Any, ...], str, str, bool] | None:
+) -> tuple[tuple[Any, ...], str, str] | None:
     """Return the number in a place, as `last_number` does."""
     behind, before = text[end:], text[:start]
     if re.match(r"[eE][-+]?\d|\.\.", behind):
@@ -288,8 +289,7 @@ def number_at(
         back = following[1]
     if front == "$" and back.startswith("$"):
         front = back = ""
-    left = before[: mark.start()] if mark else before
-    return parts, unit_of(front), unit_of(back), not left.strip(" \xa0\n\t([{*\"'-+$")
+    return parts, unit_of(front), unit_of(back)
 
 
 def unit_of(text: str) -> str:

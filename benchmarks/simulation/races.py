@@ -190,7 +190,7 @@ def plausible(of: Squares, most: int, level: float) -> Bools:
     """Return which pairs by score the most seeds may find if they differ by a standard error more
     than measured.
 
-    The package's hope (`report/judge.py`), at the most level that a pair can have, which is the
+    The package's hope (`judge/verdicts.py`), at the most level that a pair can have, which is the
     share of differences.
     """
     if of.methods == 2:

@@ -375,7 +375,7 @@ def _turns(cell: Any, column: str) -> list[Turn]:
     if isinstance(cell, dict) and any(isinstance(cell.get(key), str) for key in ("role", "from")):
         cell = [cell]  # one turn, as the answers of LLaMA-Factory's preferences are
     if isinstance(cell, dict) and all(isinstance(values, list) for values in cell.values()):
-        # some versions of `datasets` give a list of mappings so
+        # some versions of `datasets` give a list of mappings as a mapping of lists
         cell = [dict(zip(cell, values, strict=True)) for values in zip(*cell.values(), strict=True)]
     if isinstance(cell, str):
         raise ValueError(  # noqa: TRY004

@@ -1,4 +1,4 @@
-"""Picture: the model of a chart, in the data's own numbers, which `report/pictures` draws for
+"""Picture: the model of a chart, in the data's own numbers, which `page/pictures` draws for
 pages and for papers.
 """
 

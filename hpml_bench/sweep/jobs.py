@@ -415,8 +415,8 @@ class JobSweep:
         """End all jobs, and remove their claims; return their number. A process that waits for
         them resubmits none.
 
-        Raises UserError where the engine doesn't answer. The submissions, by which another call
-        finds their jobs, are kept then, and where jobs still end after `STOP_SECONDS`.
+        Raises UserError where the engine doesn't answer. The submissions are kept in that case, and
+        where jobs are still ending after `STOP_SECONDS`, so that another call finds those jobs.
         """
         with self._submitting():
             # first: a process that waits reads it before it submits anything again

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from hpml_bench.records.numbers import count_of
 from hpml_bench.system.errors import UserError
 
 
@@ -25,4 +26,4 @@ def stop(folder: Path) -> None:
     if count == 0:
         click.echo("there was no job to end")
     else:
-        click.echo("1 job was ended" if count == 1 else f"{count} jobs were ended")
+        click.echo(f"{count_of(count, 'job')} {'was' if count == 1 else 'were'} ended")
