@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from hpml_bench.comparison import readers
 from hpml_bench.judge.scores import Circumstances, CostDefinition, FailedRun, ScoreDefinition
-from hpml_bench.records.numbers import count_of
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import open_plain, read_bytes
-from hpml_bench.system.text import sanitize, summary_of
+from hpml_bench.system.text import count_of, sanitize, summary_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -27,10 +27,10 @@ from hpml_bench.page.over_suites import OfSuite, Suites
 from hpml_bench.page.render import Page, page_of_suites, write_page
 from hpml_bench.page.tables import section_of, table
 from hpml_bench.plugins.blocks import Question, Section, Table, Text
-from hpml_bench.records.numbers import MISSING, Cell, capitalized, count_of, number
+from hpml_bench.records.numbers import MISSING, Cell, capitalized, number
 from hpml_bench.select.comparability import grouped
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.text import sanitize
+from hpml_bench.system.text import count_of, sanitize
 
 FORMATS = ("html", "md")
 

@@ -12,12 +12,12 @@ from hpml_bench.judge.scores import SuiteFacts
 from hpml_bench.judge.summarize import lent_in_words, plain, score_scale, summarize
 from hpml_bench.judge.summary import Failure, Guess, Method, PageSummary, Setup
 from hpml_bench.plugins.dataset import FEWER
-from hpml_bench.records.numbers import count_of, option_list
+from hpml_bench.records.numbers import option_list
 from hpml_bench.records.run import FAILED
 from hpml_bench.records.tuning import find
 from hpml_bench.select.comparability import is_base, untrained
 from hpml_bench.system.environment import Environment
-from hpml_bench.system.text import sanitize
+from hpml_bench.system.text import count_of, sanitize
 
 
 @once

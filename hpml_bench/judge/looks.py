@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from pydantic import Field, TypeAdapter
 
-from hpml_bench.records.numbers import count_of, sentence_list
+from hpml_bench.records.numbers import sentence_list
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import read_bytes, write_atomically
-from hpml_bench.system.text import sanitize
+from hpml_bench.system.text import count_of, sanitize
 
 FILE = "looks.json"
 OVER = "over several"

@@ -25,7 +25,6 @@ from hpml_bench.judge.verdicts import Scope, Verdicts, is_exact, race_end, ranki
 from hpml_bench.records.numbers import (
     NAMED,
     capitalized,
-    count_of,
     decimals,
     larger_unit,
     resolving,
@@ -33,7 +32,7 @@ from hpml_bench.records.numbers import (
     slug,
 )
 from hpml_bench.statistics import Comparison
-from hpml_bench.system.text import sanitize
+from hpml_bench.system.text import count_of, sanitize
 
 TESTS: Mapping[Scope, str] = {
     "seeds and rows": "Scores: differences of the first less the second within seed and row, in a "

@@ -38,7 +38,6 @@ from hpml_bench.records.numbers import (
     Cell,
     capitalized,
     cell,
-    count_of,
     p_cell,
     p_value,
     rank,
@@ -46,7 +45,7 @@ from hpml_bench.records.numbers import (
 )
 from hpml_bench.select.comparability import versions
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.text import sanitize
+from hpml_bench.system.text import count_of, sanitize
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def show_answer(answer: PageSummary, console: Console) -> None:
     beneath itself.
     """
     from hpml_bench.page.answer import words
-    from hpml_bench.records.numbers import count_of
+    from hpml_bench.system.text import count_of
 
     header, *rows = words.cells(answer)
     page = Console(width=max(NARROWEST, console.width))

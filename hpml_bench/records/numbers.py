@@ -11,6 +11,7 @@ from typing import Any
 
 from hpml_bench.records.run import Metric
 from hpml_bench.statistics import Interval
+from hpml_bench.system.text import count_of
 
 MISSING = "–"
 MINUS = "−"
@@ -114,11 +115,6 @@ def ordinal(n: int) -> str:
     """Return `1st`, `2nd`, `3rd`, `11th`."""
     ending = "th" if 10 <= n % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
     return f"{n}{ending}"
-
-
-def count_of(n: int, noun: str) -> str:
-    """Return `1 run`, `1,000 runs`."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def set_apart(n: int) -> str:

@@ -21,7 +21,6 @@ from hpml_bench.records import jobs as plans
 from hpml_bench.records.files import PLAN
 from hpml_bench.records.folder import ResultsFolder, Say, locked
 from hpml_bench.records.jobs import Job, JobPlan
-from hpml_bench.records.numbers import count_of
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
 from hpml_bench.sweep.claims import holders
@@ -31,6 +30,7 @@ from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import absolute_keeping_links, end_of, is_plain_file, remove
 from hpml_bench.system.redaction import redacted, without_assigned
+from hpml_bench.system.text import count_of
 
 POLL_SECONDS = 60.0
 """Most seconds between two looks at the jobs."""

@@ -11,13 +11,14 @@ from pathlib import Path
 from hpml_bench.judge.judged import JudgedRuns
 from hpml_bench.judge.verdicts import race_end
 from hpml_bench.records.load import headlines, load_records
-from hpml_bench.records.numbers import count_of, sentence_list
+from hpml_bench.records.numbers import sentence_list
 from hpml_bench.records.run import FINAL
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite, Until, alike
 from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import count_of
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,11 @@ def _printable(text: object, width: int) -> str:
     return "".join(c if c.isprintable() else " " for c in _ANSI.sub("", some))
 
 
+def count_of(n: int, noun: str) -> str:
+    """Return `1 run`, `1,000 runs`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def summary_of(documented: object) -> str:
     """Return the first paragraph of a docstring as one line; empty where there is no docstring."""
     paragraph = (documented.__doc__ or "").strip().partition("\n\n")[0]

@@ -11,7 +11,7 @@ from typing import Any
 from hpml_bench.judge.results import Results
 from hpml_bench.records.files import PREDICTIONS, RECORD, SET_ASIDE, SUITE
 from hpml_bench.records.load import changed, installed, load_record, wrong_id
-from hpml_bench.records.numbers import count_of, sentence_list
+from hpml_bench.records.numbers import sentence_list
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.select.comparability import (
     differences,
@@ -27,7 +27,7 @@ from hpml_bench.suite.suite import Suite, load_suite, packaged_suites
 from hpml_bench.sweep.race import due
 from hpml_bench.sweep.request import shuffled
 from hpml_bench.system.environment import PACKAGES
-from hpml_bench.system.text import digest
+from hpml_bench.system.text import count_of, digest
 from hpml_bench.verify.folder import Evidence, Finding, failed
 
 ENVIRONMENT = (

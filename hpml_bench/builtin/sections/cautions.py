@@ -19,11 +19,11 @@ from hpml_bench.page.answer import words
 from hpml_bench.page.answer.words import BECAUSE
 from hpml_bench.page.tables import quantity_of, section_of, table
 from hpml_bench.plugins.blocks import Section, Table, Text
-from hpml_bench.records.numbers import MISSING, Cell, count_of, sentence_list, set_apart
+from hpml_bench.records.numbers import MISSING, Cell, sentence_list, set_apart
 from hpml_bench.records.run import FAILED, RunRecord
 from hpml_bench.select.comparability import grouped
 from hpml_bench.suite.settings import identity
-from hpml_bench.system.text import sanitize, shortened
+from hpml_bench.system.text import count_of, sanitize, shortened
 
 order = 24
 WELL, MIND, BAD = "✓", "!", "✕"

@@ -8,7 +8,8 @@ from hpml_bench.judge.summarize import lent_in_words
 from hpml_bench.page.answer.sections import turns
 from hpml_bench.page.tables import quantity_of, section_of, table
 from hpml_bench.plugins.blocks import Section
-from hpml_bench.records.numbers import capitalized, count_of, sentence_list, with_unit
+from hpml_bench.records.numbers import capitalized, sentence_list, with_unit
+from hpml_bench.system.text import count_of
 
 order = 149
 MOST_HOSTS = 8  # number of hosts that are named

@@ -9,22 +9,13 @@ from hpml_bench.page.pictures.charts import gantt, in_words
 from hpml_bench.page.tables import quantity_of, section_of, table
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.plugins.picture import Picture
-from hpml_bench.records.numbers import (
-    MISSING,
-    Cell,
-    cell,
-    count_of,
-    fact,
-    number,
-    option_list,
-    sentence_list,
-)
+from hpml_bench.records.numbers import MISSING, Cell, cell, fact, number, option_list, sentence_list
 from hpml_bench.records.run import RunRecord
 from hpml_bench.select.comparability import alone, environment_of, flat, grouped, hosts_of
 from hpml_bench.select.timeline import where
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.environment import Environment
-from hpml_bench.system.text import sanitize
+from hpml_bench.system.text import count_of, sanitize
 
 order = 110
 REPEATABILITY = (

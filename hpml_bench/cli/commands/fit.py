@@ -77,7 +77,7 @@ def fit(
     from hpml_bench.fit.limits import gigabytes
     from hpml_bench.fit.predict import predict
     from hpml_bench.page.terminal import fitting, terminal
-    from hpml_bench.records.numbers import count_of
+    from hpml_bench.system.text import count_of
 
     with Console(stderr=True).status(
         f"Tracing {count_of(len(methods or loaded.methods), 'method')} ..."

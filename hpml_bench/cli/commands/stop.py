@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from hpml_bench.records.numbers import count_of
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import count_of
 
 
 @click.command()

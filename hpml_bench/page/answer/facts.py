@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from hpml_bench.judge.summary import Axis, Key, PageSummary
 from hpml_bench.page.answer.words import label, several
-from hpml_bench.records.numbers import MINUS, capitalized, count_of
+from hpml_bench.records.numbers import MINUS, capitalized
+from hpml_bench.system.text import count_of
 
 FEW_SEEDS, FEW_ROWS = (
     5,

@@ -15,7 +15,6 @@ from hpml_bench.records.numbers import (
     MISSING,
     Cell,
     capitalized,
-    count_of,
     number,
     p_cell,
     rank,
@@ -24,6 +23,7 @@ from hpml_bench.records.numbers import (
 )
 from hpml_bench.statistics import ALPHA
 from hpml_bench.statistics.over_rows import MOST_ROWS
+from hpml_bench.system.text import count_of
 
 VERDICTS = {
     "different": "differs",

@@ -11,15 +11,8 @@ from typing import NamedTuple
 
 from hpml_bench import statistics
 from hpml_bench.judge.summary import Axis, PageSummary
-from hpml_bench.records.numbers import (
-    NAMED,
-    capitalized,
-    count_of,
-    number,
-    ordinal,
-    sentence_list,
-    with_unit,
-)
+from hpml_bench.records.numbers import NAMED, capitalized, number, ordinal, sentence_list, with_unit
+from hpml_bench.system.text import count_of
 
 BECAUSE = {
     "oom_cuda": "out of GPU memory",
