@@ -2,6 +2,7 @@
 plain form.
 """
 
+import html
 import re
 import unicodedata
 from functools import partial
@@ -34,6 +35,8 @@ VULGAR = re.compile(r"(\d?)([\u00bc-\u00be\u2150-\u215e])")
 SUPERSCRIPT = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
 RAISED = re.compile(rf"(?<=\d)[{SUPERSCRIPT}]+")
 LOWERED = str.maketrans(SUPERSCRIPT, "0123456789+-")
+ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+"""A character as HTML writes it, with its semicolon: AT&T has none."""
 TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]{0,15})\s*/?>")
 ARROW = re.compile(r"-{1,3}>|=>")
 COMPARISONS = {"<=": "≤", ">=": "≥", "!=": "≠", "+/-": "±"}
@@ -45,7 +48,7 @@ LATEX = re.compile(
     r"\s*(?:\{\s*(\d[\d.,]*)\s*\}|(\d))"
 )
 """A fraction as LaTeX writes it, with the space behind a number before it."""
-DEGREE = re.compile(r"\^\s*\{?\\circ\}?|\\degree(?![A-Za-z])")
+DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])")
 TEXT_OF_LATEX = re.compile(r"\\(?:text|textrm|textbf|mathrm|mathbf|mbox)\{([^{}]*)\}")
 COMMANDS = {
     "times": "×",
@@ -95,6 +98,7 @@ def typed(text: str, decimal_mark: DecimalMark) -> str:
     """Return a text with its digits, signs, fractions and powers of ten as a keyboard writes
     them.
     """
+    text = ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
     text = VULGAR.sub(_fraction, text)
     text = RAISED.sub(lambda raised: f"^{raised[0].translate(LOWERED)}", text)
     text = text.translate(DASHES).translate(SIGNS)
@@ -113,7 +117,7 @@ def typed(text: str, decimal_mark: DecimalMark) -> str:
 
 def _without_markup(text: str) -> str:
     """Return a text whose HTML tags and LaTeX commands are plain signs, where they have one."""
-    text = TAG.sub(_tag, text.replace("&nbsp;", " "))
+    text = TAG.sub(_tag, text)
     text = FORMULA.sub(r"\2", text)
     text = DEGREE.sub("°", text.replace("{,}", ","))
     text = TEXT_OF_LATEX.sub(r"\1", LATEX.sub(_latex_fraction, text))

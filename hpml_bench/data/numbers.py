@@ -44,14 +44,24 @@ FRONT = re.compile(
 )
 """What belongs to a number in front of it: its sign, before or behind its currency."""
 NEAR = 40  # characters before a number, and behind it, that can belong to it
+PART = r"(?:half|halve|third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth)"
+PART_BEHIND = r"(?:half|halves|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth)s?)"
+COUNT = r"(?:an?|one|two|three|four|five|six|seven|eight|nine)"
+AND = r"(?:und ein|en een|og en|och en|et|y|e)"
+HALF = r"(?:halb|half|halv|demie?|medi[oa]|mezz[oa]|mei[oa])"
+AND_A_PART = rf"(?:(?:(?:and )?{COUNT} {PART}s?|{PART_BEHIND}|{AND} {HALF})(?!\w))"
+"""A part of one behind a number: 5 and a half, 2 thirds. 3 quarters may be coins."""
 WORD_BEFORE = re.compile(
     r"(?:\b(?:log|ln|lg|sin|cos|tan|exp|sqrt|root of|power of|not|minus|negative|"
     r"(?:more|less|fewer|greater|larger|smaller) than|at (?:least|most)) *"
+    rf"|\b(?:twice|double|triple) |\b{PART}s? of (?:the )?"
+    r"|[-+\u2014] *\$?[(\[]\$?"
     r"|[\w.][(\[]|\\[A-Za-z]+ *\{?|\u221a *\{?|\}\{|::|\.\.)\(?\Z",
     re.IGNORECASE,
 )
 """What makes something else of the number behind it: a function, a comparison, a decimal."""
 WORD_BEHIND = re.compile(
+    rf" *{AND_A_PART}|"
     r" *(?:(?:or|and) (?:more|less|fewer|higher|lower)|repeating|recurring|squared|cubed"
     r"|to the power|\+ ?[\w\u221a(]|[\u03c0i](?!\w)|-[ \n]*\Z)"
 )
@@ -309,9 +319,10 @@ def _read(text: str, token: re.Match[str], decimal_mark: DecimalMark) -> Number:
     _check_before(before, run, is_signed=bool(signs))
     money = currency(front["currency"] or "")
     if factor := FACTOR.match(behind):
-        if factor[1] not in FACTORS[decimal_mark] or not isinstance(value, Fraction):
+        word = factor[1].lower()
+        if word not in FACTORS[decimal_mark] or not isinstance(value, Fraction):
             raise UnreadError(f"has '{run}{factor[0]}', which isn't one number")
-        value *= FACTORS[decimal_mark][factor[1]]
+        value *= FACTORS[decimal_mark][word]
         behind = behind[factor.end() :]
     if MULTIPLIER.match(behind) or (money and re.match(r" ?m(?![\w/])", behind)):
         raise UnreadError(f"has '{run}{behind[:12].rstrip()}', which isn't one number")

@@ -13,7 +13,8 @@ CURRENCY_NAME = (
 )
 BEFORE = rf"(?:(?<![{LETTER}]){CURRENCY_SIGN}|(?<![{LETTER}]){CURRENCY_NAME}\.?)"
 BEHIND = re.compile(
-    rf" ?({CURRENCY_SIGN}|(?:{CURRENCY_NAME}|dollars?|euros?)\.?(?![{LETTER}\d]))(?![{LETTER}\d])"
+    rf" ?({CURRENCY_SIGN}|(?:{CURRENCY_NAME}|[Dd]ollars?|[Ee]uros?)\.?(?![{LETTER}\d]))"
+    rf"(?![{LETTER}\d])"
 )
 SAME_CURRENCY = {
     "EUR": "€",
@@ -45,16 +46,34 @@ FACTORS = {
     "comma": {"thousand": 10**3, "million": 10**6},
 }
 """Words that multiply; a billion is 10^12 in most languages with a decimal comma."""
-FACTOR = re.compile(r" ?(thousand|million|billion)s?(?!\w)")
+FACTOR = re.compile(r" ?(thousand|million|billion)s?(?!\w)", re.IGNORECASE)
+MULTIPLIERS = (
+    r"bn|tn|mn|mln|mld|mrd|mio|tsd|tys|tis|hundreds?|dozens?|scores?|trillions?|lakhs?|lacs?|crores?",
+    r"tausend|millions?|millionen|milliarden?|billions?|billionen",
+    r"mil|mille|milliers?|milliards?|mila|milione|milioni|miliardi?",
+    r"mill\u00f3n|millones|billones|milh\u00e3o|milh\u00f5es|bilh\u00e3o|bilh\u00f5es",
+    r"duizend|miljoen|miljard|tusen|tuhatta?|milj|miljon(?:er|ia|aa)?|miljard(?:er|ia)?",
+    r"million(?:er)?|milliard(?:er)?|tysi(?:\u0105c|\u0105ce|\u0119cy)|milion(?:y|\u00f3w|\u016f)?",
+    r"miliard(?:y|\u00f3w|\u016f)?|tis\u00edce?|ezer|milli\u00f3|milli\u00e1rd|bin|milyon|milyar",
+    r"ribu|juta|miliar|ngh\u00ecn|tri\u1ec7u|t\u1ef7",
+    r"тыс(?:яча|ячи|яч)?|млн|млрд|миллион(?:а|ов)?|миллиард(?:а|ов)?|тис(?:яча|ячі|яч)?",
+    r"мільйон(?:и|ів)?|мільярд(?:и|ів)?|χιλιάδες|εκατομμύρια?|δισεκατομμύρια?",
+)
 MULTIPLIER = re.compile(
-    r" ?(?:(?:(?-i:[kKMBGT])|bn|tn|mn|mln|mld|mrd|mio|tsd|hundreds?|dozens?|scores?|trillions?|"
-    r"lakhs?|lacs?|"
-    r"crores?|mil|mille|tausend|millions?|millionen|milliarden?|milliards?|milione|milioni|miliardi?|"
-    r"mill\u00f3n|millones|billions?|billionen|billones|тыс|млн|млрд)(?!\w)"
-    r"|[\u4e07\u842c\u5104\u4ebf\u5146\u5343\u767e\u5341\ub9cc\uc5b5\ucc9c\ubc31])",
+    rf" ?(?:(?:(?-i:[kKMBGT])|{'|'.join(MULTIPLIERS)})(?!\w)"
+    r"|[\u4e07\u842c\u5104\u4ebf\u5146\u5343\u767e\u5341\ub9cc\uc5b5\ucc9c\ubc31]"
+    r"|\u0e1e\u0e31\u0e19|\u0e2b\u0e21\u0e37\u0e48\u0e19|\u0e41\u0e2a\u0e19"
+    r"|\u0e25\u0e49\u0e32\u0e19)",  # Thai, without spaces between words
     re.IGNORECASE,
 )
-PER_CENT = re.compile(r"per ?cent|prozent|pour ?cent|por ?ciento|\bpct\b", re.IGNORECASE)
+"""Words and letters that multiply, whose factor hangs on the language or isn't read."""
+PER_CENT = re.compile(
+    r"per ?cento?|prozent|pour ?cent|por ?(?:ciento|cento)|procent(?:[oyaui\u016f]|\u00f3w)?(?!\w)"
+    r"|procent|pros(?:ent|entti|enttia)(?!\w)|persen(?!\w)|sz\u00e1zal\u00e9k"
+    r"|процент(?:а|ов)?(?!\w)|відсот(?:ок|ки|ків)(?!\w)|\bpct\b",
+    re.IGNORECASE,
+)
+"""Per cent in words; percentage points keep an ending behind its sign, and equal no per cent."""
 HALF_OF_DAY = re.compile(r"\b([apAP])\.? ?[mM]\b\.?")
 NEVER_IGNORED = re.compile(r"[%\u2030]|(?:am|pm|ppm|ppb|BCE?|AD|CE)(?!\w)")
 """Units without which a number is another one: 5 % is not 5."""
@@ -98,7 +117,7 @@ NO_UNITS = frozenset(
 def currency(written: str) -> str:
     """Return a currency in the form in which all that are the same are written."""
     name = written.strip().rstrip(".")
-    return SAME_CURRENCY.get(name, name)
+    return SAME_CURRENCY.get(name) or SAME_CURRENCY.get(name.lower(), name)
 
 
 def unit(text: str) -> str:

@@ -20,7 +20,7 @@ from hpml_bench.judge.summary import Failure, PageSummary, Relation, Values
 from hpml_bench.page import terminal
 from hpml_bench.page.answer import words
 from hpml_bench.page.answer.screen import bars, context
-from hpml_bench.page.answer.sections import answer_table, matrix_section, turns
+from hpml_bench.page.answer.sections import answer_table, deciding_section, matrix_section, turns
 from hpml_bench.page.tables import parts, placed
 from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.suite.suite import packaged
@@ -241,6 +241,20 @@ def test_a_row_of_the_matrix_is_seen_from_its_method(
     assert made[at].marks
     for texts, marks in zip(made[at].rows, made[at].marks, strict=True):
         assert all(text.endswith(signs[mark]) for text, mark in zip(texts, marks, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [(0.004, "a or b: less than 0.1 points apart."), (1.0, "a or b: 1.0 point apart.")],
+)
+def test_an_open_pair_that_hardly_differs_is_not_said_to_be_nothing_apart(
+    difference: float, said: str
+) -> None:
+    """A difference that rounds to 0.0 has a bound instead, since rows are named that would show
+    it.
+    """
+    answer = an_answer({"a": 80.0, "b": 80.0 - difference}, open_=(("a", "b"),))
+    assert said in str(deciding_section(answer))
 
 
 @pytest.mark.parametrize(

@@ -274,6 +274,9 @@ def _missed(answer: PageSummary, pair: Pair) -> str:
 def _open_pair(answer: PageSummary, pair: Pair) -> str:
     one, other = sorted((pair.a, pair.b), key=answer.number.__getitem__)
     gap = answer.gap_text(abs(pair.difference))
+    smallest = 10.0**-answer.gap_digits
+    if 0 < abs(pair.difference) < smallest / 2:  # it would be shown as 0.0
+        gap = f"less than {answer.gap_text(smallest)}"
     apart = (
         f"{words.label(answer, one)} or {words.label(answer, other)}: {gap} "
         f"apart.{_missed(answer, pair)}"
