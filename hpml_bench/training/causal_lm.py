@@ -315,11 +315,11 @@ def _caches(encoder: Any) -> bool:
 
 def _attends(encoder: Any) -> bool:
     """Return whether a model takes the mask of all tokens together with the last one."""
-    base = _unwrapped(encoder)
     # a state-space model without attention (Mamba) multiplies the new tokens' states by the mask
-    return not getattr(base, "_is_stateful", False) or hasattr(
-        base.config.get_text_config(), "num_attention_heads"
-    )
+    base = _unwrapped(encoder)
+    if hasattr(base.config.get_text_config(), "num_attention_heads"):
+        return True
+    return any(hasattr(part, "is_causal") for part in base.modules())
 
 
 def _cache_name(base: Any) -> str:

@@ -21,6 +21,9 @@ from hpml_bench.system.errors import Unsupported
 from hpml_bench.training.trial import passed_over, unread_parts
 
 TOKENS = 20  # default number of virtual tokens, as in `prompt_tuning`
+# PEFT refuses updates of `out_proj` in these types and models (`_check_lora_target_modules_mamba`)
+LORA_LIKE = {"LORA", "ADALORA", "XLORA", "RANDLORA"}
+STATE_SPACE = {"mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h"}
 STEPS_UNKNOWN = 10**9  # AdaLoRA's `total_step` until `before_train` sets it
 
 
@@ -75,6 +78,9 @@ def add_lora(backbone: Any, options: Any, target: str | list[str]) -> Any:
             "target"
         )
     passed = passed_over(backbone)
+    excluded = unread_parts(backbone)
+    if everywhere:
+        excluded += [*passed, *refused_by_peft("LORA", backbone)]
     config = LoraConfig(
         task_type=task_type(backbone),
         r=options.r,
@@ -85,7 +91,7 @@ def add_lora(backbone: Any, options: Any, target: str | list[str]) -> Any:
         fan_in_fan_out=any(
             type(layer).__name__ == "Conv1D" for layer in backbone.modules()
         ),  # GPT-2's linears
-        exclude_modules=_pattern([*unread_parts(backbone), *(passed if everywhere else [])]),
+        exclude_modules=_pattern(excluded),
     )
     model = get_peft_model(backbone, config)
     for name in passed:
@@ -95,6 +101,21 @@ def add_lora(backbone: Any, options: Any, target: str | list[str]) -> Any:
                 f"itself"
             )
     return keep_input_type(model)
+
+
+def refused_by_peft(kind: str, backbone: Any) -> list[str]:
+    """Return the names of the linear layers that PEFT refuses to adapt with a type, although it
+    finds them itself under `all-linear`.
+    """
+    # transformers hands the weight of `out_proj` itself to a fused kernel in most state-space
+    # models; PEFT goes by their `model_type`, also where the layer is called as any other is
+    if kind not in LORA_LIKE or backbone.config.model_type not in STATE_SPACE:
+        return []
+    return [
+        name
+        for name, layer in backbone.named_modules()
+        if isinstance(layer, torch.nn.Linear) and name.rpartition(".")[2] == "out_proj"
+    ]
 
 
 def stacked_experts(backbone: Any) -> list[str]:
@@ -156,10 +177,9 @@ def defaults(kind: str, backbone: Any) -> dict[str, Any]:
     """Return the options that PEFT leaves open or sets too large for small models; None leaves
     one to PEFT.
     """
-    config, unread = (
-        backbone.config.get_text_config(),
-        _pattern([*unread_parts(backbone), *passed_over(backbone)]),
-    )
+    config = backbone.config.get_text_config()
+    refused = refused_by_peft(kind, backbone)
+    unread = _pattern([*unread_parts(backbone), *passed_over(backbone), *refused])
     inner = (
         "" if backbone.base_model is backbone else f"{backbone.base_model_prefix}."
     )  # without an output layer

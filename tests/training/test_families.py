@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -36,6 +38,9 @@ COVERED = {
     "falcon_mamba": (48, 48), "mamba2": (67, 67),
 }  # fmt: skip
 """Percent of the weights in matrices that `qlora` adapts, as `lora` does, and that it quantises."""
+if Version(transformers.__version__) >= Version("5.25"):
+    # its layers are called one by one since; PEFT still refuses an update of `out_proj`
+    COVERED["falcon_mamba"] = (64, 88)
 
 
 @pytest.mark.parametrize("kind", COVERED)
