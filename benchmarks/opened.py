@@ -7,7 +7,7 @@ hostile files for each of its rows.
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from hpml_bench.comparison.inputs import MOST_CELLS, MOST_TABLE
+from hpml_bench.comparison import inputs
 from hpml_bench.data.files import LONGEST_LINE, MOST_JSON, MOST_TAGGED
 from hpml_bench.data.sources import MOST_CONFIG, MOST_TOKENIZER
 from hpml_bench.records.points import MOST_BYTES
@@ -18,6 +18,7 @@ from hpml_bench.verify.files import MOST_LOOKED_AT
 
 OURS = "a command of hpml-bench, or whoever gave the folder"
 JSON_BYTES = f"{MAX_RECORD_BYTES:,} bytes"
+TABLE = f"{inputs.MOST_ROWS:,} rows, {inputs.MOST_CELLS:,} values"
 USER = "the user, or whoever gave the file"
 
 
@@ -225,18 +226,34 @@ GIVEN = (
     ),
     Opened("--baseline FILE", "saved runs", USER, JSON_BYTES, "its model", ("check",)),
     Opened(
-        "compare *.csv, *.tsv, *.jsonl",
+        "compare *.csv, *.tsv",
         "scores of others",
         USER,
-        f"{MOST_TABLE:,} bytes, {MOST_CELLS:,} values",
+        f"{inputs.MOST_TABLE:,} bytes, {TABLE}",
         "columns, numbers, rows",
+        ("compare",),
+    ),
+    Opened(
+        "compare *.jsonl",
+        "scores of others",
+        USER,
+        f"{inputs.MOST_TABLE:,} bytes, {inputs.LONGEST_LINE:,} characters a line, {TABLE}",
+        "the same",
+        ("compare",),
+    ),
+    Opened(
+        "compare *.json",
+        "a list of scores of others, or samples of lm_eval",
+        USER,
+        f"{inputs.MOST_LIST:,} bytes, {TABLE}",
+        "the same",
         ("compare",),
     ),
     Opened(
         "compare *.parquet",
         "scores of others",
         USER,
-        f"{MOST_FILE:,} bytes, {MOST_DECODED:,} bytes decoded, {MOST_CELLS:,} values",
+        f"{MOST_FILE:,} bytes, {MOST_DECODED:,} bytes decoded, {TABLE}",
         "the same",
         ("compare",),
     ),

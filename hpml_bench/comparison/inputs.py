@@ -37,7 +37,11 @@ costs of a seed are compared on one; for messages, file and line that a line cam
 """
 MOST_MAPPING = 50_000_000  # bytes of a file that is one object of JSON
 MOST_BYTES = 1_000_000_000  # of the samples of one task
-MOST_TABLE = 200_000_000  # bytes of a table of text
+MOST_TABLE = 100_000_000  # bytes of a table of text
+MOST_LIST = 15_000_000  # bytes of one list of JSON: as objects it takes thirty times as many
+LONGEST_LINE = 5_000_000  # characters of a line of JSON
+MOST_LINES = 10_000_000  # lines of a file of JSON, empty ones too
+MOST_ROWS = 1_000_000  # rows of a table
 MOST_CELLS = 3_000_000  # rows times columns of a table
 LONGEST = 100  # characters of a name; a longer one is cut
 
@@ -87,18 +91,47 @@ def json_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     UserError where it isn't.
     """
     with _reading(file), _text_of(file) as stream:
-        first = stream.read(1000).lstrip()[:1]
+        is_list = stream.read(1000).lstrip().startswith("[")
         stream.seek(0)
-        items = enumerate(json.load(stream) if first == "[" else stream, 1)
-        for number, item in items:
-            where = f"{file}, {'entry' if first == '[' else 'line'} {number}"
-            if first != "[" and not item.strip():
+        if is_list:
+            if file.stat().st_size > MOST_LIST:
+                raise UserError(
+                    f"{file} is one list of more than {MOST_LIST:,} bytes; write an object a line "
+                    f"(.jsonl)"
+                )
+            entries = json.load(stream)
+            for number, entry in enumerate(entries, 1):
+                where = f"{file}, entry {number}"
+                yield where, _object(entry, where)
+            return
+        for number, line in enumerate(lines_of(file, stream, LONGEST_LINE), 1):
+            if number > MOST_LINES:
+                raise UserError(f"{file} has more than {MOST_LINES:,} lines; remove empty ones")
+            if not line.strip():
                 continue
+            where = f"{file}, line {number}"
             with _reading(where):
-                one = item if first == "[" else json.loads(item)
-            if not isinstance(one, dict):
-                raise UserError(f"{where}: it is no object; give one for each row")
-            yield where, one
+                entry = json.loads(line)
+            yield where, _object(entry, where)
+
+
+def _object(entry: Any, where: str) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise UserError(f"{where}: it is no object; give one for each row")
+    return entry
+
+
+def lines_of(file: Path, stream: io.TextIOWrapper, longest: int) -> Iterator[str]:
+    """Yield the lines of an open file; a UserError for one of more than `longest` characters."""
+    number = 1
+    while line := stream.readline(longest + 1):
+        if len(line) > longest:
+            raise UserError(
+                f"{file}, line {number}: it has more than {longest:,} characters; take long "
+                f"texts out of the table"
+            )
+        yield line
+        number += 1
 
 
 def refuse_large(file: Path, most: int = MOST_BYTES) -> None:

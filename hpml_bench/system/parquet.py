@@ -3,15 +3,17 @@ take no room on disk.
 """
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from hpml_bench.system.files import open_plain
+from hpml_bench.system.pages import DELTA_BYTE_ARRAY, pages_of
 
 MOST_FILE = 500_000_000  # bytes of a file
 MOST_FOOTER = 4_000_000  # bytes of the metadata at a file's end, which grow when they are decoded
 MOST_GROUPS = 10_000  # groups of rows
+MOST_PAGES = 100_000  # of all columns: pages hold about a megabyte
 MOST_DECODED = 200_000_000  # bytes of all columns, once each row has its own
 WIDEST_FIXED = 32  # bytes of a value of fixed size: those of the widest decimal
 OBJECT = 100  # bytes that Python takes for a text or an array beside its content
@@ -42,16 +44,40 @@ def read_table(
         try:
             with parquet.ParquetFile(file) as opened:
                 metadata, schema = opened.metadata, opened.schema_arrow
-            fields = [field for field in schema if columns is None or _root(field.name) in columns]
+            fields = [field for field in schema if columns is None or field.name in columns]
             _check_types(fields, metadata, allowed)
             _check_size(fields, metadata, most_cells)
+            _check_pages(file, fields, metadata)
             texts = [field.name for field in fields if is_text(field.type)]
             # by its dictionary a text takes its room once, and not in each row
             with parquet.ParquetFile(file, metadata=metadata, read_dictionary=texts) as opened:
                 return _decoded(opened, [field.name for field in fields])
         except (pa.ArrowException, MemoryError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise ValueError(f"it can't be decoded: {reason}") from None
+            raise _undecodable(error) from None
+
+
+def columns_of_types(
+    path: Path, allowed: Callable[[str, Any], bool], *, follow: bool = False
+) -> tuple[list[str], list[str]]:
+    """Return the columns of a file that may have their types, and the others; raises as
+    `read_table`.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with open_plain(path, follow=follow) as file:
+        _check_end(file)
+        try:
+            schema = parquet.read_schema(file)
+        except (pa.ArrowException, MemoryError) as error:
+            raise _undecodable(error) from None
+    named = [field.name for field in schema if allowed(field.name, field.type)]
+    return named, [field.name for field in schema if field.name not in named]
+
+
+def _undecodable(error: BaseException) -> ValueError:
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return ValueError(f"it can't be decoded: {reason}")
 
 
 def _check_end(file: BinaryIO) -> None:
@@ -75,8 +101,16 @@ def _check_types(fields: list[Any], metadata: Any, allowed: Callable[[str, Any],
     for field in fields:
         if not allowed(field.name, field.type):
             raise ValueError(f"column {field.name!r:.60} is of type {field.type!s:.60}")
+    types = {field.name: field.type for field in fields}
+    paths: set[str] = set()
     for number in range(metadata.num_columns):
         column = metadata.schema.column(number)
+        # a struct `a` with a field `b` and a column named `a.b` are read together
+        if column.path in paths:
+            raise ValueError(f"two columns have the path {column.path!r:.60}")
+        paths.add(column.path)
+        if _type_of(column.path, types) is None:
+            continue
         # decimals, of which a file may say that each takes a megabyte
         if column.physical_type == "FIXED_LEN_BYTE_ARRAY" and column.length > WIDEST_FIXED:
             raise ValueError(f"column {column.path!r:.60} has values of {column.length:,} bytes")
@@ -101,10 +135,40 @@ def _check_size(fields: list[Any], metadata: Any, most_cells: int) -> None:
         group = metadata.row_group(number)
         for place in range(group.num_columns):
             column = group.column(place)
-            kind = types.get(_root(column.path_in_schema), types.get(column.path_in_schema))
+            kind = _type_of(column.path_in_schema, types)
             if kind is not None:
                 size += _bytes_of_chunk(column, kind)
     _check_bytes(size)
+
+
+def _type_of(path: str, types: Mapping[str, Any]) -> Any:
+    """Return the type of the column that a path of the file's schema belongs to; None where the
+    column isn't read.
+    """
+    # such as `reference.list.element` of a list; a column's own name may have points, too
+    return types.get(path, types.get(path.partition(".")[0]))
+
+
+def _check_pages(file: BinaryIO, fields: list[Any], metadata: Any) -> None:
+    """Check the pages of a file's columns by their own headers: the metadata may claim less."""
+    types = {field.name: field.type for field in fields}
+    size = 0
+    pages = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for place in range(group.num_columns):
+            column = group.column(place)
+            kind = _type_of(column.path_in_schema, types)
+            if kind is None:
+                continue
+            for page in pages_of(file, column):
+                pages += 1
+                size += page.decompressed_bytes
+                if pages > MOST_PAGES:
+                    raise ValueError(f"it has more than {MOST_PAGES:,} pages")
+                if page.encoding == DELTA_BYTE_ARRAY:  # a text may repeat all of the one before
+                    raise ValueError(f"column {column.path_in_schema!r:.60} has texts as deltas")
+                _check_bytes(size)
 
 
 def _row_bytes(kind: Any) -> int:
@@ -181,10 +245,3 @@ def is_number(kind: Any) -> bool:
     return bool(
         pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
     )
-
-
-def _root(path: str) -> str:
-    """Return the column of a path as `reference.list.element`, which the library chooses by its
-    first part.
-    """
-    return path.partition(".")[0]

@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -14,6 +16,7 @@ from hpml_bench.comparison.readers import table
 from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.pages import pages_of
 
 ROWS = 3_000
 ZEROS = pa.array(np.zeros(ROWS, np.int32))
@@ -82,15 +85,21 @@ def claimed_footer(path: Path) -> Path:
 TABLES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a text": (lambda path: write(path, note=TEXT), "it holds 3,0"),
     "texts in groups": (texts_in_groups, "it holds 3"),
-    "bytes of fixed size": (lambda path: write(path, note=FIXED), "'note' is of type fixed_size"),
-    "lists of fixed size": (
-        lambda path: write(path, probabilities=LISTS),
-        "'probabilities' is of type fixed_size",
-    ),
     "many rows": (many_rows, "it has 3,000,000 rows of 2 columns, and at most 3,000,000 values"),
     "a huge file": (long_footer, "it is larger than 500,000,000 bytes"),
     "a long footer": (claimed_footer, "its footer claims 399,000,000 bytes"),
 }
+
+
+UNREAD = {"bytes of fixed size": {"note": FIXED}, "lists of fixed size": {"probabilities": LISTS}}
+
+
+@pytest.mark.parametrize("more", UNREAD.values(), ids=UNREAD)
+def test_columns_that_no_table_needs(more: dict[str, Any], tmp_path: Path) -> None:
+    """They aren't decoded, however large they would be, and are named."""
+    (scores,) = table.read(write(tmp_path / "scores.parquet", **more), None)
+    (name,) = more
+    assert any(f"Columns of lists weren't read: {name}." in remark for remark in scores.remarks)
 
 
 @pytest.mark.parametrize(("make", "words"), TABLES.values(), ids=TABLES)
@@ -99,6 +108,121 @@ def test_tables(make: Callable[[Path], Path], words: str, tmp_path: Path) -> Non
     path = make(tmp_path / "scores.parquet")
     with pytest.raises(UserError, match=rf"^{path}: it can't be read as parquet: .*{words}"):
         table.read(path, None)
+
+
+def repeated_by_deltas(path: Path) -> Path:
+    """Make a file of texts that each repeat the one before."""
+    columns = {"system": ["x" * 100_000] * 100, "score": np.zeros(100)}
+    encodings = {"system": "DELTA_BYTE_ARRAY"}
+    parquet.write_table(pa.table(columns), path, use_dictionary=False, column_encoding=encodings)
+    assert path.stat().st_size < 200_000
+    return path
+
+
+def claimed_sizes(path: Path) -> Path:
+    """Make a file whose page takes 300 MB decompressed, and whose metadata claim 1 KB."""
+    columns = pa.table({"system": ["x" * 300_000_000], "score": [1.0]})
+    parquet.write_table(columns, path, use_dictionary=False, compression="zstd")
+    content = path.read_bytes()
+    real = parquet.read_metadata(path).row_group(0).column(0).total_uncompressed_size
+    head, footer = content[: len(content) // 2], content[len(content) // 2 :]
+    # the size as a number of Thrift, of the same length
+    claimed = footer.replace(_zigzag(real, 5), _zigzag(1_000, 5))
+    assert claimed != footer
+    path.write_bytes(head + claimed)
+    assert parquet.read_metadata(path).row_group(0).column(0).total_uncompressed_size == 1_000
+    return path
+
+
+def _zigzag(number: int, length: int) -> bytes:
+    digits = [(number << 1) >> shift & 0x7F for shift in range(0, 7 * length, 7)]
+    return bytes([*(digit | 0x80 for digit in digits[:-1]), digits[-1]])
+
+
+PAGES: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "deltas": (repeated_by_deltas, "column 'system' has texts as deltas"),
+    "claims": (claimed_sizes, "it holds 300,0.* bytes, decoded"),
+}
+
+
+@pytest.mark.parametrize(("make", "words"), PAGES.values(), ids=PAGES)
+def test_pages(make: Callable[[Path], Path], words: str, tmp_path: Path) -> None:
+    """What the metadata don't tell of a page is known by its own header."""
+    path = make(tmp_path / "scores.parquet")
+    with pytest.raises(UserError, match=rf"^{path}: it can't be read as parquet: .*{words}"):
+        table.read(path, None)
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+def test_headers_of_pages(version: str, compression: str, tmp_path: Path) -> None:
+    """Headers and pages together are the bytes that the metadata name, in files of each kind."""
+    path = tmp_path / "rows.parquet"
+    numbers = np.arange(200_000)
+    columns = {
+        "number": numbers,
+        "text": [f"{number:x}" * 5 for number in numbers],
+        "few": [("yes", "no")[number % 2] for number in numbers],
+        "list": [[number] * (number % 3) for number in numbers],
+        "long": ["x" * 5_000 if number < 100 else "" for number in numbers],
+    }
+    parquet.write_table(
+        pa.table(columns),
+        path,
+        compression=compression,
+        data_page_version=version,
+        row_group_size=150_000,
+        write_page_checksum=True,
+    )
+    metadata = parquet.read_metadata(path)
+    with path.open("rb") as file:
+        for group in range(metadata.num_row_groups):
+            for place in range(metadata.num_columns):
+                column = metadata.row_group(group).column(place)
+                pages = [*pages_of(file, column)]
+                assert len(pages) > 1 or compression != "none" or column.num_values < 100_000
+                headers = column.total_compressed_size - sum(
+                    page.compressed_bytes for page in pages
+                )
+                assert 10 * len(pages) < headers < 11_000 * len(pages)
+                decompressed = sum(page.decompressed_bytes for page in pages)
+                assert decompressed + headers == column.total_uncompressed_size
+
+
+def test_a_file_that_is_cut_within_a_page(tmp_path: Path) -> None:
+    """Bytes that are no header are refused by a UserError, whatever they are."""
+    path = tmp_path / "scores.parquet"
+    parquet.write_table(pa.table({"system": ["a"] * 9, "score": np.zeros(9)}), path)
+    content = bytearray(path.read_bytes())
+    draw = np.random.default_rng(0)
+    for _ in range(200):
+        spoiled = bytearray(content)
+        spoiled[4:24] = draw.bytes(20)
+        path.write_bytes(spoiled)
+        # some are still headers of pages
+        with suppress(UserError):
+            table.read(path, None)
+
+
+def test_an_index_of_pandas(tmp_path: Path) -> None:
+    """One with a name is a column as others, and one without a name is left out."""
+    frame = pd.DataFrame({"system": ["a", "a"], "score": [0.0, 1.0]}, index=["x", "y"])
+    frame.to_parquet(tmp_path / "unnamed.parquet")
+    frame.rename_axis("row").to_parquet(tmp_path / "named.parquet")
+    (unnamed,) = table.read(tmp_path / "unnamed.parquet", None)
+    (named,) = table.read(tmp_path / "named.parquet", None)
+    assert "row" not in unnamed.lines
+    assert [*named.lines.row] == ["x", "y"]
+    assert unnamed.costs == named.costs == ()
+
+
+def test_a_column_of_lists(tmp_path: Path) -> None:
+    """It is left unread and named, and may have any size."""
+    path = tmp_path / "scores.parquet"
+    columns = {"system": ["a"] * ROWS, "score": np.zeros(ROWS), "tokens": [[1, 2]] * ROWS}
+    parquet.write_table(pa.table(columns), path)
+    (scores,) = table.read(path, None)
+    assert scores.remarks == ("Columns of lists weren't read: tokens.",)
 
 
 PREDICTED: dict[str, dict[str, Any]] = {

@@ -273,7 +273,8 @@ def test_tables_of_many_values(
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [(190_000_000, "a line of more than 10,000,000"), (990_000_000, "larger")]
+    ("size", "words"),
+    [(90_000_000, "line 1: it has more than 10,000,000"), (990_000_000, "larger")],
 )
 def test_tables_of_holes(size: int, words: str, tmp_path: Path) -> None:
     """A file whose first line has no end is refused, and at most a part of it is read."""
@@ -281,4 +282,56 @@ def test_tables_of_holes(size: int, words: str, tmp_path: Path) -> None:
     place.touch()
     os.truncate(place, size)
     with pytest.raises(UserError, match=rf"scores\.csv.*{words}"):
+        read_table(place, None)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_tables_of_many_rows(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table is named once it holds more rows than are read."""
+    monkeypatch.setattr("hpml_bench.comparison.inputs.MOST_ROWS", 10)
+    place = tmp_path / f"scores.{suffix}"
+    lines = {"csv": ["system,score"] + ["a,1"] * 11, "jsonl": ['{"system": "a", "score": 1}'] * 11}
+    place.write_text("\n".join(lines[suffix]) + "\n")
+    with pytest.raises(UserError, match=rf"scores\.{suffix}: .* more than 10 rows"):
+        read_table(place, None)
+
+
+def test_keys_of_all_objects_are_the_columns_of_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few objects, each with a key of its own, would be a table of many empty cells."""
+    monkeypatch.setattr("hpml_bench.comparison.inputs.MOST_CELLS", 90)
+    place = tmp_path / "scores.jsonl"
+    lines = [f'{{"system": "a", "score": 1, "key {number}": 0}}' for number in range(10)]
+    place.write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"scores\.jsonl: .* more than 90 values"):
+        read_table(place, None)
+
+
+LISTS = {
+    "a long list": ("scores.json", "[" + "[]," * 5_100_000 + "[]]", "one list of more than 15,000"),
+    "a long line": ("scores.jsonl", '{"a": [' + "[]," * 1_700_000 + "[]]}", "line 1: it has more"),
+    "empty lines": ("scores.jsonl", "\n" * 10_000_001, "more than 10,000,000 lines"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "words"), LISTS.values(), ids=LISTS)
+def test_json_that_takes_much_memory(name: str, content: str, words: str, tmp_path: Path) -> None:
+    """What takes thirty times its room on disk as objects is refused before it is parsed."""
+    place = tmp_path / name
+    place.write_text(content)
+    with pytest.raises(UserError, match=rf"{name}.*{words}"):
+        read_table(place, None)
+
+
+@pytest.mark.parametrize("value", ["[1, 2]", '{"a": 1}'])
+def test_columns_of_lists_are_left_unread(value: str, tmp_path: Path) -> None:
+    """They are named, unless a line can't be understood without them."""
+    place = tmp_path / "scores.jsonl"
+    place.write_text(f'{{"system": "a", "score": 1, "tokens": {value}}}\n' * 3)
+    (scores,) = read_table(place, None)
+    assert scores.remarks == ("Columns of lists weren't read: tokens.",)
+    assert [*scores.lines.score] == [1.0] * 3
+    place.write_text(f'{{"system": "a", "score": 1, "row": {value}}}\n')
+    with pytest.raises(UserError, match=r"line 1: row is a list or an object; give a number or"):
         read_table(place, None)

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from hpml_bench.comparison.inputs import (
 from hpml_bench.judge.scores import CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import open_plain
-from hpml_bench.system.parquet import is_number, is_text, read_table
+from hpml_bench.system.parquet import columns_of_types, is_number, is_text, read_table
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 ORDER = 90
 SUFFIXES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".parquet"})
 LONGEST_FIELD = 10_000_000  # characters of a field; a file with longer ones holds texts, not scores
+INDEX = re.compile(r"__index_level_\d+__")  # of pandas, without a name
+NESTED: Any = object()  # in place of a list or an object in a cell
 EXACT = 2.0**53  # size from which two whole numbers may be one float
 WHOLE = re.compile(r"-?\d+(?:\.0*)?")
 WORDS = {"true": 1.0, "false": 0.0, "<na>": math.nan, "": math.nan}
@@ -88,7 +90,7 @@ def read(
             ).startswith(b"["):
                 raise ValueError("it holds no list of objects, one per row and run")
             inputs.refuse_large(path, inputs.MOST_TABLE)
-            objects = _json_lines(path)
+            objects = _json_objects(path)
             cells = pd.DataFrame([*objects.values()], index=[*objects], dtype=object)
         for theirs in (columns or {}).values():
             if theirs not in cells:
@@ -104,30 +106,46 @@ def read(
         ) from None
 
 
-def _json_lines(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the objects of a file of JSON by their places."""
+def _json_objects(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the objects of a file of JSON by their places; lists and objects within them are
+    `NESTED`.
+    """
     objects: dict[str, dict[str, Any]] = {}
-    cells = 0
+    names: set[str] = set()
     for where, fields in inputs.json_records(path):
-        cells += len(fields)
-        _check_cells(cells)
-        objects[where] = fields
+        # a table of as many columns as all objects together have keys is made of them
+        names |= fields.keys()
+        _check_size(len(objects) + 1, len(names))
+        objects[where] = {
+            name: NESTED if isinstance(value, list | dict) else value
+            for name, value in fields.items()
+        }
     return objects
 
 
-def _check_cells(cells: int) -> None:
-    if cells > inputs.MOST_CELLS:
+def _check_size(rows: int, columns: int) -> None:
+    if rows > inputs.MOST_ROWS:
+        raise ValueError(f"it holds more than {inputs.MOST_ROWS:,} rows")
+    if rows * columns > inputs.MOST_CELLS:
         raise ValueError(f"it holds more than {inputs.MOST_CELLS:,} values")
 
 
 def _parquet(path: Path) -> pd.DataFrame:
     import pyarrow as pa
 
-    table = read_table(path, _may_be, inputs.MOST_CELLS, follow=True)
+    columns, nested = columns_of_types(path, _may_be, follow=True)
+    table = read_table(path, _may_be, inputs.MOST_CELLS, columns, follow=True)
+    if table.num_rows > inputs.MOST_ROWS:
+        raise ValueError(f"it holds more than {inputs.MOST_ROWS:,} rows")
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             table = table.set_column(place, field.name, table.column(place).cast(pa.string()))
-    frame: pd.DataFrame = table.to_pandas()
+    # what pandas wrote about its index isn't followed: an index with a name is a column as others
+    table = table.replace_schema_metadata(None)
+    indices = [name for name in table.column_names if INDEX.fullmatch(name)]
+    frame: pd.DataFrame = table.drop_columns(indices).to_pandas()
+    for name in nested:
+        frame[name] = [NESTED] * len(frame)
     return frame
 
 
@@ -178,6 +196,10 @@ def measured(cells: pd.DataFrame, metric: str | None, source: str) -> InputScore
     if cells.empty:
         raise UserError(f"{source}: it has no lines; give a line per row and run")
     where = [*cells.index]
+    for name in (name for name in (*NAMES, score) if name in cells):
+        for place, cell in cells[name].items():
+            if cell is NESTED:
+                raise UserError(f"{place}: {name} is a list or an object; give a number or text")
     values: dict[str, Sequence[Any]] = {WHERE: where}
     for name, column in (
         (SCORE, score),
@@ -235,7 +257,9 @@ def _costs(
     costs: dict[CostDefinition, list[float]] = {}
     unread: dict[str, list[str]] = {}
     for name, cells in columns.items():
-        if (numbers := _numbers(cells)) is None:
+        if any(cell is NESTED for cell in cells):
+            unread.setdefault("Columns of lists weren't read", []).append(sanitize(name, 40))
+        elif (numbers := _numbers(cells)) is None:
             unread.setdefault("Columns that hold text weren't read", []).append(sanitize(name, 40))
         elif _may_be_score(name):
             unread.setdefault("Other scores weren't read (--metric chooses one)", []).append(
@@ -367,14 +391,6 @@ def _numbers(cells: Sequence[Any]) -> list[float] | None:
     return there if len(there) == len(values) and not all(map(math.isnan, there)) else None
 
 
-def _lines_of(stream: io.TextIOWrapper) -> Iterator[str]:
-    """Yield a file's lines; ValueError for one that is too long to be of scores."""
-    while line := stream.readline(LONGEST_FIELD):
-        if len(line) == LONGEST_FIELD:
-            raise ValueError(f"it has a line of more than {LONGEST_FIELD:,} characters")
-        yield line
-
-
 def _separated(path: Path) -> pd.DataFrame:
     csv.field_size_limit(LONGEST_FIELD)
     inputs.refuse_large(path, inputs.MOST_TABLE)
@@ -391,11 +407,13 @@ def _cells_of(stream: io.TextIOWrapper, path: Path) -> pd.DataFrame:
     header = stream.readline(LONGEST_FIELD)
     stream.seek(0)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
-    reader = csv.reader(_lines_of(stream), delimiter=delimiter, strict=True)
+    reader = csv.reader(
+        inputs.lines_of(path, stream, LONGEST_FIELD), delimiter=delimiter, strict=True
+    )
     names, lines, where = [name.strip() for name in next(reader, [])], [], []
     for cells in filter(None, reader):
         where.append(f"{path}, line {reader.line_num}")
-        _check_cells(len(where) * len(names))
+        _check_size(len(where), len(names))
         if len(cells) != len(names):
             raise UserError(
                 f"{where[-1]}: it has {len(cells)} fields and the header {len(names)}; quote commas"
