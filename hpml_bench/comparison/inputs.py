@@ -102,7 +102,7 @@ def json_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             entries = json.load(stream)
             for number, entry in enumerate(entries, 1):
                 where = f"{file}, entry {number}"
-                yield where, _object(entry, where)
+                yield where, _mapping(entry, where)
             return
         for number, line in enumerate(lines_of(file, stream, LONGEST_LINE), 1):
             if number > MOST_LINES:
@@ -112,10 +112,10 @@ def json_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             where = f"{file}, line {number}"
             with _reading(where):
                 entry = json.loads(line)
-            yield where, _object(entry, where)
+            yield where, _mapping(entry, where)
 
 
-def _object(entry: Any, where: str) -> dict[str, Any]:
+def _mapping(entry: Any, where: str) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise UserError(f"{where}: it is no object; give one for each row")
     return entry

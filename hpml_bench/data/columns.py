@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hpml_bench.data.keyboard import MARKS
@@ -37,10 +38,13 @@ TEXT_NAMES = frozenset(
         "document",
     }
 )
+ID_NAMES = frozenset({"", "id", "idx", "index", "row", "unnamed: 0", "nr", "no", "number"})
+"""Names of columns that count rows."""
 SAMPLE_ROWS = (
     1000  # number of first rows by whose cells a column is found, where its name doesn't decide
 )
 MOST_CLASSES = 100
+MOSTLY_NUMBERS = 0.9  # share of numbers from which on the other cells are likely to be slips
 PAIR_NAMES = (
     ("premise", "hypothesis"),
     ("question", "sentence"),
@@ -337,10 +341,17 @@ def _find_number(names: list[str], sample: Mapping[str, list[Any]], where: str) 
     numeric = [
         name
         for name in names
-        if sample[name] and all(is_number(str(value)) for value in sample[name])
+        if sample[name]
+        and all(is_number(str(value)) for value in sample[name])
+        and not counts_rows(name, sample[name])
     ]
     if len(numeric) != 1:
-        what = "no column holds numbers" if not numeric else f"{len(numeric)} columns hold numbers"
+        what = f"{len(numeric)} columns hold numbers"
+        if not numeric:
+            what = "no column holds numbers"
+            nearly = next(filter(None, (stray(name, sample[name]) for name in names)), None)
+            if nearly:
+                what = nearly.sentence
         raise UserError(
             f"{where}: {what}; name the one to learn with dataset.options.label ({listed(names)})"
         )
@@ -416,6 +427,52 @@ def long_texts(sample: Mapping[str, list[Any]]) -> list[str]:
 
 def _full(cells: Sequence[Any]) -> bool:
     return sum(cell not in (None, "") for cell in cells) >= MOSTLY * len(cells)
+
+
+@dataclass(frozen=True)
+class Stray:
+    """A column of numbers among which a few cells are something else."""
+
+    sentence: str  # on the first of these cells
+    distinct: int  # number of different numbers
+
+
+def stray(name: str, cells: Sequence[Any]) -> Stray | None:
+    """Return what is known of a column of numbers with a few other cells; None for other columns,
+    and for one that counts the rows.
+    """
+    if any(isinstance(cell, bool | list | dict) for cell in cells):
+        return None
+    texts = ["" if cell is None else str(cell) for cell in cells]
+    filled = [text for text in texts if text.strip()]
+    numbers = without_strays(filled)
+    if len(numbers) == len(filled) or counts_rows(name, numbers):
+        return None
+    row, text = next(
+        (row, text) for row, text in enumerate(texts, 1) if text.strip() and not is_number(text)
+    )
+    sentence = (
+        f"row {row} of column '{short(name)}' has '{short(text)}', and {len(numbers):,} of "
+        f"{len(filled):,} cells are numbers"
+    )
+    return Stray(sentence, len({*numbers}))
+
+
+def without_strays(texts: list[str]) -> list[str]:
+    """Return the numbers among texts where nearly all are numbers, else all of them."""
+    numbers = [text for text in texts if is_number(text)]
+    return numbers if len(numbers) >= MOSTLY_NUMBERS * len(texts) else texts
+
+
+def counts_rows(name: str, cells: Sequence[Any]) -> bool:
+    """Return whether a column counts its rows, as an id or a row's number does."""
+    try:
+        values = {float(cell) for cell in cells}
+    except (TypeError, ValueError):
+        return False
+    if not len(values) == len(cells) > 1 or not all(map(float.is_integer, values)):
+        return False
+    return name.strip().lower() in ID_NAMES or max(values) - min(values) < 2 * len(values)
 
 
 def is_number(text: str) -> bool:

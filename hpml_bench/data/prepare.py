@@ -123,6 +123,10 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
     copies = Copies.model_validate(manifest["copies"])
     test, groups = read_rows(folder / "test"), {}
     _check_texts(test, where)
+    try:
+        tested = task.test_notes(test)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     if GROUP in test.column_names:
         groups["groups"] = (
             f"{test.num_rows:,} test rows in {pc.count_distinct(test.column(GROUP)).as_py():,} "
@@ -144,13 +148,16 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
             "rows": counted + drawn,
             **lengths,
             **task.notes(facts),
+            **tested,
             **groups,
             "copies and near-copies": copies.note,
         },
         warnings=(
             *fewer,
             *_warnings(
-                {**loaded.warnings, **({} if task.cuts_texts else lengths)}, copies, settings
+                {**loaded.warnings, **({} if task.cuts_texts else lengths), **tested},
+                copies,
+                settings,
             ),
         ),
         pad_id=pad_id(tokenizer, encoder.vocabulary),
@@ -209,7 +216,8 @@ def _warnings(notes: Mapping[str, str], copies: Copies, settings: Settings) -> I
     if copies.warning:
         own = GROUP in options_class("datasets", settings.dataset.name).model_fields
         advice = (
-            "; name the column of groups with dataset.options.group, or remove the copies"
+            "; name the column of groups, if there is one, with dataset.options.group, or "
+            "remove the copies"
             if own
             else ""
         )

@@ -2,11 +2,13 @@
 class, and ranked tasks.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,9 @@ from hpml_bench.plugins.dataset import Target
 from hpml_bench.plugins.task import Guess, Task
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 quality = partial(
     Metric.define, unit="", better="higher", form=".3f", phase="test", group="quality"
@@ -47,6 +52,12 @@ class RowMetric(ABC):
 
         It is the metric and its derivative by the row's share (the influence function: Hampel 1974,
         J. Am. Stat. Assoc. 69; as an infinitesimal jackknife: Efron 1982, ch. 6).
+        """
+
+    def check(self, reference: NDArray[Any]) -> None:  # noqa: B027 - most are defined for all
+        """Check the expected answers of all test rows, [n].
+
+        Raises UserError: the metric isn't defined for them.
         """
 
     def weights(self, reference: NDArray[Any]) -> NDArray[np.float64]:
@@ -84,6 +95,10 @@ class _RankedTask(Task):
         self.ranking, own = self.by(len(label_names)), self.by.metric
         self.headline, self.binary = own.name, False
         self.metrics = (*(metric for metric in self.metrics if metric.name != own.name), own)
+
+    def test_notes(self, test: pa.Table) -> dict[str, str]:
+        self.ranking.check(test.column("label").to_numpy())
+        return super().test_notes(test)
 
     def evaluate(self, predictions: Predictions) -> dict[str, float]:
         found = super().evaluate(predictions)  # type: ignore[safe-super]

@@ -220,6 +220,13 @@ class Task(ABC):
         """Return notes for the report on what `facts` returned."""
         return {}
 
+    def test_notes(self, test: pa.Table) -> dict[str, str]:
+        """Return warnings, by what they are about, on the encoded test rows; none by default.
+
+        Raises UserError: the score isn't defined for them.
+        """
+        return {}
+
     @abstractmethod
     def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
         """Return `input_ids` and `label` of a batch of rows: a label per row or per token,

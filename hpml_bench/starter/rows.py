@@ -20,11 +20,14 @@ from hpml_bench.data.columns import (
     Columns,
     column_errors_as_user_errors,
     column_named,
+    counts_rows,
     first_named,
     is_float,
     label_candidates,
     listed,
     short,
+    stray,
+    without_strays,
 )
 from hpml_bench.data.conversations import TEXT_NAMES, find_turns, preferences
 from hpml_bench.data.files import file_of, read_file, read_repository, sentences_of
@@ -41,9 +44,9 @@ if TYPE_CHECKING:
 SPLITS = tuple(SPLIT_NAMES)  # in the order of files that no name assigns
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "usage")
 MOST_NUMBERED = 20  # most different whole numbers of a column that are taken for classes
+CHOSEN = ("chosen", "rejected")  # columns of preferences
 ONLY_NUMBERS = frozenset(NUMBER_NAMES) - frozenset(LABEL_NAMES)
 """Names of columns that are numbers, however few different ones there are."""
-ID_NAMES = frozenset({"", "id", "idx", "index", "row", "unnamed: 0", "nr", "no", "number"})
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,19 @@ class Data:
         return {number for number in numbers if number is not None}
 
     def is_id(self, name: str) -> bool:
-        values = self.numbers(name)
-        if not len(values) == len(self.cells[name]) > 1 or not all(map(float.is_integer, values)):
-            return False
-        return name.strip().lower() in ID_NAMES or max(values) - min(values) < 2 * len(values)
+        return counts_rows(name, self.cells[name])
+
+    def stray(self, name: str) -> str | None:
+        """Return the sentence on the first cell that is no number of a column of numbers; None for
+        other columns.
+        """
+        found = stray(name, self.cells[name])
+        if found is None or found.distinct <= MOST_NUMBERED:  # classes, one of which has a name
+            return None
+        return (
+            f"{found.sentence}; correct such cells, or leave their rows out with --task regression "
+            f"--label {name} and task.options.bad_rows: drop"
+        )
 
     def doubt(self, name: str) -> str:
         if self.is_id(name):
@@ -309,9 +321,13 @@ def _tags(data: Data) -> Learnt | None:
 
 def _conversation(data: Data, model: Model) -> Learnt | None:
     """Return turns, or a prompt and its completion by name, for a model that can answer."""
-    if data.read.label is not None:
-        return None
     names = [*data.cells]
+    if data.read.label is not None:
+        if data.read.label in CHOSEN and (
+            sentence := preferences(data.train, "--task to causal_lm")
+        ):
+            raise UserError(f"{data.where}: {sentence}")
+        return None
     shape = _shape(data)
     labelled = first_named(names, TEXT_NAMES) and first_named(names, LABEL_NAMES)
     is_open = shape is None and not data.read.text and not labelled
@@ -364,6 +380,8 @@ def _label(data: Data) -> Learnt | None:
         )
     if numeric:
         return _class_or_number(data, numeric[0])
+    if sentence := next(filter(None, map(data.stray, names)), None):
+        raise UserError(f"{data.where}: {sentence}, or name what is learnt with --task and --label")
     return None
 
 
@@ -389,6 +407,8 @@ def _shape(data: Data) -> Columns | None:
 
 
 def _class_or_number(data: Data, label: str) -> Learnt:
+    if sentence := data.stray(label):
+        raise UserError(f"{data.where}: {sentence}")
     values, rows, distinct = (
         data.numbers(label),
         len(data.cells[label]),
@@ -433,6 +453,7 @@ def with_notation(data: Data, learnt: Learnt) -> Learnt:
     texts = [cell for cell in data.train[label] if str(cell or "").strip()]
     if not all(isinstance(text, str) for text in texts):
         return learnt
+    texts = without_strays(texts)  # the preparation names or drops these
     notation = notation_of(texts, plain_number)
     if notation is None:
         return learnt

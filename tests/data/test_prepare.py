@@ -496,3 +496,21 @@ def test_where_nothing_can_vary_it_is_refused(samples: int | None, says: str) ->
     with pytest.raises(UserError, match=says) as raised:
         draw(data(60), settings(train_samples=samples, validation_samples=8, vary_data=True))
     assert "\n" not in str(raised.value)
+
+
+def test_classes_without_a_test_row_are_named(make: Callable[..., Any], tmp_path: Path) -> None:
+    """The record and the terminal name classes that no test row can tell anything about."""
+    (tmp_path / "train.csv").write_text(csv(40, lambda row: "abc"[row % 3]))
+    done = prepare(make())
+    assert done.notes["classes without a test row"] == "1 of 3: c"
+    assert "classes without a test row: 1 of 3: c" in done.warnings
+    (tmp_path / "test.csv").write_text(csv(20, lambda row: "abc"[row % 3]))
+    assert "classes without a test row" not in prepare(make()).notes
+
+
+def test_average_precision_needs_both_classes(make: Callable[..., Any], tmp_path: Path) -> None:
+    """Without a test row of the rarer class there is no precision to average."""
+    assert "classes without a test row" not in prepare(make(rank_by="average_precision")).notes
+    (tmp_path / "test.csv").write_text(csv(20, lambda _: "b"))
+    with pytest.raises(UserError, match=r"all 20 test rows are of one class, and average_prec"):
+        prepare(make(rank_by="average_precision"))

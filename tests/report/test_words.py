@@ -181,6 +181,8 @@ def test_the_headline_names_whom_no_verdict_puts_behind(said: str) -> None:
         ("one seed", "Next", "Run each method with the same 3 seeds or more"),
         ("improving", "Next", "Train longer: 5 of 5 were still improving."),
         ("few rows", "Next", "Use more test rows: "),
+        ("base guesses", "Next", "Look at rows and labels (hpml-bench preview), then tune"),
+        ("guessing", "Next", "Take full."),
         ("open", "Next", "To tell a and b apart takes "),
         ("unranked", "Next", "Repeat the runs one at a time"),
         ("one best", "Next", "Take full."),

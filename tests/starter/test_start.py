@@ -495,3 +495,50 @@ def test_what_rows_hold_decides_what_is_written(
     assert all(said in text for said in says), text
     assert ("template_options" in text) == (template == THINKING)
     assert "(1e+02 %)" not in text
+
+
+def few_bad(path: Path, numbers: Callable[[int], str]) -> Path:
+    """Write rows with a number each, of which two are none, and a column that counts them."""
+    cells = [numbers(row) if row not in {36, 80} else "n/a" for row in range(100)]
+    lines = [f"{row};the bank rose w{row};{cell}\n" for row, cell in enumerate(cells, 1)]
+    path.write_text("".join(["nr;text;price\n", *lines]))
+    return path
+
+
+@pytest.mark.parametrize("given", [(), ("--label", "price")])
+def test_a_few_cells_among_numbers_are_named(
+    given: tuple[str, ...], bert: Path, tmp_path: Path
+) -> None:
+    """A column of numbers isn't left unread, or taken for texts, for a few slips: the first one is
+    named with what can be done.
+    """
+    rows = few_bad(tmp_path / "rows.csv", lambda row: f"{7 * row % 100},5")
+    result = called("init", "--model", bert, "--data", rows, *given, status=2)
+    assert "row 37 of column 'price' has 'n/a', and 98 of 100 cells are numbers" in result.stderr
+    advice = "--task regression --label price and --set task.options.bad_rows=drop"
+    assert advice in result.stderr
+    options = advice.replace(" and ", " ").split(" ")
+    left = called("init", "--model", bert, "--data", rows, *options, status=0)
+    assert "bad_rows: drop" in left.stdout
+    assert "decimal_mark: comma" in left.stdout
+
+
+def test_a_column_that_counts_rows_is_no_number_to_learn(bert: Path, tmp_path: Path) -> None:
+    """The only other column of numbers is learnt; where there is none but for a few slips, the
+    first of them is named.
+    """
+    rows = few_bad(tmp_path / "rows.csv", lambda row: f"{7 * row % 100}.5")
+    result = called("init", "--model", bert, "--data", rows, "--task", "regression", status=2)
+    assert "row 37 of column 'price' has 'n/a'" in result.stderr
+    rows.write_text(rows.read_text().replace("n/a", "7.5"))
+    result = called("init", "--model", bert, "--data", rows, "--task", "regression", status=0)
+    assert "label from price" in result.stderr
+
+
+def test_a_label_of_preferences_is_no_class(llama: Path, tmp_path: Path) -> None:
+    """Answers that are preferred aren't taken for classes when named as the label alone."""
+    rows = tmp_path / "rows.jsonl"
+    row = {"prompt": "the bank", "chosen": "rose", "rejected": "won"}
+    rows.write_text(f"{json.dumps(row)}\n" * 60)
+    result = called("init", "--model", llama, "--data", rows, "--label", "chosen", status=2)
+    assert "holds preferences (columns 'chosen' and 'rejected')" in result.stderr

@@ -42,6 +42,13 @@ class AveragePrecision(RowMetric):
                 f"or mcc"
             )
 
+    def check(self, reference: NDArray[Any]) -> None:
+        if not _rare(reference).any():
+            raise UserError(
+                f"all {len(reference):,} test rows are of one class, and average_precision is of "
+                f"two; give test rows of both, as by more test_samples"
+            )
+
     def rows(self, predictions: Predictions) -> NDArray[np.float64]:
         rare, loss = (
             _rare(np.asarray(predictions.reference)),

@@ -38,6 +38,7 @@ MACRO_F1, BRIER = registry.plugin("metrics", "macro_f1"), registry.plugin("metri
 WEIGHT = "weight of {}"  # name of the fact that is a class's weight in the training loss
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 MOST_NOTED = 100  # most classes whose weights are noted
+MOST_NAMED = 12  # most classes without a test row that are named
 OFF = 1e-3  # distance of probabilities that rounding explains
 _metric = partial(Metric.define, phase="test", group="quality")
 
@@ -158,6 +159,14 @@ class SequenceClassification(TextTask):
             return {}
         weights = [f"{short(name)} {facts[WEIGHT.format(name)]:.6g}" for name in self.label_names]
         return {"weights of classes in the training loss": some(weights, MOST_NOTED)}
+
+    def test_notes(self, test: pa.Table) -> dict[str, str]:
+        counts = np.bincount(test.column("label").to_numpy(), minlength=len(self.label_names))
+        missing = [short(self.label_names[place]) for place in np.flatnonzero(counts == 0)]
+        if not missing:
+            return {}
+        which = f"{len(missing)} of {len(counts)}: {some(missing, MOST_NAMED)}"
+        return {"classes without a test row": which}
 
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         from torch.nn.functional import cross_entropy

@@ -90,7 +90,7 @@ def read(
             ).startswith(b"["):
                 raise ValueError("it holds no list of objects, one per row and run")
             inputs.refuse_large(path, inputs.MOST_TABLE)
-            objects = _json_objects(path)
+            objects = _json_rows(path)
             cells = pd.DataFrame([*objects.values()], index=[*objects], dtype=object)
         for theirs in (columns or {}).values():
             if theirs not in cells:
@@ -106,7 +106,7 @@ def read(
         ) from None
 
 
-def _json_objects(path: Path) -> dict[str, dict[str, Any]]:
+def _json_rows(path: Path) -> dict[str, dict[str, Any]]:
     """Return the objects of a file of JSON by their places; lists and objects within them are
     `NESTED`.
     """

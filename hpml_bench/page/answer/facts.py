@@ -379,6 +379,15 @@ def _next(answer: PageSummary) -> str:
     """Return what to do next: what decides most of what is open, else what to take."""
     if len(answer.methods) < 2 or answer.noun != "method" or answer.ranks:
         return ""
+    if advice := _before_all_else(answer) or _undecided_at_the_top(answer):
+        return advice
+    if "neighbours" in (answer.unranked or ""):
+        return "Repeat the runs one at a time to rank costs."
+    return f"Take {several(answer, answer.top, 'or')}." if answer.top else ""
+
+
+def _before_all_else(answer: PageSummary) -> str:
+    """Return what to mend before methods are told apart; empty where nothing is in the way."""
     if answer.seeds < answer.least or not answer.tested_by_score:
         return (
             f"Run each method with the same {answer.least} seeds or more, better five (--seeds 5)."
@@ -386,22 +395,25 @@ def _next(answer: PageSummary) -> str:
     late, trained = _late(answer)
     if len(late) > len(trained) / 2:
         return f"Train longer: {len(late)} of {len(trained)} were still improving."
+    if answer.guess and len(answer.guess.below) == len(answer.methods):
+        return (
+            "Look at rows and labels (hpml-bench preview), then tune the rates (hpml-bench tune) "
+            "or train longer: more seeds won't help while nothing beats guessing."
+        )
+    return ""
+
+
+def _undecided_at_the_top(answer: PageSummary) -> str:
+    """Return what tells the methods that may be best apart; empty where nothing is open."""
     among = (pair for pair in answer.pairs["score"] if {pair.a, pair.b} <= {*answer.top})
     opened = [pair for pair in among if pair.verdict == "undecided"]
-    if opened and answer.rows < FEW_ROWS:
+    if not opened:
+        return ""
+    if answer.rows < FEW_ROWS:
         return f"Use more test rows: {answer.rows_text} leave much open."
-    if opened:
-        needs = [pair.need for pair in opened if pair.need]
-        enough = f"about {min(needs):,} seeds" if needs else f"more than {answer.rows_text}"
-        trained = [name for name in answer.top if not answer.by_name[name].base]
-        unknown = any(
-            answer.value(name, axis.id) is None for axis in answer.axes for name in trained
-        )
-        cheap = "" if unknown or not answer.axes else "; or take the cheapest of them"
-        return f"To tell {several(answer, answer.top)} apart takes {enough}{cheap}."
-    take = f"Take {several(answer, answer.top, 'or')}." if answer.top else ""
-    return (
-        "Repeat the runs one at a time to rank costs."
-        if "neighbours" in (answer.unranked or "")
-        else take
-    )
+    needs = [pair.need for pair in opened if pair.need]
+    enough = f"about {min(needs):,} seeds" if needs else f"more than {answer.rows_text}"
+    trained = [name for name in answer.top if not answer.by_name[name].base]
+    unknown = any(answer.value(name, axis.id) is None for axis in answer.axes for name in trained)
+    cheap = "" if unknown or not answer.axes else "; or take the cheapest of them"
+    return f"To tell {several(answer, answer.top)} apart takes {enough}{cheap}."
