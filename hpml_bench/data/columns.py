@@ -341,17 +341,21 @@ def _find_number(names: list[str], sample: Mapping[str, list[Any]], where: str) 
     numeric = [
         name
         for name in names
-        if sample[name]
-        and all(is_number(str(value)) for value in sample[name])
-        and not counts_rows(name, sample[name])
+        if sample[name] and all(is_number(str(value)) for value in sample[name])
     ]
+    strays = [found for name in names if (found := stray(name, sample[name]))]
+    counting = [name for name in numeric if counts_rows(name, sample[name])]
+    named_as_ids = [name for name in counting if name.strip().lower() in ID_NAMES]
+    # a column that counts rows is learnt only where no other one could have been meant
+    left_out = counting if len(counting) < len(numeric) or strays else named_as_ids
+    numeric = [name for name in numeric if name not in left_out]
     if len(numeric) != 1:
-        what = f"{len(numeric)} columns hold numbers"
-        if not numeric:
+        if numeric:
+            what = f"{len(numeric)} columns hold numbers"
+        elif strays:
+            what = strays[0].sentence
+        else:
             what = "no column holds numbers"
-            nearly = next(filter(None, (stray(name, sample[name]) for name in names)), None)
-            if nearly:
-                what = nearly.sentence
         raise UserError(
             f"{where}: {what}; name the one to learn with dataset.options.label ({listed(names)})"
         )

@@ -640,6 +640,7 @@ TAGGED = [
             {"target": "number"},
             r"2 columns hold numbers; name the one",
         ),
+        ("id,text\n1,one\n2,two\n", "", {"target": "number"}, r"no column holds numbers"),
         (
             "text,score\none,1\n",
             "",
