@@ -10,13 +10,16 @@ from typing import Any, BinaryIO, NamedTuple
 USUAL_HEADER = 1_000  # bytes of a page's header
 MOST_HEADER = 100_000  # where it holds the least and the greatest of long values
 DELTA_BYTE_ARRAY = 7  # of the enumeration `Encoding`
-# fields of `PageHeader`, and of the headers in it: their numbers
-DECOMPRESSED_SIZE, COMPRESSED_SIZE = 2, 3
-DATA_HEADER, DATA_HEADER_2 = 5, 8
-ENCODINGS = {DATA_HEADER: 2, DATA_HEADER_2: 4}
+# fields of `PageHeader`: their numbers
+TYPE, DECOMPRESSED_SIZE, COMPRESSED_SIZE = 1, 2, 3
+ENCODINGS = {0: (5, 2), 3: (8, 4)}
+"""Type of a page of data -> the field of its own header, and in that the field of its encoding."""
 # types of a field in the compact protocol
 STOP, TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, STRUCT = 0, 1, 2, 3, 7, 8, 9, 10, 12
-INTEGERS = {4, 5, 6}
+INTEGERS = {4, 5, 6}  # of 16, 32 and 64 bits
+INTEGER_32 = 5  # a reader passes over a field that has another type than parquet.thrift names
+MOST_NUMBER = 2**15 - 1  # of a field
+MOST_SIZE = 2**31 - 1
 DEEPEST = 10  # levels of structures and lists in each other
 
 
@@ -33,10 +36,11 @@ def pages_of(file: BinaryIO, column: Any) -> Iterator[Page]:
 
     Raises ValueError where a header can't be read, or says less than nothing.
     """
-    starts = [column.data_page_offset]
-    if column.has_dictionary_page:
-        starts.append(column.dictionary_page_offset)
-    position = min(starts)
+    if column.num_values <= 0:
+        return  # no page is read, and the places of its pages may be missing
+    position = column.data_page_offset
+    if column.has_dictionary_page and 0 < column.dictionary_page_offset < position:
+        position = column.dictionary_page_offset
     end = position + column.total_compressed_size
     while position < end:
         page, length = _page_at(file, position)
@@ -60,18 +64,19 @@ def _page(fields: dict[int, Any]) -> Page:
     decompressed = _size(fields, DECOMPRESSED_SIZE)
     compressed = _size(fields, COMPRESSED_SIZE)
     encoding = None
-    for number, place in ENCODINGS.items():
-        header = fields.get(number)
-        if isinstance(header, dict):
-            encoding = header.get(place)
+    if place := ENCODINGS.get(fields.get(TYPE, -1)):
+        header_field, encoding_field = place
+        header = fields.get(header_field)
+        encoding = header.get(encoding_field) if isinstance(header, dict) else None
     return Page(decompressed, compressed, encoding)
 
 
 def _size(fields: dict[int, Any], number: int) -> int:
     size = fields.get(number)
-    if isinstance(size, int) and size >= 0:
+    # a reader of 32 bits would take a larger number for another one
+    if isinstance(size, int) and 0 <= size <= MOST_SIZE:
         return size
-    raise ValueError("it can't be decoded: a page has no size, or a negative one")
+    raise ValueError("it can't be decoded: a page has no size, or one out of range")
 
 
 class _Reader:
@@ -104,24 +109,33 @@ class _Reader:
         return (value >> 1) ^ -(value & 1)
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
-        """Return the fields of a structure by number: integers, and structures of them."""
+        """Return the fields of a structure by number: integers of 32 bits, and structures of them.
+
+        Raises ValueError for a field that comes twice, of which a reader would keep either.
+        """
         fields: dict[int, Any] = {}
         number = 0
         while (head := self.byte()) != STOP:
             kind = head & 0x0F
-            # the upper half is the distance from the field before, or 0 where that is far
-            number = number + (head >> 4) if head >> 4 else self.integer()
-            if kind in {TRUE, FALSE}:
-                continue  # the type is the value
-            fields[number] = self.value(kind, depth)
+            distance = head >> 4  # from the field before, or 0 where that is far
+            number = number + distance if distance else self.integer()
+            if not 0 <= number <= MOST_NUMBER:
+                raise ValueError("it can't be decoded: a page's header has a field out of range")
+            if number in fields:
+                raise ValueError("it can't be decoded: a page's header has a field twice")
+            # a truth value is its type alone
+            fields[number] = None if kind in {TRUE, FALSE} else self.value(kind, depth)
         return fields
 
     def value(self, kind: int, depth: int) -> Any:
-        """Return an integer or a structure; None for other values, which are passed over."""
+        """Return an integer of 32 bits or a structure; None for other values, which are passed
+        over.
+        """
         if depth > DEEPEST:
             raise ValueError("it can't be decoded: a page's header is nested too deep")
         if kind in INTEGERS:
-            return self.integer()
+            value = self.integer()
+            return value if kind == INTEGER_32 else None
         if kind == STRUCT:
             return self.struct(depth + 1)
         if kind in {TRUE, FALSE, BYTE}:

@@ -3,18 +3,20 @@ take no room on disk.
 """
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from hpml_bench.system.files import open_plain
 from hpml_bench.system.pages import DELTA_BYTE_ARRAY, pages_of
+from hpml_bench.system.text import count_of
 
 MOST_FILE = 500_000_000  # bytes of a file
 MOST_FOOTER = 4_000_000  # bytes of the metadata at a file's end, which grow when they are decoded
 MOST_GROUPS = 10_000  # groups of rows
 MOST_PAGES = 100_000  # of all columns: pages hold about a megabyte
 MOST_DECODED = 200_000_000  # bytes of all columns, once each row has its own
+MOST_LEVELS = 100  # of columns in each other, and of points in a name
 WIDEST_FIXED = 32  # bytes of a value of fixed size: those of the widest decimal
 OBJECT = 100  # bytes that Python takes for a text or an array beside its content
 MAGIC = b"PAR1"
@@ -45,9 +47,12 @@ def read_table(
             with parquet.ParquetFile(file) as opened:
                 metadata, schema = opened.metadata, opened.schema_arrow
             fields = [field for field in schema if columns is None or field.name in columns]
-            _check_types(fields, metadata, allowed)
-            _check_size(fields, metadata, most_cells)
-            _check_pages(file, fields, metadata)
+            for field in fields:
+                if not allowed(field.name, field.type):
+                    raise ValueError(f"column {field.name!r:.60} is of type {field.type!s:.60}")
+            leaves = _leaves(fields, metadata)
+            _check_size(leaves, metadata, most_cells)
+            _check_pages(file, leaves, metadata)
             texts = [field.name for field in fields if is_text(field.type)]
             # by its dictionary a text takes its room once, and not in each row
             with parquet.ParquetFile(file, metadata=metadata, read_dictionary=texts) as opened:
@@ -97,31 +102,54 @@ def _check_end(file: BinaryIO) -> None:
         )
 
 
-def _check_types(fields: list[Any], metadata: Any, allowed: Callable[[str, Any], bool]) -> None:
-    for field in fields:
-        if not allowed(field.name, field.type):
-            raise ValueError(f"column {field.name!r:.60} is of type {field.type!s:.60}")
+def _leaves(fields: list[Any], metadata: Any) -> dict[int, Any]:
+    """Return the numbers of the file's columns that are decoded for these `pyarrow.Field`s, with
+    the types of these.
+
+    The library finds them by their paths, such as `reference.list.element` of a list. It also
+    takes an `x.y` in a column `x` for the column that is named `x.y`, and reads both. Raises
+    ValueError where a column has not exactly one of its own.
+    """
     types = {field.name: field.type for field in fields}
+    leaves: dict[int, Any] = {}
     paths: set[str] = set()
+    read: set[str] = set()
     for number in range(metadata.num_columns):
         column = metadata.schema.column(number)
-        # a struct `a` with a field `b` and a column named `a.b` are read together
-        if column.path in paths:
-            raise ValueError(f"two columns have the path {column.path!r:.60}")
-        paths.add(column.path)
-        if _type_of(column.path, types) is None:
-            continue
+        path = column.path
+        if path in paths:
+            raise ValueError(f"two columns have the path {path!r:.60}")
+        paths.add(path)
+        # a column of its own has a name that is all of its path; it may have points, too
+        names = [path] if column.name == path else _prefixes(path)
+        for name in names:
+            if name not in types:
+                continue
+            if name in read or number in leaves:
+                raise ValueError(f"columns beside {name!r:.60} have paths that begin as it does")
+            read.add(name)
+            leaves[number] = types[name]
         # decimals, of which a file may say that each takes a megabyte
-        if column.physical_type == "FIXED_LEN_BYTE_ARRAY" and column.length > WIDEST_FIXED:
-            raise ValueError(f"column {column.path!r:.60} has values of {column.length:,} bytes")
+        is_fixed = number in leaves and column.physical_type == "FIXED_LEN_BYTE_ARRAY"
+        if is_fixed and column.length > WIDEST_FIXED:
+            raise ValueError(f"column {path!r:.60} has values of {column.length:,} bytes")
+    return leaves
 
 
-def _check_size(fields: list[Any], metadata: Any, most_cells: int) -> None:
+def _prefixes(path: str) -> list[str]:
+    """Return a path's beginnings at its points, and itself."""
+    ends = [place for place, character in enumerate(path) if character == "."]
+    if len(ends) > MOST_LEVELS:
+        raise ValueError(f"column {path!r:.60} has more than {MOST_LEVELS} levels")
+    return [path[:end] for end in (*ends, len(path))]
+
+
+def _check_size(leaves: dict[int, Any], metadata: Any, most_cells: int) -> None:
     """Check what a file holds by its metadata alone."""
-    cells = metadata.num_rows * len(fields)
+    cells = metadata.num_rows * len(leaves)
     if cells > most_cells:
         raise ValueError(
-            f"it has {metadata.num_rows:,} rows of {len(fields)} columns, and at most "
+            f"it has {metadata.num_rows:,} rows of {count_of(len(leaves), 'column')}, and at most "
             f"{most_cells:,} values are read"
         )
     if metadata.num_row_groups > MOST_GROUPS:
@@ -129,46 +157,39 @@ def _check_size(fields: list[Any], metadata: Any, most_cells: int) -> None:
             f"it has {metadata.num_row_groups:,} groups of rows, and at most {MOST_GROUPS:,} are "
             f"read"
         )
-    types = {field.name: field.type for field in fields}
-    size = metadata.num_rows * sum(map(_row_bytes, types.values()))
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for place in range(group.num_columns):
-            column = group.column(place)
-            kind = _type_of(column.path_in_schema, types)
-            if kind is not None:
-                size += _bytes_of_chunk(column, kind)
+    size = metadata.num_rows * sum(map(_row_bytes, leaves.values()))
+    for column, kind in _chunks(leaves, metadata):
+        size += _bytes_of_chunk(column, kind)
     _check_bytes(size)
 
 
-def _type_of(path: str, types: Mapping[str, Any]) -> Any:
-    """Return the type of the column that a path of the file's schema belongs to; None where the
-    column isn't read.
-    """
-    # such as `reference.list.element` of a list; a column's own name may have points, too
-    return types.get(path, types.get(path.partition(".")[0]))
-
-
-def _check_pages(file: BinaryIO, fields: list[Any], metadata: Any) -> None:
-    """Check the pages of a file's columns by their own headers: the metadata may claim less."""
-    types = {field.name: field.type for field in fields}
-    size = 0
-    pages = 0
+def _chunks(leaves: dict[int, Any], metadata: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the parts of a file's columns in its groups of rows, each with the column's type."""
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        for place in range(group.num_columns):
-            column = group.column(place)
-            kind = _type_of(column.path_in_schema, types)
-            if kind is None:
-                continue
-            for page in pages_of(file, column):
-                pages += 1
-                size += page.decompressed_bytes
-                if pages > MOST_PAGES:
-                    raise ValueError(f"it has more than {MOST_PAGES:,} pages")
-                if page.encoding == DELTA_BYTE_ARRAY:  # a text may repeat all of the one before
-                    raise ValueError(f"column {column.path_in_schema!r:.60} has texts as deltas")
-                _check_bytes(size)
+        for place, kind in leaves.items():
+            if place >= group.num_columns:
+                raise ValueError("it can't be decoded: a group of rows lacks a column")
+            yield group.column(place), kind
+
+
+def _check_pages(file: BinaryIO, leaves: dict[int, Any], metadata: Any) -> None:
+    """Check the pages of a file's columns by their own headers: the metadata may claim less."""
+    size = 0
+    pages = 0
+    for column, _ in _chunks(leaves, metadata):
+        for page in pages_of(file, column):
+            pages += 1
+            size += page.decompressed_bytes
+            if pages > MOST_PAGES:
+                raise ValueError(f"it has more than {MOST_PAGES:,} pages")
+            # a text may repeat all of the one before
+            if page.encoding == DELTA_BYTE_ARRAY and column.physical_type == "BYTE_ARRAY":
+                raise ValueError(
+                    f"column {column.path_in_schema!r:.60} is encoded as DELTA_BYTE_ARRAY, whose "
+                    f"size isn't known before it is decoded; encode it as PLAIN or by a dictionary"
+                )
+            _check_bytes(size)
 
 
 def _row_bytes(kind: Any) -> int:

@@ -171,7 +171,7 @@ def test_a_broken_table_is_refused_with_its_line(name: str, tmp_path: Path) -> N
         ),
         ("t.csv", b"system,row\na,1\n", "there is no column 'score'; it has system, row"),
         ("t.csv", b"row,score\n1,1\n", "there is no column 'system'"),
-        ("t.csv", b"system,row,score,score\na,1,1,1\n", "two columns are named 'score'"),
+        ("t.csv", b"system,row,score,score\na,1,1,1\n", "2 columns are named 'score'"),
         ("t.csv", b"system,row,rows,score\na,1,1,1\n", "it has the columns 'row' and 'rows'"),
         ("t.csv", b"system,row,score\na,1\n", r"line 2: it has 2 fields and the header 3"),
         ("t.csv", b"\xff\xfe\x00", "can't be read as csv"),

@@ -1,10 +1,12 @@
 """Parquet files that take little room on disk and much in memory: none is decoded."""
 
+import io
 import os
+import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -99,7 +101,10 @@ def test_columns_that_no_table_needs(more: dict[str, Any], tmp_path: Path) -> No
     """They aren't decoded, however large they would be, and are named."""
     (scores,) = table.read(write(tmp_path / "scores.parquet", **more), None)
     (name,) = more
-    assert any(f"Columns of lists weren't read: {name}." in remark for remark in scores.remarks)
+    assert any(
+        f"Columns of lists, objects or bytes weren't read: {name}." in remark
+        for remark in scores.remarks
+    )
 
 
 @pytest.mark.parametrize(("make", "words"), TABLES.values(), ids=TABLES)
@@ -140,7 +145,10 @@ def _zigzag(number: int, length: int) -> bytes:
 
 
 PAGES: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "deltas": (repeated_by_deltas, "column 'system' has texts as deltas"),
+    "deltas": (
+        repeated_by_deltas,
+        "column 'system' is encoded as DELTA_BYTE_ARRAY.* as PLAIN or by a dictionary$",
+    ),
     "claims": (claimed_sizes, "it holds 300,0.* bytes, decoded"),
 }
 
@@ -189,19 +197,159 @@ def test_headers_of_pages(version: str, compression: str, tmp_path: Path) -> Non
                 assert decompressed + headers == column.total_uncompressed_size
 
 
-def test_a_file_that_is_cut_within_a_page(tmp_path: Path) -> None:
+def test_files_without_rows(tmp_path: Path) -> None:
+    """An empty group of rows has no pages, whose places may be missing; a file of none is named."""
+    lines = pa.table({"system": ["a"] * 9, "score": np.zeros(9), "note": ["x"] * 9})
+    path = tmp_path / "scores.parquet"
+    with parquet.ParquetWriter(path, lines.schema) as writer:
+        writer.write_table(lines.slice(0, 0))
+        writer.write_table(lines)
+        writer.write_table(lines.slice(0, 0))
+    (scores,) = table.read(path, None)
+    assert len(scores.lines) == 9
+    parquet.write_table(lines.slice(0, 0), path)
+    with pytest.raises(UserError, match=r"it has no lines; give a line per row and run"):
+        table.read(path, None)
+
+
+def header(*fields: tuple[int, int, bytes]) -> bytes:
+    """Return a structure of the compact protocol: distance from the field before, type, value."""
+    return (
+        b"".join(bytes([distance << 4 | kind]) + value for distance, kind, value in fields) + b"\0"
+    )
+
+
+DATA = (1, 5, b"\0")  # the type of a page of data
+SIZE, OTHER_SIZE = b"\x14", b"\x64"  # 10 and 50
+HEADERS = {
+    "its size twice": ((1, 6, OTHER_SIZE), (0, 5, b"\x04" + SIZE), (1, 5, SIZE)),
+    "its size beyond 32 bits": ((1, 5, b"\xa8\x80\x80\x80\x20"), (1, 5, SIZE)),
+    "its size as 64 bits": ((1, 6, SIZE), (1, 5, SIZE)),
+    "a size below 0": ((1, 5, b"\x01"), (1, 5, SIZE)),
+    "a field far away": ((1, 5, SIZE), (1, 5, SIZE), (0, 5, b"\x80\x80\x08" + SIZE)),
+}
+
+
+class Chunk(NamedTuple):
+    """A column in a group of rows, as `pyarrow.parquet.ColumnChunkMetaData` describes it."""
+
+    num_values: int = 1
+    data_page_offset: int = 0
+    has_dictionary_page: bool = False
+    total_compressed_size: int = 100
+
+
+@pytest.mark.parametrize("fields", HEADERS.values(), ids=HEADERS)
+def test_headers_that_readers_take_differently(fields: tuple[Any, ...]) -> None:
+    """A header that another reader would take for a page of another size is refused."""
+    content = header(DATA, *fields) + bytes(200)
+    with pytest.raises(ValueError, match=r"^it can't be decoded: a page"):
+        [*pages_of(io.BytesIO(content), Chunk())]
+
+
+def test_a_header_of_a_page_of_data() -> None:
+    """The encoding is that of the header which belongs to the page's type."""
+    plain, deltas = b"\0", b"\x0e"
+    of_version_1 = (1, 12, header((1, 5, SIZE), (1, 5, plain)))
+    of_version_2 = (3, 12, header((4, 5, deltas)))
+    sizes = (1, 5, OTHER_SIZE), (1, 5, SIZE)
+    first = header(DATA, *sizes, (2, 12, of_version_1[2]), of_version_2)
+    second = header((1, 5, b"\x06"), *sizes, (2, 12, of_version_1[2]), of_version_2)
+    for content, encoding in ((first, 0), (second, 7)):
+        chunk = Chunk(total_compressed_size=len(content))
+        (page,) = pages_of(io.BytesIO(content), chunk)
+        assert page == (50, 10, encoding)
+
+
+def test_a_file_whose_first_page_is_overwritten(tmp_path: Path) -> None:
     """Bytes that are no header are refused by a UserError, whatever they are."""
     path = tmp_path / "scores.parquet"
     parquet.write_table(pa.table({"system": ["a"] * 9, "score": np.zeros(9)}), path)
     content = bytearray(path.read_bytes())
     draw = np.random.default_rng(0)
+    refused = 0
     for _ in range(200):
         spoiled = bytearray(content)
         spoiled[4:24] = draw.bytes(20)
         path.write_bytes(spoiled)
-        # some are still headers of pages
-        with suppress(UserError):
+        try:
             table.read(path, None)
+        except UserError:
+            refused += 1
+    assert refused == 200
+
+
+def test_decimals_as_deltas(tmp_path: Path) -> None:
+    """Values of fixed size take that size, however they are encoded."""
+    path = tmp_path / "scores.parquet"
+    costs = pa.array([Decimal(f"{number}.25") for number in range(9)], pa.decimal128(38, 2))
+    parquet.write_table(
+        pa.table({"system": ["a"] * 9, "score": np.zeros(9), "cost": costs}),
+        path,
+        use_dictionary=False,
+        column_encoding={"cost": "DELTA_BYTE_ARRAY"},
+    )
+    (scores,) = table.read(path, None)
+    assert [cost.column for cost in scores.costs] == ["cost cost"]
+
+
+def within(name: str, value: Any, kind: Any) -> Any:
+    """Return a column of structures with one field, equal in each row."""
+    return pa.StructArray.from_arrays([repeated(value, kind)], [name])
+
+
+def test_columns_whose_paths_are_taken_for_others(tmp_path: Path) -> None:
+    """A column in another with the name of one beside it would be read with it, and is refused;
+    names with points alone are no reason.
+    """
+    path = tmp_path / "scores.parquet"
+    columns = {"system": pa.array(["a"] * ROWS), "score": np.zeros(ROWS)}
+    hidden = pa.StructArray.from_arrays([within("z", "x" * 1_000_000, pa.string())], ["y"])
+    for more in ({"x.y": NUMBERS, "x": hidden}, {"x": hidden, "x.y": NUMBERS}):
+        parquet.write_table(pa.table(columns | more), path, store_schema=False)
+        with pytest.raises(UserError, match=r"columns beside 'x.y' have paths that begin as it"):
+            table.read(path, None)
+    parquet.write_table(pa.table(columns | {"score.mean": NUMBERS, "score.": NUMBERS}), path)
+    (scores,) = table.read(path, None)
+    assert len(scores.lines) == ROWS
+
+
+def test_many_columns_of_lists(tmp_path: Path) -> None:
+    """They take no memory, and the sentence on them is short; too many are refused."""
+    path = tmp_path / "scores.parquet"
+    columns = {"system": ["a"] * 9, "score": np.zeros(9)}
+    lists = {f"list {number}": [[1]] * 9 for number in range(300)}
+    parquet.write_table(pa.table(columns | lists), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (scores,) = table.read(path, None)
+    (remark,) = scores.remarks
+    assert remark.endswith("list 10, list 11 and 288 others.")
+    numbers = dict.fromkeys(map(str, range(10_000)), pa.nulls(9))
+    parquet.write_table(pa.table(columns | numbers), path)
+    with pytest.raises(UserError, match=r"more than 10,000 columns; take out those not needed$"):
+        table.read(path, None)
+
+
+def test_a_column_of_meaning_that_holds_lists(tmp_path: Path) -> None:
+    """A score in a list is named as the error, and a table of lists alone lacks its columns."""
+    path = tmp_path / "scores.parquet"
+    parquet.write_table(pa.table({"system": ["a"] * 9, "score": [[1.0]] * 9}), path)
+    with pytest.raises(UserError, match=r"the column 'score' holds lists, objects or bytes; give"):
+        table.read(path, None)
+    parquet.write_table(pa.table({"answers": [["a"]] * 9, "scores": [[1.0]] * 9}), path)
+    with pytest.raises(UserError, match=r"there is no column 'system'; it has answers, scores"):
+        table.read(path, None)
+
+
+def test_whole_numbers_with_missing_ones(tmp_path: Path) -> None:
+    """Ids of a nullable column stay whole, also those that a float can't tell apart."""
+    path = tmp_path / "scores.parquet"
+    group = pa.array([2**53 + 1, None, 2**53 + 3], pa.int64())
+    columns = {"system": ["a"] * 3, "row": ["1", "2", "3"], "score": np.zeros(3), "group": group}
+    parquet.write_table(pa.table(columns), path)
+    (scores,) = table.read(path, None)
+    assert [*scores.lines.group.dropna()] == ["9007199254740993", "9007199254740995"]
 
 
 def test_an_index_of_pandas(tmp_path: Path) -> None:
@@ -222,7 +370,7 @@ def test_a_column_of_lists(tmp_path: Path) -> None:
     columns = {"system": ["a"] * ROWS, "score": np.zeros(ROWS), "tokens": [[1, 2]] * ROWS}
     parquet.write_table(pa.table(columns), path)
     (scores,) = table.read(path, None)
-    assert scores.remarks == ("Columns of lists weren't read: tokens.",)
+    assert scores.remarks == ("Columns of lists, objects or bytes weren't read: tokens.",)
 
 
 PREDICTED: dict[str, dict[str, Any]] = {

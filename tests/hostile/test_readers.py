@@ -330,7 +330,7 @@ def test_columns_of_lists_are_left_unread(value: str, tmp_path: Path) -> None:
     place = tmp_path / "scores.jsonl"
     place.write_text(f'{{"system": "a", "score": 1, "tokens": {value}}}\n' * 3)
     (scores,) = read_table(place, None)
-    assert scores.remarks == ("Columns of lists weren't read: tokens.",)
+    assert scores.remarks == ("Columns of lists, objects or bytes weren't read: tokens.",)
     assert [*scores.lines.score] == [1.0] * 3
     place.write_text(f'{{"system": "a", "score": 1, "row": {value}}}\n')
     with pytest.raises(UserError, match=r"line 1: row is a list or an object; give a number or"):

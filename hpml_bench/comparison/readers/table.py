@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from hpml_bench.judge.scores import CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.files import open_plain
 from hpml_bench.system.parquet import columns_of_types, is_number, is_text, read_table
-from hpml_bench.system.text import sanitize
+from hpml_bench.system.text import count_of, sanitize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 ORDER = 90
 SUFFIXES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".parquet"})
 LONGEST_FIELD = 10_000_000  # characters of a field; a file with longer ones holds texts, not scores
+MOST_COLUMNS = 10_000
+MOST_LISTED = 12  # names in a sentence
+OF_LISTS = "Columns of lists, objects or bytes weren't read"
 INDEX = re.compile(r"__index_level_\d+__")  # of pandas, without a name
 NESTED: Any = object()  # in place of a list or an object in a cell
 EXACT = 2.0**53  # size from which two whole numbers may be one float
@@ -79,11 +83,13 @@ def read(
     import pandas as pd
 
     suffix = path.suffix.lower()
+    nested: Sequence[str] = ()
     try:
         if suffix in {".csv", ".tsv"}:
             cells = _separated(path)
         elif suffix == ".parquet":
-            cells = _placed(_parquet(path), path)
+            frame, nested = _parquet(path)
+            cells = _placed(frame, path)
         else:
             if suffix == ".json" and not inputs.head_of(path, 1000).lstrip(
                 b"\xef\xbb\xbf \t\r\n"
@@ -93,17 +99,18 @@ def read(
             objects = _json_rows(path)
             cells = pd.DataFrame([*objects.values()], index=[*objects], dtype=object)
         for theirs in (columns or {}).values():
-            if theirs not in cells:
+            if theirs not in cells and theirs not in nested:
                 raise UserError(
                     f"{path}: there is no column '{sanitize(theirs, 60)}'; it has "
-                    f"{_listed([*cells])}"
+                    f"{_listed([*cells, *nested])}"
                 )
         ours = {theirs: own for own, theirs in (columns or {}).items()}
-        return (measured(cells.rename(columns=ours), metric, str(path)),)
+        nested = [ours.get(name, name) for name in nested]
+        return (measured(cells.rename(columns=ours), metric, str(path), nested),)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise UserError(
-            f"{path}: it can't be read as {suffix[1:]}: {error}; write it anew"
-        ) from None
+        reason = str(error)
+        advice = "" if ";" in reason else "; write it anew"
+        raise UserError(f"{path}: it can't be read as {suffix[1:]}: {reason}{advice}") from None
 
 
 def _json_rows(path: Path) -> dict[str, dict[str, Any]]:
@@ -125,28 +132,33 @@ def _json_rows(path: Path) -> dict[str, dict[str, Any]]:
 
 def _check_size(rows: int, columns: int) -> None:
     if rows > inputs.MOST_ROWS:
-        raise ValueError(f"it holds more than {inputs.MOST_ROWS:,} rows")
+        raise ValueError(f"it holds more than {inputs.MOST_ROWS:,} rows; compare fewer at a time")
+    if columns > MOST_COLUMNS:
+        raise ValueError(f"it holds more than {MOST_COLUMNS:,} columns; take out those not needed")
     if rows * columns > inputs.MOST_CELLS:
-        raise ValueError(f"it holds more than {inputs.MOST_CELLS:,} values")
+        raise ValueError(
+            f"it holds more than {inputs.MOST_CELLS:,} values; take out columns that aren't needed"
+        )
 
 
-def _parquet(path: Path) -> pd.DataFrame:
+def _parquet(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Return the columns of a file that hold numbers, texts or times, and the names of the others,
+    which aren't decoded.
+    """
     import pyarrow as pa
 
     columns, nested = columns_of_types(path, _may_be, follow=True)
+    _check_size(0, len(columns) + len(nested))
     table = read_table(path, _may_be, inputs.MOST_CELLS, columns, follow=True)
-    if table.num_rows > inputs.MOST_ROWS:
-        raise ValueError(f"it holds more than {inputs.MOST_ROWS:,} rows")
+    _check_size(table.num_rows, table.num_columns)
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             table = table.set_column(place, field.name, table.column(place).cast(pa.string()))
     # what pandas wrote about its index isn't followed: an index with a name is a column as others
     table = table.replace_schema_metadata(None)
     indices = [name for name in table.column_names if INDEX.fullmatch(name)]
-    frame: pd.DataFrame = table.drop_columns(indices).to_pandas()
-    for name in nested:
-        frame[name] = [NESTED] * len(frame)
-    return frame
+    # whole numbers of a column with missing ones stay whole
+    return table.drop_columns(indices).to_pandas(integer_object_nulls=True), nested
 
 
 def _may_be(_: str, kind: Any) -> bool:
@@ -176,8 +188,13 @@ def _placed(frame: pd.DataFrame, source: object) -> pd.DataFrame:
     return frame.astype(object).set_axis(where, axis=0).set_axis([*map(str, frame.columns)], axis=1)
 
 
-def measured(cells: pd.DataFrame, metric: str | None, source: str) -> InputScores:
-    """Return cells by their places, in columns of any names, as measured scores."""
+def measured(
+    cells: pd.DataFrame, metric: str | None, source: str, nested: Sequence[str] = ()
+) -> InputScores:
+    """Return cells by their places, in columns of any names, as measured scores.
+
+    `nested`: names of further columns, which hold lists, objects or bytes and aren't in `cells`.
+    """
     import pandas as pd
 
     if not all(map(sanitize, cells)):
@@ -192,7 +209,13 @@ def measured(cells: pd.DataFrame, metric: str | None, source: str) -> InputScore
         )
         cells = cells[[not math.isnan(_value(cell) or 0.0) for cell in cells[SCORE]]]
     score = SCORE if wide else metric or SCORE
-    _check([*cells], score, source)
+    for name in nested:
+        if name in {*NAMES, score}:
+            raise UserError(
+                f"{source}: the column '{sanitize(name, 60)}' holds lists, objects or bytes; give "
+                f"a number or text in each row"
+            )
+    _check([*cells, *nested], score, source)
     if cells.empty:
         raise UserError(f"{source}: it has no lines; give a line per row and run")
     where = [*cells.index]
@@ -214,7 +237,9 @@ def measured(cells: pd.DataFrame, metric: str | None, source: str) -> InputScore
         ids = name in {ROW, SEED, GROUP}
         values[name] = _ids(cells[name]) if ids else list(map(_text, cells[name]))
     meant = {*NAMES} - {SCORE} | {score}
-    costs, remarks = _costs({name: [*cells[name]] for name in map(str, cells) if name not in meant})
+    costs, remarks = _costs(
+        {name: [*cells[name]] for name in map(str, cells) if name not in meant}, nested
+    )
     return InputScores(
         pd.DataFrame(values | {cost.column: of for cost, of in costs.items()}),
         ScoreDefinition(sanitize(metric or score, 60)),
@@ -249,40 +274,39 @@ def _systems(cells: pd.DataFrame, metric: str | None) -> list[str]:
 
 
 def _costs(
-    columns: Mapping[str, Sequence[Any]],
+    columns: Mapping[str, Sequence[Any]], nested: Sequence[str]
 ) -> tuple[dict[CostDefinition, list[float]], list[str]]:
     """Return those columns of numbers that are costs with their values, and remarks on the
-    others.
+    others and on the `nested` ones.
     """
     costs: dict[CostDefinition, list[float]] = {}
-    unread: dict[str, list[str]] = {}
+    unread: dict[str, list[str]] = defaultdict(list)
+    unread[OF_LISTS] = [*nested]
     for name, cells in columns.items():
         if any(cell is NESTED for cell in cells):
-            unread.setdefault("Columns of lists weren't read", []).append(sanitize(name, 40))
+            unread[OF_LISTS].append(name)
         elif (numbers := _numbers(cells)) is None:
-            unread.setdefault("Columns that hold text weren't read", []).append(sanitize(name, 40))
+            unread["Columns that hold text weren't read"].append(name)
         elif _may_be_score(name):
-            unread.setdefault("Other scores weren't read (--metric chooses one)", []).append(
-                sanitize(name, 40)
-            )
+            unread["Other scores weren't read (--metric chooses one)"].append(name)
         elif MORE.search(_words(name)):
-            why = "More of these is better, so that they are no costs and weren't read"
-            unread.setdefault(why, []).append(sanitize(name, 40))
-        elif OF_SCORE.search(_words(name)):
-            unread.setdefault("Of the score, not of costs, and so not read", []).append(
-                sanitize(name, 40)
+            unread["More of these is better, so that they are no costs and weren't read"].append(
+                name
             )
+        elif OF_SCORE.search(_words(name)):
+            unread["Of the score, not of costs, and so not read"].append(name)
         else:
             costs[CostDefinition(f"cost {name}", sanitize(name.replace("_", " "), 40))] = numbers
-    return costs, [f"{why}: {', '.join(of)}." for why, of in unread.items()]
+    return costs, [f"{why}: {_listed(names)}." for why, names in unread.items() if names]
 
 
 def _check(names: Sequence[str], score: str, source: str) -> None:
     """Check that a table has its columns, each once."""
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(
-            f"{source}: two columns are named '{sanitize(twice, 60)}'; rename or remove one"
-        )
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise UserError(
+                f"{source}: {times} columns are named '{sanitize(name, 60)}'; rename all but one"
+            )
     needed, others = (SYSTEM, score), {SCORE, WHERE, *([ROW] if COUNT in names else [])} - {score}
     scores = [*filter(_may_be_score, names)]
     several = SCORE not in names and score == SCORE and len(scores) > 1
@@ -320,7 +344,12 @@ def _check(names: Sequence[str], score: str, source: str) -> None:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(sanitize(other, 40) for other in names[:12]) or "none"
+    """Return names in a line: the first of many, and how many others there are."""
+    others = len(names) - MOST_LISTED
+    listed = [sanitize(name, 40) for name in names[:MOST_LISTED]]
+    if others > 0:
+        listed[-1] = f"{listed[-1]} and {count_of(others, 'other')}"
+    return ", ".join(listed) or "none"
 
 
 def _may_be_score(name: str) -> bool:
