@@ -45,23 +45,35 @@ FRONT = re.compile(
 """What belongs to a number in front of it: its sign, before or behind its currency."""
 NEAR = 40  # characters before a number, and behind it, that can belong to it
 PART = r"(?:half|halve|third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth)"
-PART_BEHIND = r"(?:half|halves|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth)s?)"
+PARTS = r"(?:halves|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth)s)"
 COUNT = r"(?:an?|one|two|three|four|five|six|seven|eight|nine)"
-AND = r"(?:und ein|en een|og en|och en|et|y|e)"
-HALF = r"(?:halb|half|halv|demie?|medi[oa]|mezz[oa]|mei[oa])"
-AND_A_PART = rf"(?:(?:(?:and )?{COUNT} {PART}s?|{PART_BEHIND}|{AND} {HALF})(?!\w))"
-"""A part of one behind a number: 5 and a half, 2 thirds. 3 quarters may be coins."""
+ENGLISH_PART = rf"(?:(?:and|plus)[ -])?{COUNT}[ -]{PART}s?"
+AND = r"(?:und|en|og|och|et|y|e)"
+FOREIGN_PART = (
+    r"(?:halb(?:e[nrs]?)?|drittel|viertel|half|halve|derde|kwart|halv|demie?|tiers|quart|medi[oa]"
+    r"|tercio|cuarto|terço|quarto|mezz[oa]|mei[oa])"
+)
+AND_A_PART = (
+    rf"(?:{ENGLISH_PART}|{PARTS}|half(?! ?[-{LETTER}])|{AND} (?:[a-z]{{1,5}} ?)?{FOREIGN_PART})"
+    r"(?!\w)"
+)
+"""A part of one behind a number: 5 and a half, 2 thirds. 3 quarters may be coins, and behind
+another number than 1 a third is somebody's rank: 12 third graders.
+"""
+ONE_PART = re.compile(rf" {PART}(?!\w)", re.IGNORECASE)
+"""A part of one behind the number 1."""
 WORD_BEFORE = re.compile(
     r"(?:\b(?:log|ln|lg|sin|cos|tan|exp|sqrt|root of|power of|not|minus|negative|"
     r"(?:more|less|fewer|greater|larger|smaller) than|at (?:least|most)) *"
     rf"|\b(?:twice|double|triple) |\b{PART}s? of (?:the )?"
-    r"|[-+\u2014] *\$?[(\[]\$?"
+    r"|(?:[-+\u2014]|(?:\A|[\d)\]}%=]) *[-+\u2014] +)\$?[(\[]\$?"
+    r"|\by\u00fczde +|\u767e\u5206\u4e4b *"  # per cent, which Turkish and Chinese write before
     r"|[\w.][(\[]|\\[A-Za-z]+ *\{?|\u221a *\{?|\}\{|::|\.\.)\(?\Z",
     re.IGNORECASE,
 )
 """What makes something else of the number behind it: a function, a comparison, a decimal."""
 WORD_BEHIND = re.compile(
-    rf" *{AND_A_PART}|"
+    rf" *(?i:{AND_A_PART})|"
     r" *(?:(?:or|and) (?:more|less|fewer|higher|lower)|repeating|recurring|squared|cubed"
     r"|to the power|\+ ?[\w\u221a(]|[\u03c0i](?!\w)|-[ \n]*\Z)"
 )
@@ -384,6 +396,8 @@ def _check_behind(behind: str, run: str, *, has_words: bool) -> None:
     another = UnreadError(f"has '{run}{behind[:10].rstrip()}', which isn't one number")
     first, spaced = behind[:1], behind.lstrip(" ")[:1]
     if WORD_BEHIND.match(behind) or POWER_BEHIND.match(behind):
+        raise another
+    if run == "1" and ONE_PART.match(behind):
         raise another
     if spaced and unicodedata.category(spaced) == "Sm" and spaced not in "=+|":
         raise another

@@ -48,13 +48,16 @@ FACTORS = {
 """Words that multiply; a billion is 10^12 in most languages with a decimal comma."""
 FACTOR = re.compile(r" ?(thousand|million|billion)s?(?!\w)", re.IGNORECASE)
 MULTIPLIERS = (
-    r"bn|tn|mn|mln|mld|mrd|mio|tsd|tys|tis|hundreds?|dozens?|scores?|trillions?|lakhs?|lacs?|crores?",
-    r"tausend|millions?|millionen|milliarden?|billions?|billionen",
+    r"bn|tn|mn|mln|mld|mrd|mio|mill\.|thsd|tsd|tys|tis|hundreds?|dozens?|scores?|lakhs?|lacs?|crores?",
+    r"(?:b|tr|quadr|quint)illions?|hundert|tausend|millions?|millionen|milliarden?|billionen",
+    r"trillionen",
     r"mil|mille|milliers?|milliards?|mila|milione|milioni|miliardi?",
-    r"mill\u00f3n|millones|billones|milh\u00e3o|milh\u00f5es|bilh\u00e3o|bilh\u00f5es",
-    r"duizend|miljoen|miljard|tusen|tuhatta?|milj|miljon(?:er|ia|aa)?|miljard(?:er|ia)?",
+    r"(?:m|b|tr)ill\u00f3n|(?:m|b|tr)illones|(?:m|b|tr)ilh\u00e3o|(?:m|b|tr)ilh\u00f5es|cientos|centos",
+    r"honderd|duizend|miljoen|miljard|biljoen|triljoen|hundra|hundre|tusen|tuhatta?|milj",
+    r"miljon(?:er|ia|aa)?|miljard(?:er|ia)?|biljon(?:er|ia|aa)?|bilion(?:y|\u00f3w|\u016f)?",
     r"million(?:er)?|milliard(?:er)?|tysi(?:\u0105c|\u0105ce|\u0119cy)|milion(?:y|\u00f3w|\u016f)?",
-    r"miliard(?:y|\u00f3w|\u016f)?|tis\u00edce?|ezer|milli\u00f3|milli\u00e1rd|bin|milyon|milyar",
+    r"miliard(?:y|\u00f3w|\u016f)?|tis\u00edce?|ezer|milli\u00f3|milli\u00e1rd|y\u00fcz|bin|milyon|milyar",
+    r"bilyon|trilyon|хиляд[аи]|милион[аи]?|милиард[аи]?|трлн|триллион(?:а|ов)?",
     r"ribu|juta|miliar|ngh\u00ecn|tri\u1ec7u|t\u1ef7",
     r"тыс(?:яча|ячи|яч)?|млн|млрд|миллион(?:а|ов)?|миллиард(?:а|ов)?|тис(?:яча|ячі|яч)?",
     r"мільйон(?:и|ів)?|мільярд(?:и|ів)?|χιλιάδες|εκατομμύρια?|δισεκατομμύρια?",
@@ -63,17 +66,31 @@ MULTIPLIER = re.compile(
     rf" ?(?:(?:(?-i:[kKMBGT])|{'|'.join(MULTIPLIERS)})(?!\w)"
     r"|[\u4e07\u842c\u5104\u4ebf\u5146\u5343\u767e\u5341\ub9cc\uc5b5\ucc9c\ubc31]"
     r"|\u0e1e\u0e31\u0e19|\u0e2b\u0e21\u0e37\u0e48\u0e19|\u0e41\u0e2a\u0e19"
-    r"|\u0e25\u0e49\u0e32\u0e19)",  # Thai, without spaces between words
+    r"|\u0e25\u0e49\u0e32\u0e19"  # Thai, without spaces between words
+    # hundred, thousand, a hundred thousand, ten million in Hindi; these vowels are no letters
+    r"|\u0938\u094c|\u0939\u091c\u093c\u093e\u0930|\u0939\u091c\u093e\u0930|\u0932\u093e\u0916"
+    r"|\u0915\u0930\u094b\u0921\u093c"
+    # hundred, thousand, million, billion in Arabic, with the plural of three to ten
+    r"|\u0645\u0627\u0626\u0629|\u0623\u0644\u0641|\u0622\u0644\u0627\u0641|\u0645\u0644\u064a\u0648\u0646|\u0645\u0644\u0627\u064a\u064a\u0646"
+    r"|\u0645\u0644\u064a\u0627\u0631)",
     re.IGNORECASE,
 )
 """Words and letters that multiply, whose factor hangs on the language or isn't read."""
 PER_CENT = re.compile(
     r"per ?cento?|prozent|pour ?cent|por ?(?:ciento|cento)|procent(?:[oyaui\u016f]|\u00f3w)?(?!\w)"
     r"|procent|pros(?:ent|entti|enttia)(?!\w)|persen(?!\w)|sz\u00e1zal\u00e9k"
-    r"|процент(?:а|ов)?(?!\w)|відсот(?:ок|ки|ків)(?!\w)|\bpct\b",
+    r"|процент(?:а|ов)?(?!\w)|відсот(?:ок|ки|ків)(?!\w)|\bpct\b"
+    # in Japanese, Korean, Hindi and Arabic
+    r"|\u30d1\u30fc\u30bb\u30f3\u30c8|\ud37c\uc13c\ud2b8|\u092a\u094d\u0930\u0924\u093f\u0936\u0924"
+    r"|(?:\u0628\u0627\u0644|\u0641\u064a \u0627\u0644)"
+    r"(?:\u0645\u0626\u0629|\u0645\u0627\u0626\u0629)",
     re.IGNORECASE,
 )
 """Per cent in words; percentage points keep an ending behind its sign, and equal no per cent."""
+PER_MILLE = re.compile(
+    r"per ?mill?e?(?!\w)|pro ?mill?[eiu]?(?!\w)|pour ?mille(?!\w)|por ?mil(?!\w)|промилле(?!\w)",
+    re.IGNORECASE,
+)
 HALF_OF_DAY = re.compile(r"\b([apAP])\.? ?[mM]\b\.?")
 NEVER_IGNORED = re.compile(r"[%\u2030]|(?:am|pm|ppm|ppb|BCE?|AD|CE)(?!\w)")
 """Units without which a number is another one: 5 % is not 5."""
@@ -127,7 +144,7 @@ def unit(text: str) -> str:
     if len(plain) > 1:
         plain = plain.rstrip(CLOSING.replace('"', "").replace("'", ""))
     plain = HALF_OF_DAY.sub(lambda half: f"{half[1].lower()}m", plain)
-    return PER_CENT.sub("%", plain)
+    return PER_MILLE.sub("\u2030", PER_CENT.sub("%", plain))
 
 
 def is_unit(text: str) -> bool:
